@@ -1,0 +1,55 @@
+# The verbs of this repository. Each sets up .venv from constraints.txt when that is missing or out of date.
+#
+#   PYTHON=python3.12   the Python that makes .venv, 3.11 or newer
+#   STUDY=DIR           demo: send that folder's study        KEEP=1  demo: leave the node running
+#   CONFIG=FILE         serve: the settings file              TESTS="tests/unit -k routing"  test: only these
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo serve test lint bench evaluate clean
+
+help:  ## list the verbs
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(READY)  ## make .venv, if it is missing or out of date
+
+demo: $(READY)  ## send a chest CT through the whole node and show what comes back
+	@$(RUN) -m deploy.demo $(if $(STUDY),--study "$(STUDY)") $(if $(KEEP),--keep)
+
+serve: $(READY)  ## run the node until Ctrl-C
+	@exec $(VENV)/bin/dicom-node serve $(if $(CONFIG),--config "$(CONFIG)")
+
+test: $(READY)  ## run every test
+	@$(RUN) -m pytest $(TESTS)
+
+lint: $(READY)  ## ruff, mypy, import contracts; all of them, even when one fails
+	@status=0; \
+	$(RUN) -m ruff check . || status=1; \
+	$(RUN) -m mypy || status=1; \
+	$(VENV)/bin/lint-imports --no-logo || status=1; \
+	exit $$status
+
+bench: $(READY)  ## measure the node over ten phantom studies
+	@$(RUN) -m deploy.bench
+
+evaluate: $(READY)  ## measure the shipped bundle on drawn nodules
+	@$(RUN) -m training.evaluate
+
+clean:  ## remove .venv and what tools left behind
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not that. Name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Setting up $(VENV): once, about 90 packages, a few minutes."
+	@$(PYTHON) -m venv $(VENV) || { \
+		echo "No virtual environment could be made. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[train,test,lint]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""How the node is run and shown: settings to start from, the demo, the benchmark."""

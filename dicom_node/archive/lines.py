@@ -1,0 +1,237 @@
+"""The lines of an overview: what people are told of studies, jobs, queues, deliveries and workers.
+
+`to_json` turns an overview or a study's detail into plain dicts and lists: the keys are the field names below, states
+and priorities their own terms, times seconds since 1970 UTC, durations end in `_seconds`, what is not known is null.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
+from dicom_node.core.priority import Priority
+
+#: A worker that was not heard of for this long is called silent.
+SILENT_AFTER_SECONDS = 60.0
+
+_S = StudyState
+
+#: The studies in three groups, as people ask for them: who needs me, what is going on, what is done.
+NEED_A_PERSON = (_S.FAILED,)
+IN_HAND = (_S.RECEIVING, _S.COMPLETE, _S.QUEUED, _S.READING, _S.REPORTED)
+DONE = (_S.DELIVERED, _S.COMMITTED, _S.NOT_ROUTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an algorithm's report says, in short."""
+
+    text: str
+    findings: int | None
+    #: The ACR actionable finding category, or empty.
+    priority: str
+    inference_seconds: float | None
+    #: Name and seconds of each step.
+    steps: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyLine:
+    """A study, in one line."""
+
+    study_instance_uid: str
+    state: StudyState
+    reason: str
+    priority: Priority
+    #: When it entered its state.
+    since: float
+    first_received_at: float
+    last_received_at: float
+    instances: int
+    #: Instances that came with a UID that other content held already.
+    conflicts: int
+    calling_ae_title: str
+    #: Of its current jobs.
+    algorithms: tuple[str, ...]
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLine:
+    """One queue of jobs, by the index."""
+
+    queue: str
+    waiting: int
+    reading: int
+    oldest_waiting_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryLine:
+    """One object's way to one peer."""
+
+    study_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    peer: str
+    state: DeliveryState
+    attempts: int
+    next_try_at: float | None
+    reason: str
+    accepted_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerLine:
+    """How many objects go to one peer, by state."""
+
+    peer: str
+    waiting: int
+    accepted: int
+    failed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLine:
+    """One worker, and how long ago it was heard."""
+
+    worker: str
+    device: str
+    queues: tuple[str, ...]
+    bundles: tuple[str, ...]
+    started_at: float
+    heartbeat_at: float
+    heartbeat_age_seconds: float
+    silent: bool
+    job_uid: str | None
+    #: Of the job that it reads now.
+    study_instance_uid: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """The whole node at one moment."""
+
+    now: float
+    #: State to priority to count; every state and priority is there.
+    studies_by_state: Mapping[StudyState, Mapping[Priority, int]]
+    queues: tuple[QueueLine, ...]
+    #: Those that need a person, then those in hand by priority, then those done, the newest first; each group is cut.
+    studies: tuple[StudyLine, ...]
+    #: Waiting and failed ones, the next due first.
+    deliveries: tuple[DeliveryLine, ...]
+    peers: tuple[PeerLine, ...]
+    workers: tuple[WorkerLine, ...]
+
+    def count(self, state: StudyState) -> int:
+        """How many studies are in a state."""
+        return sum(self.studies_by_state[state].values())
+
+    def group(self, states: Sequence[StudyState]) -> tuple[StudyLine, ...]:
+        """The listed studies that are in one of these states."""
+        return tuple(study for study in self.studies if study.state in states)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesLine:
+    """A series, in one line."""
+
+    series_instance_uid: str
+    modality: str
+    number: int | None
+    description: str
+    instances: int
+    conflicts: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobLine:
+    """A job with its times and outcome."""
+
+    job_uid: str
+    algorithm: str
+    route: str
+    series_instance_uid: str
+    priority: Priority
+    state: JobState
+    reason: str
+    #: False when a late instance or a person's wish made it history.
+    current: bool
+    attempts: int
+    queued_at: float
+    started_at: float | None
+    ended_at: float | None
+    worker: str | None
+    result: Result | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryLine:
+    """One change of a study's state; before equals after where only something was noticed."""
+
+    at: float
+    before: StudyState
+    after: StudyState
+    cause: str
+    actor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyDetail:
+    """All that the index knows of one study."""
+
+    now: float
+    study: StudyLine
+    history: tuple[HistoryLine, ...]
+    series: tuple[SeriesLine, ...]
+    jobs: tuple[JobLine, ...]
+    deliveries: tuple[DeliveryLine, ...]
+
+
+def to_json(value: Any) -> Any:
+    """An overview or a detail as dicts, lists, text and numbers."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(part) for part in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def result_of(summary: Mapping[str, Any] | None) -> Result | None:
+    """A job's summary, whatever of it is there."""
+    if not summary:
+        return None
+    findings, seconds, steps = (summary.get(key) for key in ("findings", "inference_seconds", "steps"))
+    return Result(
+        text=str(summary.get("result") or ""),
+        findings=findings if isinstance(findings, int) else None,
+        priority=str(summary.get("priority") or ""),
+        inference_seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
+        steps=_steps(steps),
+    )
+
+
+def _steps(steps: Any) -> tuple[tuple[str, float], ...]:
+    pairs: Iterable[Any] = steps.items() if isinstance(steps, Mapping) else steps if isinstance(steps, list) else ()
+    return tuple((str(name), float(seconds)) for name, seconds in pairs)
+
+
+def time_in_words(at: float) -> str:
+    """A moment to the second: 2024-02-29T10:15:00Z."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def duration_in_words(seconds: float) -> str:
+    """A duration in its two largest units: 0.4 s, 12 s, 4 min 12 s, 3 h 5 min, 2 d 4 h."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    left = round(seconds)
+    for unit, size, below, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if left >= size:
+            rest = left % size // smaller
+            return f"{left // size} {unit} {rest} {below}" if rest else f"{left // size} {unit}"
+    return f"{left} s"

@@ -1,0 +1,151 @@
+"""The error tree: the class decides, the message tells a person what is wrong and what to do.
+
+NodeError
+|-- SettingsError               the settings file or environment cannot be used
+|-- UnknownStudy                a study that is not in the index
+|-- IndexUnavailable            the database does not answer, or takes no change now
+|-- ExpressionError             a route's `when` that is no expression of the small language
+|-- IntakeError (.status)       an instance that is not kept; the status goes back to its sender
+|   |-- NotAuthorised           0x0124
+|   |-- SOPClassNotSupported    0x0122
+|   |-- OutOfResources          0xA700
+|   |-- DatasetMismatch         0xA900
+|   `-- CannotUnderstand        0xC000
+|-- IllegalTransition           a state that does not follow from the one before
+|-- QueueUnavailable            the broker does not answer; the index keeps the job
+|-- TriageError (.retryable)    a job that did not end in a report
+|   |-- NotApplicable           the algorithm does not read such a series: an answer, no fault
+|   |-- InconsistentGeometry    slices that make no volume
+|   |-- UnreadableInstance      an instance that is missing, cut short or cannot be decoded
+|   |-- BundleInvalid           weights or metadata that do not match what they claim
+|   |-- EvidenceInvalid         a report that failed its own checks and must not be sent
+|   `-- OutOfDeviceMemory       retryable
+`-- DeliveryError (.retryable)  a report that did not reach its peer
+    |-- PeerUnreachable         retryable
+    |-- AssociationRejected     retryable
+    `-- StoreFailed (.status)   the peer answered a failure status
+"""
+
+from typing import ClassVar
+
+
+class NodeError(Exception):
+    """Whatever this node raises on purpose."""
+
+
+class SettingsError(NodeError):
+    """The settings cannot be used; the message names every fault with its line and its mend."""
+
+
+class UnknownStudy(NodeError):
+    """A Study Instance UID that the index does not hold."""
+
+
+class IndexUnavailable(NodeError):
+    """The index's database does not answer, is locked, or has no room; nothing of the change was kept."""
+
+
+class ExpressionError(NodeError):
+    """Text that is no expression over attribute keywords."""
+
+
+class IntakeError(NodeError):
+    """An instance that was not kept; `status` is the C-STORE status that says so (PS3.4 Annex B.2.3)."""
+
+    status: ClassVar[int] = 0xC000
+
+
+class NotAuthorised(IntakeError):
+    """The sender may not store here (PS3.7 Annex C.5.24)."""
+
+    status = 0x0124
+
+
+class SOPClassNotSupported(IntakeError):
+    """The SOP class is not one this node stores (PS3.7 Annex C.5.23)."""
+
+    status = 0x0122
+
+
+class OutOfResources(IntakeError):
+    """No room on disk, or the index does not take the row."""
+
+    status = 0xA700
+
+
+class DatasetMismatch(IntakeError):
+    """The data set is not the instance that the command announced."""
+
+    status = 0xA900
+
+
+class CannotUnderstand(IntakeError):
+    """The data set cannot be read, or its UIDs are no UIDs."""
+
+    status = 0xC000
+
+
+class IllegalTransition(NodeError):
+    """A study, job or delivery was asked to enter a state that its table does not allow."""
+
+
+class QueueUnavailable(NodeError):
+    """The broker did not take the message; the job stays QUEUED in the index and is sent again."""
+
+
+class TriageError(NodeError):
+    """A job that ended without a report; `retryable` says whether another attempt can help."""
+
+    retryable: ClassVar[bool] = False
+
+
+class NotApplicable(TriageError):
+    """The algorithm does not read such a series; an answer, not a fault."""
+
+
+class InconsistentGeometry(TriageError):
+    """Slices that do not make one regular volume."""
+
+
+class UnreadableInstance(TriageError):
+    """An instance that is missing, cut short, altered, or cannot be decoded."""
+
+
+class BundleInvalid(TriageError):
+    """A bundle whose files are missing, altered, or do not fit this software."""
+
+
+class EvidenceInvalid(TriageError):
+    """A report that failed the checks every outgoing object must pass."""
+
+
+class OutOfDeviceMemory(TriageError):
+    """The device's memory did not suffice."""
+
+    retryable = True
+
+
+class DeliveryError(NodeError):
+    """An object that its peer did not take."""
+
+    retryable: ClassVar[bool] = False
+
+
+class PeerUnreachable(DeliveryError):
+    """No connection, or it broke."""
+
+    retryable = True
+
+
+class AssociationRejected(DeliveryError):
+    """The peer refused the association or every presentation context."""
+
+    retryable = True
+
+
+class StoreFailed(DeliveryError):
+    """The peer answered a C-STORE with a failure status."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,57 @@
+"""A finding: what an algorithm saw, where, and how large, in patient coordinates."""
+
+from dataclasses import dataclass
+
+from dicom_node.core.codes import Code
+
+#: x, y, z in mm in the patient-based coordinate system (LPS, PS3.3 Section C.7.6.2.1.1).
+Point = tuple[float, float, float]
+
+#: column, row in an image: (0.5, 0.5) is the centre of its first pixel (PS3.3 Section C.18.6.1.1).
+Pixel = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A diameter of a finding on one source instance."""
+
+    length_mm: float
+    start: Point
+    end: Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """The border of a finding on the source instance of its largest extent."""
+
+    sop_instance_uid: str
+    #: A closed polygon: the last point equals the first.
+    points: tuple[Pixel, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One finding with its measurements."""
+
+    #: From 1 in order of falling score: its segment number, and its value in the label array.
+    number: int
+    concept: Code
+    category: Code
+    site: Code
+    laterality: Code | None
+    centre: Point
+    #: Longest diameter in the plane of largest extent, and the longest perpendicular to it.
+    long_axis: Axis
+    short_axis: Axis
+    maximum_3d_diameter_mm: float
+    volume_mm3: float
+    mean_hu: float
+    deviation_hu: float
+    #: The detector's certainty, 0 to 1; no probability of disease.
+    score: float
+    outline: Outline
+
+    @property
+    def mean_diameter_mm(self) -> float:
+        """The mean of long and short axis."""
+        return (self.long_axis.length_mm + self.short_axis.length_mm) / 2

@@ -1,0 +1,1 @@
+"""What we serve on the wire: Storage and Verification, as an SCP."""

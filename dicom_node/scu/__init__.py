@@ -1,0 +1,1 @@
+"""What we ask of peers: C-ECHO and C-STORE."""

@@ -1,0 +1,73 @@
+"""An association that we ask a peer for, and its end."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from pynetdicom import AE
+from pynetdicom.association import Association
+
+from dicom_node.core.errors import AssociationRejected, PeerUnreachable
+from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.settings import Peer
+
+#: PS3.8 Section 9.3.2.2: context identifiers are the odd numbers from 1 to 255.
+MAXIMUM_CONTEXTS = 128
+
+#: PS3.8 Table 9-21, the reasons that a person can mend.
+_REJECTIONS = {
+    (1, 3): "it does not know our AE title; enter {ours} there, or correct node.ae_title",
+    (1, 7): "it is not called {theirs}; correct the peer's ae_title",
+    (3, 1): "it is busy for the moment",
+    (3, 2): "it has as many associations as it allows",
+}
+
+
+class ProposedContext(NamedTuple):
+    """What one presentation context asks for."""
+
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+@contextmanager
+def association(
+    peer: Peer, contexts: Iterable[ProposedContext], *, ae_title: str, timeout_seconds: float
+) -> Iterator[Association]:
+    """An established association, released at the end; raises PeerUnreachable or AssociationRejected."""
+    ae = AE(ae_title=ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_seconds
+    for context in contexts:
+        ae.add_requested_context(context.abstract_syntax, list(context.transfer_syntaxes))
+    try:
+        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+    except OSError as error:  # the host's name leads nowhere; a refused connection is no exception
+        raise PeerUnreachable(f"{_named(peer)} is not found ({error.strerror}); correct the peer's host") from error
+    if not assoc.is_established:
+        raise _refusal(peer, assoc, ae_title)
+    try:
+        yield assoc
+    finally:
+        if assoc.is_established:
+            assoc.release()
+
+
+def _refusal(peer: Peer, assoc: Association, ae_title: str) -> PeerUnreachable | AssociationRejected:
+    where = _named(peer)
+    if assoc.is_rejected:
+        answer = assoc.acceptor.primitive
+        source = answer.result_source if answer else None
+        reason = (source, answer.diagnostic if answer else None)
+        why = _REJECTIONS.get(reason, f"source {reason[0]}, diagnostic {reason[1]}")  # type: ignore[arg-type]  # either may be absent
+        return AssociationRejected(
+            f"{where} rejected the association: {why.format(ours=ae_title, theirs=peer.ae_title)}"
+        )
+    if assoc.acceptor.primitive is not None and not assoc.accepted_contexts:
+        return AssociationRejected(f"{where} accepted none of the proposed presentation contexts")
+    return PeerUnreachable(f"{where} does not answer; is it running, and is nothing in between?")
+
+
+def _named(peer: Peer) -> str:
+    return f"peer {peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"

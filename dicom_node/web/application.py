@@ -1,0 +1,127 @@
+"""The web application: the pages, `/metrics` and `/healthz`; it reads the index and changes nothing."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from importlib import resources
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from dicom_node.archive.index import Index
+from dicom_node.archive.overview import read_overview, read_study
+from dicom_node.core.errors import UnknownStudy
+from dicom_node.core.uid import is_uid
+from dicom_node.telemetry import Metrics
+from dicom_node.web.metrics import IndexCollector
+from dicom_node.web.pages import Pages
+
+log = logging.getLogger(__name__)
+
+#: Nothing from elsewhere, no scripts at all, in no frame; UIDs stay out of caches and of other sites' logs.
+SECURITY_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'none'; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+_WORDS: Mapping[int, str] = {
+    404: "There is no such page. The overview lists the studies that this node holds.",
+    405: "This page can only be read.",
+    500: "The node failed to make this page; its log says where. The studies are not touched by this.",
+}
+
+
+def build_application(
+    index: Index,
+    queue_lengths: Callable[[], Mapping[str, int] | None],
+    health: Callable[[], Mapping[str, bool]],
+    clock: Callable[[], float],
+    *,
+    metrics: Metrics | None = None,
+    free_bytes: Callable[[], int] | None = None,
+    title: str = "DICOM node",
+) -> FastAPI:
+    """The application over an index.
+
+    `queue_lengths` answers None when the broker does not; `health` tells of each part whether it lives; `clock` gives
+    seconds since 1970 UTC; `free_bytes` the archive's free room; `metrics` are this process's own counts, and are
+    extended by what the index knows.
+    """
+    application = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
+    pages = Pages(title)
+    own = Metrics() if metrics is None else metrics
+    own.registry.register(IndexCollector(index, queue_lengths, clock, free_bytes))
+    _add_pages(application, pages, index, queue_lengths, health, clock)
+    _add_machine_readables(application, own, health)
+    _add_manners(application, pages, clock)
+    static = resources.files("dicom_node.web") / "static"
+    application.mount("/static", StaticFiles(directory=str(static)))
+    return application
+
+
+def _add_pages(
+    application: FastAPI,
+    pages: Pages,
+    index: Index,
+    queue_lengths: Callable[[], Mapping[str, int] | None],
+    health: Callable[[], Mapping[str, bool]],
+    clock: Callable[[], float],
+) -> None:
+    # Plain functions: the framework runs them in threads, where waiting for the database holds nobody up.
+    @application.api_route("/", methods=["GET", "HEAD"])
+    def overview() -> HTMLResponse:
+        return HTMLResponse(pages.overview(read_overview(index, clock()), queue_lengths(), health()))
+
+    @application.api_route("/studies/{study_instance_uid}", methods=["GET", "HEAD"])
+    def study(study_instance_uid: str) -> HTMLResponse:
+        if not is_uid(study_instance_uid):
+            raise HTTPException(HTTPStatus.NOT_FOUND, "That is no Study Instance UID.")
+        try:
+            return HTMLResponse(pages.study(read_study(index, study_instance_uid, clock())))
+        except UnknownStudy as error:
+            words = f"Study {study_instance_uid} is not in the index. The overview lists those that are."
+            raise HTTPException(HTTPStatus.NOT_FOUND, words) from error
+
+
+def _add_machine_readables(application: FastAPI, metrics: Metrics, health: Callable[[], Mapping[str, bool]]) -> None:
+    @application.get("/metrics")
+    def scrape() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @application.api_route("/healthz", methods=["GET", "HEAD"])
+    def healthz() -> JSONResponse:
+        parts = dict(health())
+        ok = all(parts.values())
+        status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+        return JSONResponse({"ok": ok, "parts": parts}, status_code=status)
+
+
+def _add_manners(application: FastAPI, pages: Pages, clock: Callable[[], float]) -> None:
+    @application.middleware("http")
+    async def secure(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await answer(request)
+        response.headers.update(SECURITY_HEADERS)
+        return response
+
+    def page(status: int, text: str) -> HTMLResponse:
+        html = pages.message(HTTPStatus(status), text, clock())
+        return HTMLResponse(html, status_code=status, headers=dict(SECURITY_HEADERS))
+
+    @application.exception_handler(HTTPException)
+    async def refused(_request: Request, error: HTTPException) -> HTMLResponse:
+        is_ours = error.detail != HTTPStatus(error.status_code).phrase
+        return page(error.status_code, error.detail if is_ours else _WORDS.get(error.status_code, error.detail))
+
+    @application.exception_handler(Exception)
+    async def failed(_request: Request, _error: Exception) -> HTMLResponse:
+        # The server logs the exception itself.
+        return page(HTTPStatus.INTERNAL_SERVER_ERROR, _WORDS[500])

@@ -1,0 +1,84 @@
+"""The pages: an overview or a study's detail as HTML, rendered here and readable without scripts."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from dicom_node.archive.lines import (
+    DONE,
+    IN_HAND,
+    NEED_A_PERSON,
+    Overview,
+    StudyDetail,
+    duration_in_words,
+    time_in_words,
+)
+
+#: How often an open overview asks again.
+REFRESH_SECONDS = 10
+
+#: The short names of what a report consists of (PS3.6 Table A-1).
+OBJECTS: Mapping[str, str] = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
+    "1.2.840.10008.5.1.4.1.1.88.34": "SR",
+}
+
+
+class Pages:
+    """Renders pages; templates are read when they are first used."""
+
+    def __init__(self, title: str) -> None:
+        environment = Environment(
+            loader=PackageLoader("dicom_node.web"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters.update(time=_time, duration=duration_in_words, object=_object, size=_size)
+        environment.globals.update(title=title)
+        self._environment = environment
+
+    def overview(self, overview: Overview, messages: Mapping[str, int] | None, health: Mapping[str, bool]) -> str:
+        """The first page; `messages` are the broker's queue lengths, None when it does not answer."""
+        groups = {
+            "Need a person": overview.group(NEED_A_PERSON),
+            "In hand": overview.group(IN_HAND),
+            "Done": overview.group(DONE),
+        }
+        totals = {
+            "Need a person": sum(map(overview.count, NEED_A_PERSON)),
+            "In hand": sum(map(overview.count, IN_HAND)),
+            "Done": sum(map(overview.count, DONE)),
+        }
+        facts = {"overview": overview, "messages": messages, "health": health, "groups": groups, "totals": totals}
+        return self._render("overview.html", refresh=REFRESH_SECONDS, now=overview.now, **facts)
+
+    def study(self, detail: StudyDetail) -> str:
+        """One study's whole story."""
+        return self._render("study.html", refresh=REFRESH_SECONDS, now=detail.now, detail=detail)
+
+    def message(self, status: HTTPStatus, text: str, now: float) -> str:
+        """A page that says in words why there is no other."""
+        return self._render("message.html", refresh=None, now=now, heading=status.phrase, text=text)
+
+    def _render(self, template: str, **facts: Any) -> str:
+        return self._environment.get_template(template).render(**facts)
+
+
+def _time(at: float) -> Markup:
+    """A moment that people and machines read."""
+    text = time_in_words(at)
+    words = text.replace("T", " ").replace("Z", " UTC")
+    return Markup('<time datetime="{}">{}</time>').format(escape(text), escape(words))
+
+
+def _object(sop_class_uid: str) -> str:
+    return OBJECTS.get(sop_class_uid, sop_class_uid)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"

@@ -1,0 +1,51 @@
+"""What tests find around them: real data, Debian's DICOM tools, and one Hypothesis profile."""
+
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: Where Debian puts programs. Not PATH: pynetdicom installs scripts of the same names as DCMTK's programs.
+_PROGRAM_FOLDERS = (Path("/usr/bin"), Path("/usr/sbin"))
+
+#: Set by .ci/run: a program that is not installed there is a failure and no reason to skip.
+_NOTHING_MAY_BE_ABSENT = "TESTS_SKIP_NOTHING"
+
+# No deadline: a busy machine is no defect. Derandomized: the same code gives the same verdict.
+settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("default")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where nothing may be absent, a test that skips for want of a program fails."""
+    report = yield
+    if report.skipped and os.environ.get(_NOTHING_MAY_BE_ABSENT) and "is not installed" in str(report.longrepr):
+        report.outcome = "failed"
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real data, beside the repository; skips where it is absent."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip("not checked: the real data, ../shared/data, is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], Path]:
+    """Finds a program of Debian's orthanc, dcmtk, dicom3tools or chromium by name; skips where it is not installed."""
+
+    def find(name: str) -> Path:
+        for folder in _PROGRAM_FOLDERS:
+            if os.access(folder / name, os.X_OK):
+                return folder / name
+        pytest.skip(f"not checked: {name} is not installed")
+
+    return find

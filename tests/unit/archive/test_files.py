@@ -1,0 +1,208 @@
+import errno
+import os
+import threading
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydicom.uid import CTImageStorage
+
+from dicom_node.archive.file_meta import FileMeta
+from dicom_node.archive.files import Archive, KeptFile
+from dicom_node.core.errors import CannotUnderstand, UnreadableInstance
+from tests.instances import data_set_of, files_below
+
+EXPLICIT, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.91"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(tmp_path / "archive")
+
+
+def store(
+    archive: Archive,
+    data: bytes,
+    *,
+    study: str = "1.2",
+    series: str = "1.2.3",
+    sop: str = "1.2.3.4",
+    syntax: str = EXPLICIT,
+) -> KeptFile:
+    meta = FileMeta(
+        sop_class_uid=CTImageStorage,
+        sop_instance_uid=sop,
+        transfer_syntax_uid=syntax,
+        sending_ae_title="SCANNER",
+        receiving_ae_title="TRIAGE",
+    )
+    return archive.store(BytesIO(data), meta, study_uid=study, series_uid=series)
+
+
+def test_a_stored_data_set_lies_under_its_uids_byte_for_byte(archive: Archive) -> None:
+    kept = store(archive, b"content")
+    path = archive.path_of(kept.path)
+    assert path.parts[-3:] == ("1.2", "1.2.3", "1.2.3.4.dcm")
+    assert data_set_of(path) == b"content"
+    assert (kept.size_bytes, kept.written) == (7, True)
+    archive.verify(kept.path, kept.sha256)
+
+
+def test_a_second_identical_instance_changes_nothing(archive: Archive, tmp_path: Path) -> None:
+    first = store(archive, b"content")
+    before = archive.path_of(first.path).stat()
+    second = store(archive, b"content")
+    assert (second.path, second.sha256, second.written) == (first.path, first.sha256, False)
+    assert archive.path_of(first.path).stat() == before
+    assert len(files_below(tmp_path)) == 1
+
+
+def test_other_content_under_the_same_uid_is_kept_beside_the_first(archive: Archive) -> None:
+    first, second = store(archive, b"content"), store(archive, b"other content")
+    assert first.path != second.path
+    assert Path(first.path).parent == Path(second.path).parent
+    assert data_set_of(archive.path_of(first.path)) == b"content"
+    assert data_set_of(archive.path_of(second.path)) == b"other content"
+    assert store(archive, b"other content").path == second.path
+
+
+def test_the_same_bytes_in_another_transfer_syntax_are_other_content(archive: Archive, tmp_path: Path) -> None:
+    first, second = store(archive, b"content"), store(archive, b"content", syntax=JPEG_2000)
+    assert first.path != second.path
+    assert first.sha256 == second.sha256
+    assert len(files_below(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "uid", ["", "..", "../../x", "1.2/3", "/etc/passwd", "1.2\x00", "1" * 65, "1.2.", "1.2\n", "A^B"]
+)
+@pytest.mark.parametrize("which", ["study", "series", "sop"])
+def test_what_is_no_uid_never_becomes_a_path(archive: Archive, tmp_path: Path, uid: str, which: str) -> None:
+    with pytest.raises(CannotUnderstand):
+        store(archive, b"content", **{which: uid})
+    uids = {"study": "1.2", "series": "1.2.3", "sop": "1.2.3.4", which: uid}
+    with pytest.raises(CannotUnderstand):
+        archive.store_result(study_uid=uids["study"], series_uid=uids["series"], sop_uid=uids["sop"], data=b"content")
+    assert files_below(tmp_path) == []
+
+
+def test_many_threads_with_the_same_content_leave_one_file(archive: Archive, tmp_path: Path) -> None:
+    kept = at_once([lambda: store(archive, b"content")] * 8)
+    assert len({k.path for k in kept}) == 1
+    assert sum(k.written for k in kept) == 1
+    assert len(files_below(tmp_path)) == 1
+
+
+def test_many_threads_with_different_contents_lose_none(archive: Archive, tmp_path: Path) -> None:
+    contents = [bytes([n]) * 1000 for n in range(8)]
+    kept = at_once([lambda c=c: store(archive, c) for c in contents])  # type: ignore[misc]  # a default binds the loop's value
+    assert sorted(data_set_of(archive.path_of(k.path)) for k in kept) == contents
+    assert len(files_below(tmp_path)) == 8
+
+
+def at_once(calls: list) -> list[KeptFile]:  # type: ignore[type-arg]  # of calls without arguments
+    start, kept = threading.Barrier(len(calls)), []
+
+    def run(call) -> None:  # type: ignore[no-untyped-def]  # as above
+        start.wait()
+        kept.append(call())
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(kept) == len(calls)
+    return kept
+
+
+def test_a_data_set_that_breaks_off_leaves_nothing(archive: Archive, tmp_path: Path) -> None:
+    class BreaksOff(BytesIO):
+        reads = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.reads += 1
+            # The first pass takes the checksum, the second writes.
+            if self.reads == 4:
+                raise OSError("the source broke")
+            return super().read(size)
+
+    meta = FileMeta(
+        sop_class_uid=CTImageStorage,
+        sop_instance_uid="1.2.3.4",
+        transfer_syntax_uid=EXPLICIT,
+        sending_ae_title="SCANNER",
+        receiving_ae_title="TRIAGE",
+    )
+    with pytest.raises(OSError, match="the source broke"):
+        archive.store(BreaksOff(b"content"), meta, study_uid="1.2", series_uid="1.2.3")
+    assert files_below(tmp_path) == []
+
+
+def test_a_damaged_file_is_not_overwritten_and_the_instance_is_kept_all_the_same(archive: Archive) -> None:
+    first = store(archive, b"content")
+    archive.path_of(first.path).write_bytes(b"")
+    again = store(archive, b"content")
+    assert again.path != first.path
+    assert data_set_of(archive.path_of(again.path)) == b"content"
+    archive.path_of(again.path).write_bytes(b"")
+    with pytest.raises(FileExistsError, match="move it away"):
+        store(archive, b"content")
+
+
+def test_verify_names_an_altered_a_cut_and_a_missing_file(archive: Archive) -> None:
+    kept = store(archive, b"content")
+    path = archive.path_of(kept.path)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(UnreadableInstance, match="altered"):
+        archive.verify(kept.path, kept.sha256)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UnreadableInstance, match="cannot be read"):
+        archive.verify(kept.path, kept.sha256)
+    path.unlink()
+    with pytest.raises(UnreadableInstance, match="cannot be read"):
+        archive.verify(kept.path, kept.sha256)
+
+
+def test_a_disk_that_does_not_answer_says_nothing_of_the_file(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_path: Path) -> None:
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    monkeypatch.setattr("dicom_node.archive.files.open_data_set", stale)
+    with pytest.raises(OSError, match="stale file handle"):
+        archive.verify("studies/a.dcm", "ab" * 32)
+
+
+def test_a_result_replaces_the_earlier_one_of_its_uid(archive: Archive, tmp_path: Path) -> None:
+    first = archive.store_result(study_uid="1.2", series_uid="1.2.9", sop_uid="1.2.9.1", data=b"first")
+    second = archive.store_result(study_uid="1.2", series_uid="1.2.9", sop_uid="1.2.9.1", data=b"second")
+    assert first == second
+    assert first.startswith("results/")
+    assert archive.path_of(first).read_bytes() == b"second"
+    assert len(files_below(tmp_path)) == 1
+
+
+def test_a_sweep_removes_what_was_not_finished_and_nothing_else(archive: Archive, tmp_path: Path) -> None:
+    kept = store(archive, b"content")
+    root = tmp_path / "archive"
+    (root / "incoming" / "half").write_bytes(b"half")
+    (root / "outgoing" / "being written by a worker").write_bytes(b"half")
+    old = root / "outgoing" / "of a worker that died"
+    old.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert archive.sweep() == 2
+    assert files_below(root) == ["outgoing/being written by a worker", kept.path]
+    assert archive.sweep() == 0
+
+
+def test_files_are_for_the_nodes_own_group_only(archive: Archive) -> None:
+    path = archive.path_of(store(archive, b"content").path)
+    assert path.stat().st_mode & 0o007 == 0
+    assert path.parent.stat().st_mode & 0o007 == 0
+
+
+def test_free_bytes_are_those_of_the_archives_disk(archive: Archive, tmp_path: Path) -> None:
+    disk = os.statvfs(tmp_path)
+    assert 0 < archive.free_bytes() <= disk.f_blocks * disk.f_frsize

@@ -1,0 +1,430 @@
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from dicom_node import assembly as assembly_module
+from dicom_node.archive.index import Index
+from dicom_node.archive.jobs import JobRow
+from dicom_node.archive.studies import Added, StudyRow
+from dicom_node.assembly import LOST_MESSAGE_SECONDS, STALE_MESSAGE_SECONDS, Assembly
+from dicom_node.core.errors import IndexUnavailable, QueueUnavailable
+from dicom_node.core.expression import parse_expression
+from dicom_node.core.job import Job, Lease, evidence_digest
+from dicom_node.core.lifecycle import JobState, StudyState
+from dicom_node.core.priority import QUEUES, Priority, queue_of
+from dicom_node.core.routing import Route
+from dicom_node.core.study import Study
+from dicom_node.settings import QueueSettings, Settings
+from tests.populated_index import NOW, instance, objects, study_uid, summary, uid
+from tests.strategies import slice_at
+
+STUDY = study_uid("a")
+CT_ROUTE = Route(name="chest", algorithm="lung_nodule", when=parse_expression('Modality == "CT"'), minimum_instances=3)
+
+
+class FakeQueue:
+    """A broker in memory that can be away and can lose its messages; the real one is tested in tests/integration."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, list[str]] = {name: [] for name in QUEUES}
+        self.away = False
+        self.log: list[str] = []
+
+    def send(self, job: Job) -> None:
+        """Keep the job's UID."""
+        self._answer()
+        self.messages[queue_of(job.priority)].append(job.job_uid)
+        self.log.append(job.job_uid)
+
+    def lengths(self) -> Mapping[str, int]:
+        """Messages kept in each queue."""
+        self._answer()
+        return {name: len(held) for name, held in self.messages.items()}
+
+    def clear(self) -> None:
+        """Take every message: a worker did, or it is lost."""
+        for held in self.messages.values():
+            held.clear()
+
+    def _answer(self) -> None:
+        if self.away:
+            raise QueueUnavailable("the broker does not answer")
+
+
+@dataclass
+class Room:
+    """An assembly over a real index, and a clock that a test turns."""
+
+    index: Index
+    queue: FakeQueue = field(default_factory=FakeQueue)
+    now: float = NOW
+
+    def assembly(self, *routes: Route, **queue: Any) -> Assembly:
+        settings = Settings(routes=routes or (CT_ROUTE,), queue=QueueSettings(**queue))
+        return Assembly(settings, self.index, self.queue, lambda: self.now)
+
+    def receive(self, *numbers: int, series: int = 2, **attributes: Any) -> None:
+        """Slices of 2.5 mm of the study arrive now."""
+        for number in numbers:
+            header = slice_at(2.5 * number, SeriesNumber=series, InstanceNumber=number, **attributes)
+            self.index.studies.add_instance(instance("a", number, at=self.now, series=series, attributes=header))
+
+    def quiet(self, assembly: Assembly, seconds: float = 2.5) -> None:
+        """Nothing comes for a while, then there is a round."""
+        self.now += seconds
+        assembly.step()
+
+    def claim(self) -> Lease:
+        claimed = self.index.jobs.claim(self.jobs[0].job.job_uid, worker="gpu1:1", lease_seconds=30, at=self.now)
+        assert claimed is not None
+        return claimed[1]
+
+    @property
+    def row(self) -> StudyRow:
+        return self.index.studies.rows(STUDY)[0]
+
+    @property
+    def jobs(self) -> list[JobRow]:
+        return self.index.jobs.of_study(STUDY)
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    room = Room(Index.open("sqlite://"))
+    yield room
+    room.index.close()
+
+
+def test_a_whole_quiet_study_is_complete_routed_queued_and_rung_for_in_one_round(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3, 4)
+    assembly.step()
+    assert (room.row.state, room.queue.log) == (StudyState.RECEIVING, [])
+    room.quiet(assembly)
+    (row,) = room.jobs
+    study = room.index.studies.study(STUDY)
+    assert room.row.state is StudyState.QUEUED
+    assert (row.job.algorithm, row.job.route, row.job.state) == ("lung_nodule", "chest", JobState.QUEUED)
+    assert row.job.evidence == evidence_digest(study.series[0].instances)
+    assert row.sent_at == room.now
+    assert room.queue.log == [row.job.job_uid]
+    states = [line.after for line in room.index.studies.history(STUDY)]
+    assert states == [StudyState.RECEIVING, StudyState.COMPLETE, StudyState.QUEUED]
+
+
+def test_a_study_that_lacks_a_slice_is_waited_for_longer_and_says_so(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 4, 5)
+    room.quiet(assembly, 59)
+    assert room.row.state is StudyState.RECEIVING
+    room.quiet(assembly, 2)
+    assert room.row.state is StudyState.QUEUED
+    complete = room.index.studies.history(STUDY)[1]
+    assert "missing" in complete.cause
+
+
+def test_a_study_whose_sender_is_still_there_is_waited_for_longer(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    room.index.studies.association_opened("open", "CT1", room.now)
+    room.index.studies.add_instance(instance("a", 4, at=room.now, attributes=slice_at(10.0)), "open")
+    room.quiet(assembly, 10)
+    assert room.row.state is StudyState.RECEIVING
+    room.index.studies.association_ended("open", "released", room.now)
+    assembly.step()
+    assert room.row.state is StudyState.QUEUED
+
+
+def test_an_instance_between_judgement_and_completion_keeps_the_study_open(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    complete = room.index.studies.complete
+
+    def overtaken(*args: Any, **kwargs: Any) -> bool:
+        room.receive(4)
+        return complete(*args, **kwargs)
+
+    monkeypatch.setattr(room.index.studies, "complete", overtaken)
+    room.quiet(assembly)
+    assert room.row.state is StudyState.RECEIVING
+    monkeypatch.undo()
+    room.quiet(assembly)
+    assert room.row.state is StudyState.QUEUED
+    assert room.row.instances == 4
+
+
+def test_an_instance_between_completion_and_routing_opens_the_study_and_harms_no_other(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    for number in (1, 2, 3):
+        room.index.studies.add_instance(instance("b", number, at=room.now, attributes=slice_at(2.5 * number)))
+    queue = room.index.jobs.queue
+
+    def overtaken(study_instance_uid: str, *args: Any, **kwargs: Any) -> list[Job]:
+        if study_instance_uid == STUDY:
+            room.receive(4)
+        return queue(study_instance_uid, *args, **kwargs)
+
+    monkeypatch.setattr(room.index.jobs, "queue", overtaken)
+    room.quiet(assembly)
+    assert (room.row.state, room.jobs) == (StudyState.RECEIVING, [])
+    assert room.index.studies.rows(study_uid("b"))[0].state is StudyState.QUEUED
+    assert len(room.queue.log) == 1
+    monkeypatch.undo()
+    room.quiet(assembly)
+    assert room.row.state is StudyState.QUEUED
+
+
+def test_a_late_slice_makes_new_evidence_and_a_new_job(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    room.quiet(assembly)
+    room.receive(4)
+    room.quiet(assembly)
+    old, new = room.jobs
+    assert (old.job.state, new.job.state) == (JobState.SUPERSEDED, JobState.QUEUED)
+    assert old.job.evidence != new.job.evidence
+    assert room.queue.log == [old.job.job_uid, new.job.job_uid]
+
+
+def test_a_late_instance_of_another_series_leads_back_to_the_report_there_is(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    room.quiet(assembly)
+    room.index.jobs.report(room.claim(), objects("a"), summary=summary(1), at=room.now)
+    room.queue.clear()
+    room.receive(1, series=3, Modality="SR")
+    room.quiet(assembly)
+    assert (room.row.state, room.row.reason) == (StudyState.REPORTED, "the evidence is what was already read")
+    assert len(room.jobs) == len(room.queue.log) == 1
+
+
+def test_a_study_that_no_route_reads_says_why_of_every_series(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3, series=2, Modality="MR")
+    room.receive(1, 2, series=3)
+    room.quiet(assembly)
+    assert room.row.state is StudyState.NOT_ROUTED
+    assert 'Modality is "MR"' in room.row.reason
+    assert "it has 2 slices, fewer than 3" in room.row.reason
+    assert (room.jobs, room.queue.log) == ([], [])
+
+
+def test_the_history_tells_which_series_is_read_and_why_no_other(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3, series=2)
+    room.receive(1, 2, 3, 4, series=3)
+    room.quiet(assembly)
+    cause = room.index.studies.history(STUDY)[-1].cause
+    assert f"lung_nodule reads series {uid('series', 'a', 3)}: the best of 2 series that fit" in cause
+    assert f"not series {uid('series', 'a', 2)}: it has fewer slices: 3 against 4" in cause
+
+
+def test_two_routes_make_two_jobs_in_the_queues_of_their_priorities(room: Room) -> None:
+    bones = Route(
+        name="bones",
+        algorithm="fracture",
+        when=CT_ROUTE.when,
+        minimum_instances=3,
+        priority=Priority.STAT,
+        send_to=("er",),
+    )
+    assembly = room.assembly(CT_ROUTE, bones)
+    room.receive(1, 2, 3)
+    room.quiet(assembly)
+    by_route = {row.job.route: row.job for row in room.jobs}
+    assert room.queue.messages["stat"] == [by_route["bones"].job_uid]
+    assert room.queue.messages["routine"] == [by_route["chest"].job_uid]
+    assert (by_route["bones"].send_to, by_route["chest"].send_to) == (("er",), ())
+    assert room.row.priority == "STAT"
+
+
+def test_while_the_broker_is_away_jobs_wait_in_the_index_and_then_all_are_sent(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    assembly = room.assembly()
+    room.queue.away = True
+    room.receive(1, 2, 3)
+    for _ in range(3):
+        room.quiet(assembly)
+    assert (room.row.state, room.jobs[0].sent_at) == (StudyState.QUEUED, None)
+    assert [r.message for r in caplog.records].count("the broker is away; jobs wait in the index") == 1
+    room.queue.away = False
+    room.quiet(assembly)
+    assert room.queue.log == [room.jobs[0].job.job_uid]
+    room.quiet(assembly)
+    assert len(room.queue.log) == 1
+
+
+def test_a_lost_message_is_sent_again_once_its_own_queue_is_empty_for_long_enough(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    room.quiet(assembly)
+    room.quiet(assembly, LOST_MESSAGE_SECONDS + 1)
+    assert len(room.queue.log) == 1, "its message still waits"
+    room.queue.clear()
+    room.queue.messages["stat"].append("a message that no worker takes")
+    room.quiet(assembly)
+    assert len(room.queue.log) == 2
+    room.queue.clear()
+    room.quiet(assembly, LOST_MESSAGE_SECONDS - 1)
+    assert len(room.queue.log) == 2, "only just sent"
+
+
+def test_no_message_is_sent_for_a_job_that_is_being_read(room: Room) -> None:
+    assembly = room.assembly(lease_seconds=1000)
+    room.receive(1, 2, 3)
+    room.quiet(assembly)
+    lease = room.claim()
+    room.index.jobs.renew(lease, room.now + 1000)
+    room.queue.clear()
+    room.quiet(assembly, LOST_MESSAGE_SECONDS + 5)
+    assert len(room.queue.log) == 1
+
+
+def test_a_silent_workers_job_is_rung_for_again_in_the_same_round_until_it_has_failed(room: Room) -> None:
+    assembly = room.assembly(maximum_attempts=2)
+    room.receive(1, 2, 3)
+    room.quiet(assembly)
+    room.claim()
+    room.queue.clear()
+    room.quiet(assembly, 31)
+    assert len(room.queue.log) == 2
+    room.claim()
+    room.quiet(assembly, 31)
+    assert (room.row.state, len(room.queue.log)) == (StudyState.FAILED, 2)
+    assert room.row.reason == "the worker went silent during attempt 2 of 2"
+
+
+def test_a_study_asked_for_again_is_routed_and_rung_for_again(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    room.quiet(assembly)
+    room.index.jobs.report(room.claim(), objects("a"), summary=summary(1), at=room.now)
+    room.index.jobs.ask_again(STUDY, actor="a person", at=room.now)
+    assembly.step()
+    (row,) = room.jobs
+    assert (room.row.state, row.job.state, row.job.attempts) == (StudyState.QUEUED, JobState.QUEUED, 0)
+    assert room.queue.log == [row.job.job_uid] * 2
+
+
+def test_a_new_assembly_over_the_same_index_goes_on_where_the_old_one_stood(room: Room) -> None:
+    room.receive(1, 2, 3)
+    room.quiet(room.assembly())
+    room.quiet(room.assembly())
+    assert (len(room.jobs), len(room.queue.log)) == (1, 1)
+
+
+def test_a_message_lost_from_a_queue_that_never_empties_is_sent_again_once_it_is_old(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    room.quiet(assembly)
+    room.queue.messages["routine"] = ["another job"]
+    room.quiet(assembly, STALE_MESSAGE_SECONDS - 1)
+    assert len(room.queue.log) == 1
+    room.quiet(assembly, 2)
+    assert len(room.queue.log) == 2
+
+
+@pytest.mark.parametrize("step", ["missing_slices", "route_study"])
+def test_what_nobody_foresaw_fails_its_study_with_the_place_in_the_log_and_harms_no_other(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    for number in (1, 2, 3):
+        room.index.studies.add_instance(instance("b", number, at=room.now, attributes=slice_at(2.5 * number)))
+    innocent = getattr(assembly_module, step)
+
+    def overflow(study: Study, *rest: Any) -> Any:
+        if study.study_instance_uid == STUDY:
+            raise OverflowError("Secret^Patient")
+        return innocent(study, *rest)
+
+    monkeypatch.setattr(assembly_module, step, overflow)
+    room.quiet(assembly)
+    doing = "judged" if step == "missing_slices" else "routed"
+    reason = f"an unexpected OverflowError while the study was {doing}; its log line has the place"
+    assert (room.row.state, room.row.reason) == (StudyState.FAILED, reason)
+    assert room.index.studies.rows(study_uid("b"))[0].state is StudyState.QUEUED
+    (line,) = (record for record in caplog.records if record.exc_info)
+    assert (line.levelname, vars(line)["error"]) == ("ERROR", "OverflowError")
+
+
+def test_a_position_that_is_no_place_in_a_scanner_stops_nobody(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    room.receive(4, ImagePositionPatient=(0.0, 0.0, 1e200))
+    room.quiet(assembly)
+    assert room.row.state is StudyState.QUEUED
+    assert "1 of 4 slices have no position" in room.index.studies.history(STUDY)[-1].cause
+
+
+def test_an_index_that_does_not_answer_fails_the_round_and_no_study(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+
+    def locked(_uid: str) -> Study:
+        raise IndexUnavailable("locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.index.studies, "study", locked)
+        with pytest.raises(IndexUnavailable):
+            room.quiet(assembly)
+    assert room.row.state is StudyState.RECEIVING
+    room.quiet(assembly)
+    assert room.row.state is StudyState.QUEUED
+
+
+def test_the_headers_of_a_study_with_a_gap_are_looked_at_once_for_each_arrival(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assembly = room.assembly()
+    looked: list[float] = []
+    study = room.index.studies.study
+
+    def counted(uid: str) -> Study:
+        looked.append(room.now)
+        return study(uid)
+
+    monkeypatch.setattr(room.index.studies, "study", counted)
+    room.receive(1, 2, 4, 5)
+    for _ in range(4):
+        room.quiet(assembly)
+    assert len(looked) == 1
+    room.receive(3)
+    room.quiet(assembly)
+    assert len(looked) == 3, "to judge it anew, and to route it"
+    assert room.row.state is StudyState.QUEUED
+
+
+def test_a_study_whose_uids_are_all_another_studys_fails_and_says_so(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    for number in (1, 2):
+        moved = replace(instance("a", number, at=room.now, sha256=f"{number:064d}"), study_instance_uid=study_uid("b"))
+        assert room.index.studies.add_instance(moved) is Added.CONFLICT
+    room.quiet(assembly)
+    row = room.index.studies.rows(study_uid("b"))[0]
+    assert row.state is StudyState.FAILED
+    assert row.reason.startswith("all 2 instances hold UIDs of another study; kept and not read")
+    assert room.row.state is StudyState.QUEUED
+
+
+def test_a_job_that_has_failed_by_silence_is_an_error_in_the_log(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    assembly = room.assembly(maximum_attempts=1)
+    room.receive(1, 2, 3)
+    room.quiet(assembly)
+    room.claim()
+    room.quiet(assembly, 31)
+    (line,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert line.message == "a worker went silent; its job has failed"
+    assert vars(line)["job_uid"] == room.jobs[0].job.job_uid

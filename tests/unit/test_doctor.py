@@ -1,0 +1,65 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dicom_node.doctor import Check, examine
+from dicom_node.settings import BrokerSettings, DeliverySettings, IndexSettings, NodeSettings, Peer, Settings
+from tests.peers import Behaviour, free_port, storage_peer
+
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(r"ignore:unclosed <socket\.socket:ResourceWarning")
+
+BUNDLES = [sys.executable, "-c", "print('lung_nodule 0.1.0: Lung nodules'); print('  checksum 1')"]
+NO_BUNDLES = [sys.executable, "-c", "import sys; sys.exit('no bundle was found')"]
+
+
+def settings(folder: Path, *peers: Peer, **changes: object) -> Settings:
+    node = NodeSettings(data_dir=folder / "data", minimum_free_megabytes=0)
+    whole = Settings(node=node, peers=peers, delivery=DeliverySettings(timeout_seconds=3.0))
+    return replace(whole, **changes)  # type: ignore[arg-type]  # sections by name
+
+
+def checks(whole: Settings, bundles: list[str] = BUNDLES) -> dict[str, Check]:
+    return {check.name: check for check in examine(whole, lambda: bundles)}
+
+
+def test_a_sound_node_has_nothing_wrong(tmp_path: Path) -> None:
+    with storage_peer(Behaviour()) as peer:
+        found = checks(settings(tmp_path, peer))
+    assert [check for check in found.values() if not check.good] == []
+    assert list(found) == ["settings", "index", "disk", "broker", "peer pacs", "decoders", "bundles"]
+    assert found["index"].finding == "0 studies"
+    assert "answered a C-ECHO in" in found["peer pacs"].finding
+    assert "a Redis of our own" in found["broker"].finding
+    assert found["bundles"].finding == "lung_nodule 0.1.0: Lung nodules"
+
+
+def test_every_fault_is_found_in_one_run_each_with_its_mend(tmp_path: Path) -> None:
+    port = free_port()
+    away = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=port)
+    node = NodeSettings(data_dir=tmp_path / "data", minimum_free_megabytes=10**9)
+    broker = BrokerSettings(url=f"redis://127.0.0.1:{free_port()}/0")
+    found = checks(settings(tmp_path, away, node=node, broker=broker), NO_BUNDLES)
+    wrong = {name: check.finding for name, check in found.items() if not check.good}
+    assert set(wrong) == {"disk", "broker", "peers", "peer pacs", "bundles"}
+    assert "make room or lower minimum_free_megabytes of [node]" in wrong["disk"]
+    assert "the broker does not answer" in wrong["broker"]
+    assert "no peer has results = true" in wrong["peers"]
+    assert f"127.0.0.1:{port}) does not answer; is it running" in wrong["peer pacs"]
+    assert wrong["bundles"] == "none can be used: no bundle was found"
+
+
+def test_an_index_that_cannot_be_opened_does_not_end_the_examination(tmp_path: Path) -> None:
+    found = checks(settings(tmp_path, index=IndexSettings(url="nonsense://db/triage")))
+    assert not found["archive and index"].good
+    assert "correct url of [index]" in found["archive and index"].finding
+    assert found["bundles"].good
+
+
+def test_the_transfer_syntaxes_of_every_scanner_can_be_decoded(tmp_path: Path) -> None:
+    finding = checks(settings(tmp_path))["decoders"].finding
+    unreadable = finding.partition("stored but not readable: ")[2]
+    for name in ("Explicit VR Little Endian", "RLE Lossless", "JPEG 2000 Image", "JPEG-LS Lossless", "JPEG Lossless"):
+        assert name not in unreadable

@@ -1,0 +1,182 @@
+import errno
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import MRImageStorage
+
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.archive.studies import Added
+from dicom_node.core.errors import CannotUnderstand, DatasetMismatch, IntakeError, OutOfResources
+from dicom_node.core.lifecycle import StudyState
+from dicom_node.intake import Intake
+from tests.instances import STUDY_UID, ct_instance, data_set_of, encoded, files_below, received, sop_uid
+
+ASSOCIATION = "00000000-0000-4000-8000-000000000000"
+NOW = 1_700_000_000.0
+
+
+class Room:
+    """An intake over a real archive and a real index."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "archive"
+        self.index = Index.open(f"sqlite:///{root / 'index.sqlite'}")
+        self.archive = Archive(self.root)
+        self.intake = Intake(archive=self.archive, studies=self.index.studies, clock=lambda: NOW)
+        self.intake.association_opened(ASSOCIATION, "SCANNER")
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    room = Room(tmp_path)
+    yield room
+    room.index.close()
+
+
+def test_an_instance_becomes_a_file_and_a_row(room: Room) -> None:
+    assert room.intake.store(received(ct_instance())) is Added.NEW
+    (row,) = room.index.studies.find(sop_uid(1))
+    assert data_set_of(room.archive.path_of(row.path)) == encoded(ct_instance())
+    assert (row.study_instance_uid, row.calling_ae_title, row.received_at) == (STUDY_UID, "SCANNER", NOW)
+    assert row.attributes["SliceThickness"] == 2.5
+    assert row.size_bytes == len(encoded(ct_instance()))
+    room.archive.verify(row.path, row.sha256)
+
+
+def test_a_second_identical_instance_changes_nothing(room: Room) -> None:
+    room.intake.store(received(ct_instance()))
+    before = room.index.studies.rows(), files_below(room.root)
+    assert room.intake.store(received(ct_instance())) is Added.IDENTICAL
+    assert (room.index.studies.rows(), files_below(room.root)) == before
+
+
+def test_other_content_under_the_same_uid_is_kept_beside_and_flagged(room: Room) -> None:
+    room.intake.store(received(ct_instance()))
+    assert room.intake.store(received(ct_instance(SeriesDescription="OTHER"))) is Added.CONFLICT
+    evidence, beside = room.index.studies.find(sop_uid(1))
+    assert data_set_of(room.archive.path_of(evidence.path)) == encoded(ct_instance())
+    assert data_set_of(room.archive.path_of(beside.path)) == encoded(ct_instance(SeriesDescription="OTHER"))
+    assert room.index.studies.rows()[0].conflicts == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"sop_instance_uid": sop_uid(2)}, DatasetMismatch, "SOP Instance UID"),
+        ({"sop_class_uid": str(MRImageStorage)}, DatasetMismatch, "SOP Class UID"),
+        ({"sop_instance_uid": "../../etc/passwd"}, CannotUnderstand, "Affected SOP Instance UID is no UID"),
+        ({"sop_class_uid": "CT"}, CannotUnderstand, "Affected SOP Class UID is no UID"),
+    ],
+)
+def test_a_command_that_is_not_the_data_sets_is_refused(
+    room: Room, changes: dict[str, Any], error: type[IntakeError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        room.intake.store(received(ct_instance(), **changes))
+    assert files_below(room.root) == []
+    assert room.index.studies.rows() == []
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")  # that is what is tested
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])
+@pytest.mark.parametrize("value", [None, "", "..", "../x", "1.2/3", "Secret^Patient"])
+def test_a_data_set_without_a_place_is_refused_without_quoting_it(room: Room, keyword: str, value: str | None) -> None:
+    with pytest.raises(CannotUnderstand, match=f"{keyword[:-11]} Instance UID is") as caught:
+        room.intake.store(received(ct_instance(**{keyword: value})))
+    assert "Secret" not in str(caught.value)
+    assert files_below(room.root) == []
+
+
+def test_a_missing_sop_instance_uid_is_a_mismatch(room: Room) -> None:
+    with pytest.raises(DatasetMismatch):
+        room.intake.store(received(ct_instance(SOPInstanceUID=None)))
+
+
+def test_a_disk_that_refuses_the_file_is_out_of_resources(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dicom_node.archive.files.os.fsync", full)
+    with pytest.raises(OutOfResources, match="No space left on device"):
+        room.intake.store(received(ct_instance(StudyInstanceUID="1.2.3")))
+    monkeypatch.undo()
+    assert files_below(room.root) == []
+    assert room.intake.store(received(ct_instance(StudyInstanceUID="1.2.3"))) is Added.NEW
+
+
+def test_a_crash_between_file_and_row_is_mended_by_sending_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Crash(BaseException):
+        """The process is gone at this moment."""
+
+    def crash(*_args: object) -> None:
+        raise Crash
+
+    monkeypatch.setattr(room.index.studies, "add_instance", crash)
+    with pytest.raises(Crash):
+        room.intake.store(received(ct_instance()))
+    monkeypatch.undo()
+    (orphan,) = files_below(room.root)
+    assert room.index.studies.rows() == []
+
+    assert room.intake.store(received(ct_instance())) is Added.NEW
+    assert files_below(room.root) == [orphan]
+    assert room.index.studies.find(sop_uid(1))[0].path == orphan
+
+
+def test_the_file_is_on_the_disk_before_its_row(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = room.index.studies.add_instance
+
+    def check(instance: Any, association_id: str | None = None) -> Added:
+        assert data_set_of(room.archive.path_of(instance.path)) == encoded(ct_instance())
+        return add(instance, association_id)
+
+    monkeypatch.setattr(room.index.studies, "add_instance", check)
+    assert room.intake.store(received(ct_instance())) is Added.NEW
+
+
+def test_a_start_clears_away_what_an_earlier_process_left(room: Room) -> None:
+    room.intake.store(received(ct_instance()))
+    (room.root / "incoming" / "half").write_bytes(b"half")
+    assert room.index.studies.receptions()[0].open_associations == 1
+    room.intake.start()
+    assert [name for name in files_below(room.root) if name.startswith("incoming")] == []
+    (reception,) = room.index.studies.receptions()
+    assert (reception.open_associations, reception.aborted_associations) == (0, 1)
+
+
+def test_an_ended_association_is_known_to_its_studies(room: Room) -> None:
+    room.intake.store(received(ct_instance()))
+    room.intake.association_ended(ASSOCIATION, "released")
+    (reception,) = room.index.studies.receptions()
+    assert (reception.open_associations, reception.last_association_ended_at) == (0, NOW)
+
+
+def test_logs_name_uids_and_no_patient(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        room.intake.store(received(ct_instance()))
+        room.intake.store(received(ct_instance(SeriesDescription="OTHER")))
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert caplog.records[0].__dict__["study_instance_uid"] == STUDY_UID
+    assert "SECRET" not in repr([record.__dict__ for record in caplog.records]).upper()
+
+
+@settings(max_examples=15, deadline=None)
+@given(order=st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["CHEST", "OTHER"])), min_size=1, max_size=10))
+def test_whatever_comes_in_whatever_order_every_content_is_kept_once(
+    tmp_path_factory: pytest.TempPathFactory, order: list[tuple[int, str]]
+) -> None:
+    room = Room(tmp_path_factory.mktemp("room"))
+    for number, description in order:
+        room.intake.store(received(ct_instance(number, SeriesDescription=description)))
+    rows = [row for number in range(1, 4) for row in room.index.studies.find(sop_uid(number))]
+    kept = {(row.sop_instance_uid, data_set_of(room.archive.path_of(row.path))) for row in rows}
+    assert kept == {(sop_uid(n), encoded(ct_instance(n, SeriesDescription=d))) for n, d in order}
+    assert len(rows) == len(kept) == len(files_below(room.root))
+    assert room.index.studies.rows()[0].state is StudyState.RECEIVING
+    room.index.close()

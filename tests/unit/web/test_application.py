@@ -1,0 +1,285 @@
+import http.client
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from email.message import Message
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dicom_node.archive.index import Index
+from dicom_node.core.lifecycle import StudyState
+from dicom_node.telemetry import Metrics
+from dicom_node.web.application import SECURITY_HEADERS, build_application
+from dicom_node.web.metrics import IndexCollector
+from dicom_node.web.server import WebServer
+from tests.populated_index import NOW, instance, open_populated, study_uid
+
+ALL_WELL = {"receiver": True, "broker": True, "worker": True}
+LENGTHS = {"stat": 0, "urgent": 1, "routine": 3}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server answered."""
+
+    status: int
+    headers: Message
+    text: str
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Asks a running server; paths go over the wire as they are written here."""
+
+    port: int
+
+    def get(self, path: str, method: str = "GET") -> Answer:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read().decode())
+        finally:
+            connection.close()
+
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture(scope="module")
+def visit() -> Iterator[Visit]:
+    """Serves an application over an index, and gives a visitor of it; everything stops at the end."""
+    with ExitStack() as servers:
+
+        def start(
+            index: Index,
+            lengths: Mapping[str, int] | None = None,
+            health: Mapping[str, bool] = ALL_WELL,
+            metrics: Metrics | None = None,
+        ) -> Visitor:
+            application = build_application(
+                index, lambda: lengths, lambda: health, lambda: NOW, metrics=metrics, free_bytes=lambda: 5_000_000
+            )
+            server = WebServer(application, "127.0.0.1", 0)
+            server.start()
+            servers.callback(server.stop)
+            return Visitor(server.port)
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """A busy morning; no test changes it."""
+    return open_populated(tmp_path_factory.mktemp("index"))
+
+
+@pytest.fixture(scope="module")
+def visitor(visit: Visit, index: Index) -> Visitor:
+    """Of the busy morning, with everything well."""
+    return visit(index, LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def page(visitor: Visitor) -> str:
+    """The first page."""
+    return visitor.get("/").text
+
+
+class Elements(HTMLParser):
+    """Collects a page's elements, and finds those that are left open."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_tells_every_study_with_its_state_and_a_link(index: Index, page: str) -> None:
+    links = {attributes.get("href") for tag, attributes in Elements(page).found if tag == "a"}
+    rows = index.studies.rows()
+    assert len(rows) == sum(index.studies.counts().values())
+    for row in rows:
+        assert f"/studies/{row.study_instance_uid}" in links
+    for state in StudyState:
+        assert str(state).replace("_", " ") in page
+
+
+def test_the_page_tells_reasons_results_queues_workers_and_deliveries(page: str) -> None:
+    for words in (
+        "slices are missing between 33.0 mm and 38.0 mm along the normal",
+        "Modality is &#34;MR&#34;, not &#34;CT&#34;",
+        "3 nodules, the largest 11.4 mm",
+        "1 conflicting copy",
+        "silent for 1 h 56 min",
+        "does not answer (connection refused)",
+        "Every part runs: broker, receiver, worker",
+    ):
+        assert words in page
+
+
+@pytest.mark.parametrize(
+    "path", ["/", f"/studies/{study_uid('delivered 1')}", f"/studies/{study_uid('receiving')}", "/x"]
+)
+def test_a_page_closes_every_element_and_needs_no_script_and_no_other_host(visitor: Visitor, path: str) -> None:
+    elements = Elements(visitor.get(path).text)
+    assert elements.open == []
+    assert not {"script", "iframe", "form", "style"} & {tag for tag, _ in elements.found}
+    for tag, attributes in elements.found:
+        assert "style" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("href", "src"):
+            assert (attributes.get(name) or "/").startswith("/"), tag
+
+
+@pytest.mark.parametrize("path", ["/", "/x", "/healthz", "/metrics", "/static/page.css", "/studies/not-a-uid"])
+def test_every_answer_has_the_security_headers(visitor: Visitor, path: str) -> None:
+    headers = visitor.get(path).headers
+    assert {name: headers.get(name) for name in SECURITY_HEADERS} == dict(SECURITY_HEADERS)
+
+
+def test_times_are_for_machines_and_people(page: str) -> None:
+    assert '<time datetime="2024-02-29T10:15:00Z">2024-02-29 10:15:00 UTC</time>' in page
+
+
+def test_a_description_cannot_become_markup(visit: Visit, tmp_path: Path) -> None:
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    attributes = {"Modality": "CT", "SeriesDescription": "<script>alert(1)</script>"}
+    index.studies.add_instance(instance("sly", 1, at=NOW, attributes=attributes, calling_ae_title="<b>CT</b>"))
+    study = visit(index).get(f"/studies/{study_uid('sly')}").text
+    assert "<script" not in study
+    assert "<b>" not in study
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in study
+
+
+def test_a_study_page_tells_history_series_jobs_and_deliveries(visitor: Visitor) -> None:
+    page = visitor.get(f"/studies/{study_uid('delivered 1')}").text
+    for words in (
+        "the first instance arrived",
+        "CHEST 1.0 LUNG",
+        "lung_nodule",
+        "SEG",
+        "infer 6.2 s",
+        "0x0000 Success",
+    ):
+        assert words in page
+
+
+@pytest.mark.parametrize(
+    "name", ["receiving", "complete", "not routed", "failed", "reading stat", "reported", "committed"]
+)
+def test_a_study_in_any_state_has_its_page(visitor: Visitor, name: str) -> None:
+    answer = visitor.get(f"/studies/{study_uid(name)}")
+    assert answer.status == 200
+    assert study_uid(name) in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/studies/1.2.3", "Study 1.2.3 is not in the index"),
+        ("/studies/Doe%5EJane", "That is no Study Instance UID"),
+        ("/nowhere", "There is no such page"),
+        ("/static/../server.py", "There is no such page"),
+        ("/docs", "There is no such page"),
+        ("/openapi.json", "There is no such page"),
+    ],
+)
+def test_what_is_not_there_is_said_in_words(visitor: Visitor, path: str, words: str) -> None:
+    answer = visitor.get(path)
+    assert answer.status == 404
+    assert words in answer.text
+    assert "Doe" not in answer.text
+
+
+def test_pages_can_only_be_read(visitor: Visitor) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        assert visitor.get("/", method).status == 405
+
+
+def test_a_broker_that_does_not_answer_is_named_and_the_page_still_comes(visit: Visit, index: Index) -> None:
+    answer = visit(index, None)
+    assert "The broker does not answer" in answer.get("/").text
+    assert "dicom_node_broker_messages{" not in answer.get("/metrics").text
+
+
+def test_a_part_that_does_not_run_is_named_on_the_page(visit: Visit, index: Index) -> None:
+    assert "Not running: worker" in visit(index, LENGTHS, {**ALL_WELL, "worker": False}).get("/").text
+
+
+def test_health_is_200_while_every_part_runs_and_503_otherwise(visit: Visit, index: Index, visitor: Visitor) -> None:
+    well = visitor.get("/healthz")
+    assert (well.status, json.loads(well.text)) == (200, {"ok": True, "parts": ALL_WELL})
+    ill = visit(index, health={**ALL_WELL, "broker": False}).get("/healthz")
+    assert (ill.status, json.loads(ill.text)) == (503, {"ok": False, "parts": {**ALL_WELL, "broker": False}})
+
+
+def test_a_page_that_cannot_be_made_says_so_without_details(visit: Visit, tmp_path: Path) -> None:
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    index.transactions.tables["studies"].drop(index._engine)
+    answer = visit(index).get("/")
+    assert answer.status == 500
+    assert "The node failed to make this page" in answer.text
+    assert "sqlite" not in answer.text.lower()
+    assert answer.headers["Content-Security-Policy"] == SECURITY_HEADERS["Content-Security-Policy"]
+
+
+def test_metrics_are_what_the_index_knows(visitor: Visitor) -> None:
+    text = visitor.get("/metrics").text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    samples = {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in families.values()
+        for sample in family.samples
+    }
+    assert samples["dicom_node_studies", "HIGH", "FAILED"] == 1
+    assert samples["dicom_node_studies", "ROUTINE", "DELIVERED"] == 4
+    assert samples["dicom_node_queue_jobs", "routine", "waiting"] == 3
+    assert samples["dicom_node_queue_oldest_seconds", "urgent"] == 75
+    assert samples["dicom_node_broker_messages", "routine"] == 3
+    assert samples["dicom_node_deliveries", "pacs", "waiting"] == 2
+    assert samples["dicom_node_worker_heartbeat_age_seconds", "NVIDIA H200", "gpu1:4711"] == 3
+    assert samples[("dicom_node_workers",)] == 2
+    assert samples[("dicom_node_free_disk_bytes",)] == 5_000_000
+    assert samples[("dicom_node_time_to_result_seconds_count",)] == 5
+    assert samples[("dicom_node_inference_seconds_sum",)] == 37.5
+    assert samples["dicom_node_job_seconds_bucket", "10"] == samples["dicom_node_job_seconds_bucket", "+Inf"] == 6
+
+
+def test_no_metric_carries_a_uid(visitor: Visitor) -> None:
+    assert not re.search(r"\d\.\d+\.\d{6,}", visitor.get("/metrics").text)
+
+
+def test_counts_of_this_process_are_served_beside_those_of_the_index(visit: Visit, index: Index) -> None:
+    metrics = Metrics()
+    visitor = visit(index, metrics=metrics)
+    metrics.associations.labels(ending="released").inc()
+    assert 'dicom_node_associations_total{ending="released"} 1.0' in visitor.get("/metrics").text
+
+
+def test_a_node_that_cannot_tell_its_free_room_leaves_that_metric_out(index: Index) -> None:
+    names = {family.name for family in IndexCollector(index, dict, lambda: NOW).collect()}
+    assert "dicom_node_studies" in names
+    assert "dicom_node_free_disk_bytes" not in names
+
+
+def test_only_the_heads_of_pages_come_when_only_heads_are_asked_for(visitor: Visitor) -> None:
+    answer = visitor.get("/", "HEAD")
+    assert (answer.status, answer.text) == (200, "")

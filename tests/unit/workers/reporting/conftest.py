@@ -1,0 +1,139 @@
+"""One reading of a little series, and the report on it; read-only, and so shared by the tests."""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dicom_node.core import codes
+from dicom_node.core.algorithm import AlgorithmIdentification
+from dicom_node.core.finding import Axis, Finding, Outline, Pixel
+from tests.factories import OBLIQUE, ct_series
+from workers.reporting.evidence import Evidence
+from workers.reporting.report import Report, as_file, build_report
+from workers.volume import Volume, load_volume
+
+#: k, j, i of the centres of the balls that play nodules.
+CENTRES = ((3, 8, 9), (6, 21, 20), (8, 10, 24))
+RADIUS_MM = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """All that a report is built from, and where the source images lie."""
+
+    folder: Path
+    evidence: Evidence
+    findings: tuple[Finding, ...]
+    labels: NDArray[np.uint8]
+
+    def report(self) -> Report:
+        """A report, built anew."""
+        return build_report(self.evidence, self.findings, self.labels)
+
+
+def algorithm(**changes: Any) -> AlgorithmIdentification:
+    """An algorithm with every field filled."""
+    fields = {
+        "name": "lung_nodule",
+        "version": "0.1.0",
+        "manufacturer": "Test manufacturer",
+        "device_uid": "2.25.4711",
+        "checksum": "ab" * 32,
+        "parameters": (("report_threshold", "0.5"),),
+    }
+    return AlgorithmIdentification(**(fields | changes))
+
+
+def ball(volume: Volume, number: int, centre: tuple[int, int, int]) -> tuple[NDArray[np.bool_], Finding]:
+    """A ball's voxels, and a finding whose every number is its own."""
+    k, j, i = np.indices(volume.voxels.shape)
+    dz, dy, dx = volume.spacing_mm
+    ck, cj, ci = centre
+    here = volume.to_patient(ci, cj, ck)
+    inside = ((k - ck) * dz) ** 2 + ((j - cj) * dy) ** 2 + ((i - ci) * dx) ** 2 <= RADIUS_MM**2
+    return inside, Finding(
+        number=number,
+        concept=codes.NODULE,
+        category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        site=codes.LUNG,
+        laterality=(codes.RIGHT, codes.LEFT, None)[(number - 1) % 3],
+        centre=here,
+        long_axis=Axis(length_mm=8.04 + number, start=here, end=here),
+        short_axis=Axis(length_mm=7.46 + number, start=here, end=here),
+        maximum_3d_diameter_mm=8.23 + number,
+        volume_mm3=268.4 + number,
+        mean_hu=-13.6 - number,
+        deviation_hu=41.2 + number,
+        score=0.937 - 0.1 * number,
+        outline=Outline(sop_instance_uid=volume.sop_instance_uids[ck], points=circle(ci, cj, RADIUS_MM / dx)),
+    )
+
+
+def circle(i: float, j: float, radius: float) -> tuple[Pixel, ...]:
+    """A closed outline around the centre of a pixel."""
+    angles = np.arange(16) * np.pi / 8
+    points = [(float(i + 0.5 + radius * np.cos(a)), float(j + 0.5 + radius * np.sin(a))) for a in angles]
+    return (*points, points[0])
+
+
+def reading_of(folder: Path, centres: tuple[tuple[int, int, int], ...] = CENTRES, **series: Any) -> Reading:
+    """A series in a folder, read as if it held a nodule at every centre."""
+    volume = load_volume(ct_series(folder, **series))
+    labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
+    findings = []
+    for number, centre in enumerate(centres, start=1):
+        inside, finding = ball(volume, number, centre)
+        labels[inside] = number
+        findings.append(finding)
+    return Reading(folder=folder, evidence=evidence_of(volume), findings=tuple(findings), labels=labels)
+
+
+def evidence_of(volume: Volume, **changes: Any) -> Evidence:
+    """A volume as the evidence of a reading."""
+    completed_at = datetime.datetime(2024, 3, 1, 9, 30, 15, 250, tzinfo=datetime.UTC)
+    fields = {"volume": volume, "algorithm": algorithm(), "evidence": "cd" * 32, "completed_at": completed_at}
+    return Evidence(**(fields | changes))
+
+
+SITUATIONS: dict[str, Callable[[Path], Reading]] = {
+    "three findings": reading_of,
+    "one finding": lambda folder: reading_of(folder, CENTRES[:1]),
+    "no finding": lambda folder: reading_of(folder, ()),
+    "three findings on oblique slices": lambda folder: reading_of(folder, directions=OBLIQUE),
+}
+
+
+@pytest.fixture(scope="session")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> Reading:
+    """A series with three findings."""
+    return reading_of(tmp_path_factory.mktemp("reading"))
+
+
+@pytest.fixture(scope="session")
+def report(reading: Reading) -> Report:
+    """The report on it; a test that changes an object changes a copy."""
+    return reading.report()
+
+
+@pytest.fixture(scope="session")
+def files(report: Report) -> tuple[bytes, ...]:
+    """The report's files: segmentation and structured report."""
+    return tuple(as_file(dataset) for dataset in report.datasets)
+
+
+@pytest.fixture(scope="session", params=SITUATIONS)
+def any_reading(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reading:
+    """Every situation in turn."""
+    return SITUATIONS[request.param](tmp_path_factory.mktemp("situation"))
+
+
+@pytest.fixture(scope="session")
+def any_report(any_reading: Reading) -> Report:
+    """The report on it, not to be changed."""
+    return any_reading.report()

@@ -1,0 +1,29 @@
+"""Our codes are the standard's."""
+
+import pytest
+from pydicom.sr._concepts_dict import concepts
+
+from dicom_node.core import codes
+from dicom_node.core.codes import Code
+
+OURS = {name: code for name, code in vars(codes).items() if isinstance(code, Code)}
+#: Not in the dictionary, or there under another meaning than the one that the standard's templates print.
+SPELT_OTHERWISE = {
+    "QUALITATIVE_EVALUATIONS",
+    "CT_CHEST",
+    "MILLIMETRE",
+}
+
+
+def meanings(code: Code) -> set[str]:
+    """What pydicom's copy of the context groups calls a code."""
+    return {entry[code.value][0] for entry in concepts.get(code.scheme, {}).values() if code.value in entry}
+
+
+@pytest.mark.parametrize("name", sorted(OURS.keys() - SPELT_OTHERWISE))
+def test_a_code_means_what_the_standard_says(name: str) -> None:
+    assert OURS[name].meaning in meanings(OURS[name])
+
+
+def test_no_two_names_stand_for_one_code() -> None:
+    assert len({(code.scheme, code.value) for code in OURS.values()}) == len(OURS)

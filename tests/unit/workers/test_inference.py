@@ -1,0 +1,134 @@
+"""A network run window by window gives what it gives at once, and is not run where nothing is asked."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dicom_node.core.errors import OutOfDeviceMemory
+from tests.bundles import little_bundle
+from workers.bundles import Bundle, load_bundle
+from workers.inference import Inference, chosen_device
+
+SHAPE = (40, 72, 80)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load_bundle(little_bundle(tmp_path_factory.mktemp("bundles") / "lung_nodule"))
+
+
+@pytest.fixture(scope="module")
+def voxels() -> NDArray[np.float32]:
+    return np.random.default_rng(3).random(SHAPE, dtype=np.float32)
+
+
+def everywhere() -> NDArray[np.bool_]:
+    return np.ones(SHAPE, dtype=bool)
+
+
+def test_probabilities_are_those_of_the_bundles_own_inferer(bundle: Bundle, voxels: NDArray[np.float32]) -> None:
+    with torch.inference_mode():
+        network = bundle.network()
+        expected = bundle.inferer()(torch.from_numpy(voxels)[None, None], lambda window: torch.sigmoid(network(window)))
+    found = Inference(bundle, "cpu").probability(voxels, everywhere())
+
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected[0, 0].numpy(), atol=1e-5)
+
+
+def test_windows_away_from_the_mask_are_not_run_and_the_others_do_not_change(
+    bundle: Bundle, voxels: NDArray[np.float32]
+) -> None:
+    where = np.zeros(SHAPE, dtype=bool)
+    where[0, 0, 0] = where[-1, -1, -1] = True
+    where[2:8, 4:20, 6:20] = True
+    inference = Inference(bundle, "cpu")
+    run = []
+    inference._network.register_forward_hook(lambda module, inputs, output: run.append(len(inputs[0])))
+    everything = inference.probability(voxels, everywhere())
+    all_windows = sum(run)
+    run.clear()
+    found = inference.probability(voxels, where)
+
+    np.testing.assert_allclose(found[where], everything[where], atol=1e-6)
+    assert 0 < sum(run) <= all_windows // 4
+
+
+def test_nothing_asked_runs_nothing(bundle: Bundle, voxels: NDArray[np.float32]) -> None:
+    assert not Inference(bundle, "cpu").probability(voxels, np.zeros(SHAPE, dtype=bool)).any()
+
+
+def test_a_second_volume_is_read_as_the_first_was(bundle: Bundle, voxels: NDArray[np.float32]) -> None:
+    inference = Inference(bundle, "cpu")
+    first = inference.probability(voxels, everywhere())
+    inference.probability(1 - voxels, everywhere())
+
+    np.testing.assert_array_equal(inference.probability(voxels, everywhere()), first)
+
+
+def test_a_device_without_memory_is_an_error_that_may_be_tried_again(
+    bundle: Bundle, voxels: NDArray[np.float32]
+) -> None:
+    inference = Inference(bundle, "cpu")
+
+    def exhausted(module: torch.nn.Module, inputs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    inference._network.register_forward_pre_hook(exhausted)
+    with pytest.raises(OutOfDeviceMemory) as refused:
+        inference.probability(voxels, everywhere())
+    assert refused.value.retryable
+
+
+def test_the_device_is_a_gpu_only_where_there_is_one() -> None:
+    assert chosen_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert chosen_device("cpu").type == "cpu"
+
+
+def failing(inference: Inference, error: Exception) -> Inference:
+    """The same, whose network raises an error."""
+
+    def fail(module: torch.nn.Module, inputs: object) -> None:
+        raise error
+
+    inference._network.register_forward_pre_hook(fail)
+    return inference
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+    ],
+)
+def test_a_cpu_without_memory_is_an_error_that_may_be_tried_again(
+    bundle: Bundle, voxels: NDArray[np.float32], words: str
+) -> None:
+    with pytest.raises(OutOfDeviceMemory):
+        failing(Inference(bundle, "cpu"), RuntimeError(words)).probability(voxels, everywhere())
+
+
+def test_another_fault_of_the_device_keeps_its_name(bundle: Bundle, voxels: NDArray[np.float32]) -> None:
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        failing(Inference(bundle, "cpu"), RuntimeError("CUDA error: an illegal memory access")).probability(
+            voxels, everywhere()
+        )
+
+
+def test_the_seconds_are_those_of_the_last_run_alone(bundle: Bundle, voxels: NDArray[np.float32]) -> None:
+    inference = Inference(bundle, "cpu")
+    inference.probability(voxels, everywhere())
+    assert inference.seconds > 0
+    inference.probability(voxels, np.zeros(SHAPE, dtype=bool))
+    assert inference.seconds == 0
+
+
+def test_warming_up_runs_the_network_and_counts_for_no_patient(bundle: Bundle) -> None:
+    inference = Inference(bundle, "cpu")
+    run = []
+    inference._network.register_forward_hook(lambda module, inputs, output: run.append(tuple(inputs[0].shape)))
+    inference.warm_up()
+    assert run == [(1, 1, 16, 32, 32)]
+    assert inference.seconds == 0

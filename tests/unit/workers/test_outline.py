@@ -1,0 +1,154 @@
+"""Outlines against drawn bodies: what partial volume, thick slices, vessels and walls do to them."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from workers.outline import outline
+from workers.preprocessing import GRID_MM, resample
+from workers.volume import Region
+
+LUNG, TISSUE = -860.0, 30.0
+#: Bodies are drawn on cubes of this size, then averaged into slices.
+CUBE_MM = 0.5
+EXTENT = (100, 100, 100)
+
+Floats = NDArray[np.float32]
+
+
+def place(k: float, j: float, i: float) -> list[NDArray[np.float64]]:
+    """mm from a point, by axis, over the cubes."""
+    return [(axis * CUBE_MM) - at for axis, at in zip(np.indices(EXTENT, dtype=float), (k, j, i), strict=True)]
+
+
+def ball(radius_mm: float, at: tuple[float, float, float] = (25.0, 25.0, 25.0)) -> Floats:
+    """How much of each cube a ball fills."""
+    distance = np.sqrt(sum(axis**2 for axis in place(*at)))
+    return np.clip((radius_mm - distance) / CUBE_MM + 0.5, 0, 1).astype(np.float32)
+
+
+def tube(radius_mm: float) -> Floats:
+    """A vessel along the rows, through the middle."""
+    k, j, _ = place(25.0, 25.0, 25.0)
+    return np.clip((radius_mm - np.hypot(k, j)) / CUBE_MM + 0.5, 0, 1).astype(np.float32)
+
+
+def scanned(hu: Floats, thickness_mm: float, noise_hu: float = 15.0) -> tuple[Floats, tuple[float, float, float]]:
+    """Slices of a thickness, and their spacing."""
+    n = round(thickness_mm / CUBE_MM)
+    slices = hu[: len(hu) // n * n].reshape(-1, n, *hu.shape[1:]).mean(axis=1)
+    noisy = slices + np.random.default_rng(8).normal(0, noise_hu, slices.shape)
+    return noisy.astype(np.float32), (thickness_mm, CUBE_MM, CUBE_MM)
+
+
+def outlined(
+    hu: Floats, body: Floats, thickness_mm: float, lung: NDArray[np.bool_] | None = None
+) -> tuple[float, float]:
+    """Volume in mm3, and Dice with the body's own voxels, of the outline that a blurred network leads to."""
+    voxels, spacing = scanned(hu, thickness_mm)
+    share, _ = scanned(body, thickness_mm, noise_hu=0.0)
+    seen = ndimage.gaussian_filter(resample(share, spacing), (0.8, 1.2, 1.2))
+    probability = np.clip(seen / seen.max(), 0, 1) * 0.9
+    labels, _ = ndimage.label(probability > 0.3)
+    box = ndimage.find_objects(labels)[0]
+    lungs = np.ones(probability.shape, dtype=bool)
+    if lung is not None:
+        lungs = resample(scanned(lung.astype(np.float32), thickness_mm, noise_hu=0.0)[0], spacing) > 0.5
+    found = outline(voxels, spacing, probability, lungs, Region(box=box, mask=labels[box] == 1))
+    whole = np.zeros(voxels.shape, dtype=bool)
+    whole[found.box] = found.mask
+    truth = share > 0.5
+    return float(whole.sum() * np.prod(spacing)), 2 * float((whole & truth).sum()) / float(whole.sum() + truth.sum())
+
+
+def ball_mm3(radius_mm: float) -> float:
+    return 4 / 3 * math.pi * radius_mm**3
+
+
+@pytest.mark.parametrize("thickness_mm", [1.0, 2.5, 5.0])
+@pytest.mark.parametrize("radius_mm", [5.0, 8.0])
+def test_a_solid_ball_has_its_volume_whatever_the_slices(radius_mm: float, thickness_mm: float) -> None:
+    body = ball(radius_mm)
+    volume, dice = outlined(LUNG + (TISSUE - LUNG) * body, body, thickness_mm)
+
+    assert volume == pytest.approx(ball_mm3(radius_mm), rel=0.25)
+    assert dice > 0.85
+
+
+def test_a_ground_glass_ball_is_outlined_by_its_own_contrast() -> None:
+    body = ball(7.0)
+    volume, dice = outlined(LUNG + (-600 - LUNG) * body, body, 2.5)
+
+    assert volume == pytest.approx(ball_mm3(7.0), rel=0.25)
+    assert dice > 0.85
+
+
+def test_ground_glass_around_a_solid_core_belongs_to_the_nodule() -> None:
+    body, core = ball(8.0), ball(4.0)
+    hu = LUNG + (-560 - LUNG) * body + (TISSUE + 560) * core
+    # A network that has eyes for the core alone.
+    volume, _ = outlined(hu, core, 2.5)
+
+    assert volume == pytest.approx(ball_mm3(8.0), rel=0.3)
+
+
+def test_the_air_in_a_ring_belongs_to_it() -> None:
+    body = ball(7.0)
+    hu = LUNG + (-100 - LUNG) * body + (-900 + 100) * ball(4.5)
+    volume, dice = outlined(hu, body, 1.0)
+
+    assert volume == pytest.approx(ball_mm3(7.0), rel=0.25)
+    assert dice > 0.85
+
+
+def test_a_vessel_through_a_nodule_is_cut_off() -> None:
+    body = ball(7.0)
+    together = np.maximum(body, tube(1.5))
+    volume, dice = outlined(LUNG + (TISSUE - LUNG) * together, body, 1.0)
+
+    assert volume == pytest.approx(ball_mm3(7.0), rel=0.25)
+    assert dice > 0.85
+
+
+def test_the_wall_that_a_nodule_touches_stays_outside() -> None:
+    body = ball(6.0)
+    wall = (np.indices(EXTENT)[1] * CUBE_MM) > 29.0
+    hu = LUNG + (TISSUE - LUNG) * np.maximum(body, wall)
+    inside = (body * ~wall).astype(np.float32)
+    volume, dice = outlined(hu.astype(np.float32), inside, 2.5, lung=~wall)
+
+    assert volume == pytest.approx(float(inside.sum()) * CUBE_MM**3, rel=0.3)
+    assert dice > 0.8
+
+
+def test_the_outline_lies_where_the_body_lies() -> None:
+    body = ball(6.0, at=(21.0, 30.0, 18.0))
+    voxels, spacing = scanned(LUNG + (TISSUE - LUNG) * body, 2.5)
+    probability = np.clip(resample(scanned(body, 2.5, noise_hu=0.0)[0], spacing), 0, 1)
+    box = ndimage.find_objects((probability > 0.3).astype(int))[0]
+    found = outline(
+        voxels,
+        spacing,
+        probability,
+        np.ones(probability.shape, dtype=bool),
+        Region(box=box, mask=probability[box] > 0.3),
+    )
+    centre = (np.argwhere(found.mask) + [part.start for part in found.box]).mean(axis=0) * spacing
+
+    # The first slice's centre lies half a slice, less half a cube, above the first cube's.
+    np.testing.assert_allclose(centre, (21.0 - (2.5 - CUBE_MM) / 2, 30.0, 18.0), atol=0.5)
+
+
+def test_a_candidate_without_probability_keeps_its_own_voxels() -> None:
+    voxels = np.full((20, 40, 40), LUNG, dtype=np.float32)
+    seen = np.zeros((20, 40, 40), dtype=np.float32)
+    box = (slice(8, 12), slice(15, 22), slice(15, 22))
+    found = outline(voxels, GRID_MM, seen, seen == 0, Region(box=box, mask=np.ones((4, 7, 7), dtype=bool)))
+
+    whole = np.zeros(voxels.shape, dtype=bool)
+    whole[found.box] = found.mask
+    assert whole[box].all()
+    assert whole.sum() == whole[box].sum()

@@ -1,0 +1,1 @@
+"""From shapes and backgrounds to a bundle: data, training, evaluation, export."""

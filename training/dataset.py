@@ -1,0 +1,212 @@
+"""Semi-synthetic chest CT: real lungs of two patients, real nodule shapes drawn into them, cut into patches on the fly.
+
+Backgrounds: NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395 (TCIA, CC BY 3.0; doi 10.7937/K9/TCIA.2017.7hs46erv and
+10.7937/K9/TCIA.2016.ELN8YGLE). Their own tumours, and the slabs kept for validation, carry no loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.augmentation import aerate, draw, insert, scan
+from training.nrrd_volume import read_nrrd
+from training.shapes import Shape, annotation_database, read_shapes
+from workers.preprocessing import GRID_MM, Spacing, grid_shape, interpolation_weights, lung_mask, normalise, resample
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+#: Slabs kept for validation, as shares of the lungs' height: one about the lower lobes, one about the hila.
+HELD_OUT_SLABS = ((0.20, 0.30), (0.58, 0.67))
+
+#: Known disease in the backgrounds, as boxes of shares of the volume (k, j, i): nothing is drawn or learnt there.
+TUMOURS = {
+    "r01-001": (((0.68, 0.88), (0.36, 0.62), (0.16, 0.33)),),
+    "4dlung-113": (((0.0, 1.0), (0.0, 1.0), (0.50, 1.0)),),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """A chest CT on the shared grid with its lungs, and where it may teach and where it may judge."""
+
+    name: str
+    hu: NDArray[np.int16]
+    lung: Mask
+    teaching: Mask  #: voxels that carry loss
+    judging: Mask  #: voxels of the held-out slabs; neither holds the background's own tumour
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """A training example: values 0..1, the nodules' mask, and the voxels that count."""
+
+    values: Floats
+    nodules: Mask
+    counts: Mask
+
+
+def background(name: str, voxels: NDArray[np.int16], spacing_mm: Spacing) -> Background:
+    """A CT in HU made ready: on the grid, lungs found, tumours and held-out slabs set apart."""
+    hu = resample(voxels.astype(np.float32), spacing_mm)
+    lung = lung_mask(hu, GRID_MM)
+    allowed = np.ones(hu.shape, dtype=bool)
+    for box in TUMOURS.get(name, ()):
+        allowed[tuple(slice(int(a * n), int(b * n)) for (a, b), n in zip(box, hu.shape, strict=True))] = False
+    return _divided(name, hu, lung, allowed)
+
+
+def _divided(name: str, hu: Floats, lung: Mask, allowed: Mask) -> Background:
+    levels = np.flatnonzero(lung.any(axis=(1, 2)))
+    bottom, height = (int(levels[0]), int(np.ptp(levels))) if levels.size else (0, 0)
+    held_out = np.zeros(hu.shape[0], dtype=bool)
+    for low, high in HELD_OUT_SLABS:
+        held_out[bottom + int(low * height) : bottom + int(high * height)] = True
+    judging = allowed & held_out[:, None, None]
+    return Background(
+        name=name, hu=np.round(hu).astype(np.int16), lung=lung, teaching=allowed & ~judging, judging=judging
+    )
+
+
+def load(data: Path, cache: Path) -> tuple[list[Background], list[Shape]]:
+    """Backgrounds of a data folder and the shapes of LIDC-IDRI, computed once and then read from the cache."""
+    cache.mkdir(parents=True, exist_ok=True)
+    backgrounds = []
+    for path in sorted((data / "lung-backgrounds").glob("*.nrrd")):
+        kept = cache / f"{path.stem}.npz"
+        if not kept.exists():
+            volume = read_nrrd(path)
+            made = background(path.stem, volume.voxels, volume.spacing_mm)
+            np.savez(kept, hu=made.hu, lung=made.lung, teaching=made.teaching, judging=made.judging)
+        with np.load(kept) as arrays:
+            backgrounds.append(Background(name=path.stem, **{key: arrays[key] for key in arrays.files}))
+    if not backgrounds:
+        raise FileNotFoundError(f"no backgrounds in {data / 'lung-backgrounds'}: give the data folder with --data")
+    return backgrounds, _cached_shapes(cache / "shapes.npz")
+
+
+def _cached_shapes(kept: Path) -> list[Shape]:
+    if not kept.exists():
+        shapes = read_shapes(annotation_database())
+        np.savez_compressed(
+            kept,
+            patients=np.array([s.patient for s in shapes]),
+            textures=np.array([s.texture for s in shapes]),
+            calcified=np.array([s.calcified for s in shapes]),
+            sizes=np.array([s.probability.shape for s in shapes]),
+            voxels=np.concatenate([s.probability.ravel() for s in shapes]),
+        )
+    with np.load(kept) as found:
+        sizes, voxels = found["sizes"], found["voxels"]
+        ends = np.cumsum(sizes.prod(axis=1))
+        rows = zip(found["patients"], found["textures"], found["calcified"], sizes, ends, strict=True)
+        return [
+            Shape(
+                patient=str(patient),
+                probability=voxels[end - size.prod() : end].reshape(size),
+                texture=float(texture),
+                calcified=bool(calcified),
+            )
+            for patient, texture, calcified, size, end in rows
+        ]
+
+
+def synthetic(seed: int = 0) -> tuple[list[Background], list[Shape]]:
+    """A toy chest and round shapes, for a run of seconds without outside data."""
+    rng = np.random.default_rng(seed)
+    shape = grid_shape((64, 96, 128), (1.5, 1.0, 1.0))
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    lung = ((np.abs(i) - 0.45) / 0.35) ** 2 + (j / 0.7) ** 2 + (k / 0.9) ** 2 < 1
+    hu = np.where(lung, -850.0, 40.0) + rng.normal(0.0, 20.0, shape)
+    grid = np.indices((17, 17, 17)) - 8
+    ball = np.clip(5.0 - np.linalg.norm(grid, axis=0), 0.0, 1.0)
+    shapes = [
+        Shape(patient=f"toy-{n}", probability=(ball * 255).astype(np.uint8), texture=5.0, calcified=False)
+        for n in range(9)
+    ]
+    everywhere = np.ones(shape, dtype=bool)
+    return [_divided("toy", hu.astype(np.float32), lung, everywhere)], shapes
+
+
+class Patches:
+    """Patches drawn by number: the same seed and number give the same patch, so that a run can stop and go on."""
+
+    def __init__(
+        self, backgrounds: Sequence[Background], shapes: Sequence[Shape], size: tuple[int, int, int], seed: int
+    ) -> None:
+        self._backgrounds = backgrounds
+        self._shapes = [shape for shape in shapes if not shape.held_out]
+        self._size = np.array(size)
+        self._seed = seed
+        diameters = np.array([shape.diameter_mm for shape in self._shapes])
+        self._share = 0.5 / len(diameters) + 0.5 * diameters / diameters.sum()
+        self._lung = [np.flatnonzero(b.lung & b.teaching) for b in backgrounds]
+        volumes = np.array([voxels.size for voxels in self._lung], dtype=float)
+        self._background_share = volumes / volumes.sum()
+        #: Places [background, k, j, i, weight] where the network saw what is not there.
+        self.hard_negatives: NDArray[np.float64] = np.zeros((0, 5))
+
+    def __getitem__(self, number: int) -> Patch:
+        rng = np.random.default_rng((self._seed, number))
+        which, centre = self._place(rng)
+        hu, lung, counts = self._cut(self._backgrounds[which], centre, rng)
+        hu = aerate(hu, rng)
+        nodules = np.zeros(hu.shape, dtype=bool)
+        for _ in range(int(rng.integers(0, 4))):
+            self._insert_one(hu, lung & counts, nodules, rng)
+        return Patch(values=normalise(scan(hu, rng)), nodules=nodules, counts=counts)
+
+    def _place(self, rng: Generator) -> tuple[int, NDArray[np.int_]]:
+        if len(self.hard_negatives) and rng.random() < 0.4:
+            weights = self.hard_negatives[:, 4]
+            row = self.hard_negatives[rng.choice(len(weights), p=weights / weights.sum())]
+            return int(row[0]), row[1:4].astype(int) + rng.integers(-12, 13, size=3)
+        which = int(rng.choice(len(self._backgrounds), p=self._background_share))
+        voxel = self._lung[which][rng.integers(self._lung[which].size)]
+        return which, np.array(np.unravel_index(voxel, self._backgrounds[which].hu.shape))
+
+    def _cut(self, source: Background, centre: NDArray[np.int_], rng: Generator) -> tuple[Floats, Mask, Mask]:
+        """The patch about a place, scaled and flipped."""
+        scales = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, size=3)
+        flips = rng.random(3) < (0.2, 0.2, 0.5)
+        reads, nearest, weights = [], [], []
+        for axis in range(3):
+            n_target = int(self._size[axis])
+            n_source = int(np.ceil((n_target - 1) * scales[axis])) + 2
+            start = int(centre[axis]) - n_source // 2
+            reads.append(np.clip(np.arange(start, start + n_source), 0, source.hu.shape[axis] - 1))
+            matrix = interpolation_weights(n_source, n_target, float(scales[axis]), offset=float(rng.random()))
+            weights.append(matrix[::-1] if flips[axis] else matrix)
+            nearest.append(reads[axis][weights[axis].argmax(axis=1)])
+        hu = source.hu[np.ix_(*reads)].astype(np.float32)
+        hu = weights[1] @ (hu @ weights[2].T)
+        hu = (weights[0] @ hu.reshape(hu.shape[0], -1)).reshape(tuple(self._size))
+        return hu, source.lung[np.ix_(*nearest)], source.teaching[np.ix_(*nearest)]
+
+    def _insert_one(self, hu: Floats, lung: Mask, nodules: Mask, rng: Generator) -> None:
+        drawn = draw(self._shapes[rng.choice(len(self._shapes), p=self._share)], rng)
+        centre = site(hu, lung, rng)
+        mask = None if centre is None else insert(hu, lung, drawn, centre, nodules)
+        if mask is not None:
+            nodules |= mask
+
+
+def site(hu: Floats, lung: Mask, rng: Generator) -> NDArray[np.int_] | None:
+    """A voxel for a nodule: a third anywhere in the lung, a third at a vessel, a third at the pleura."""
+    choice = rng.integers(3)
+    where = lung
+    if choice == 1:
+        where = lung & (hu > -400.0)
+    elif choice == 2:
+        edge = np.zeros_like(lung)
+        for axis, reach in ((0, 2), (1, 3), (2, 3)):
+            edge |= ~np.roll(lung, reach, axis) | ~np.roll(lung, -reach, axis)
+        where = lung & edge
+    voxels = np.flatnonzero(where if where.any() else lung)
+    if voxels.size == 0:
+        return None
+    return np.array(np.unravel_index(voxels[rng.integers(voxels.size)], lung.shape))

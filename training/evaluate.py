@@ -1,0 +1,230 @@
+"""Judge a bundle on what it never saw: `python -m training.evaluate [--bundle DIR] [--data DIR] [--scans N]`.
+
+Shapes of held-out LIDC patients are drawn into the held-out slabs of the backgrounds. Sensitivity against false
+positives (FROC) is counted there; a scan is four litres of lung.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.networks.nets.unet import UNet
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy import ndimage
+from tqdm import tqdm
+
+from training.augmentation import aerate, draw, insert, scan
+from training.dataset import Background, load, site
+from training.shapes import Shape
+from training.train import CACHE, DATA, channels_last, probabilities
+from workers.preprocessing import Candidate, candidates, normalise
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Detector = Callable[[Floats], Floats]
+
+BUNDLE = Path(__file__).resolve().parents[1] / "workers" / "shipped_bundles" / "lung_nodule"
+FALSE_POSITIVE_RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
+SIZES_MM = {"under 6 mm": 6.0, "6 to 10 mm": 10.0, "over 10 mm": float("inf")}
+_SCAN_ML = 4000.0
+_THICKNESSES_MM = (1.5, 2.5, 3.0, 5.0)
+_NODULES_A_SCAN = 7
+_LEAST_SHARED = 0.3  #: of a candidate's voxels that lie in or next to the nodule it is counted for
+_MARGIN = 20  #: slices that the network sees beyond a slab, on either side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """An inserted nodule and the score of the best candidate that points at it (0 where none does)."""
+
+    diameter_mm: float
+    kind: str
+    slice_thickness_mm: float
+    score: float
+
+    @property
+    def groups(self) -> tuple[str, str, str]:
+        """What it is counted under: its size, its kind, the thickness of its slices."""
+        size = next(name for name, below in SIZES_MM.items() if self.diameter_mm < below)
+        return f"size {size}", f"kind {self.kind}", f"slices of {self.slice_thickness_mm:g} mm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Every inserted nodule, the scores of all false positives, and the lung that was judged."""
+
+    truths: tuple[Truth, ...]
+    false_scores: tuple[float, ...]
+    lung_ml: float
+
+    def false_positives(self, threshold: float) -> float:
+        """False positives a scan at a threshold."""
+        return sum(score >= threshold for score in self.false_scores) / self.lung_ml * _SCAN_ML
+
+    def threshold(self, false_positives: float, lowest: float = 0.05) -> float:
+        """The lowest threshold, in hundredths, with no more false positives a scan than this."""
+        steps = np.round(np.arange(lowest, 1.0, 0.01), 2)
+        return float(next((t for t in steps if self.false_positives(t) <= false_positives), 0.99))
+
+    def sensitivity(self, threshold: float) -> tuple[int, int]:
+        """How many nodules are found at a threshold, of how many."""
+        return sum(truth.score >= threshold for truth in self.truths), len(self.truths)
+
+    def groups(self, threshold: float) -> dict[str, tuple[int, int]]:
+        """Found and inserted nodules by size, kind and slice thickness."""
+        found: dict[str, tuple[int, int]] = {}
+        for truth in self.truths:
+            for name in truth.groups:
+                n, of = found.get(name, (0, 0))
+                found[name] = (n + (truth.score >= threshold), of + 1)
+        return dict(sorted(found.items()))
+
+    def summary(self, threshold: float) -> dict[str, Any]:
+        """The figures of the model card."""
+        return {
+            "report_threshold": threshold,
+            "nodules": len(self.truths),
+            "judged_lung_litres": round(self.lung_ml / 1000, 1),
+            "false_positives_a_scan": round(self.false_positives(threshold), 2),
+            "found_at_report_threshold": self.sensitivity(threshold),
+            "froc": {rate: self.sensitivity(self.threshold(rate)) for rate in FALSE_POSITIVE_RATES},
+            "groups": self.groups(threshold),
+        }
+
+
+def evaluate(
+    detect: Detector,
+    backgrounds: Sequence[Background],
+    shapes: Sequence[Shape],
+    *,
+    scans: int,
+    seed: int,
+    lowest: float,
+) -> Evaluation:
+    """Run a detector, from values 0..1 to probabilities, over held-out slabs; lowest is the candidate threshold."""
+    held_out = [shape for shape in shapes if shape.held_out]
+    if not held_out:
+        raise ValueError("no held-out shapes to judge with: give all shapes, not those that taught")
+    truths: list[Truth] = []
+    false_scores: list[float] = []
+    lung_ml = 0.0
+    for number in tqdm(range(scans), desc="evaluate"):
+        for which, source in enumerate(backgrounds):
+            rng = np.random.default_rng((seed, number, which))
+            thickness = _THICKNESSES_MM[number % len(_THICKNESSES_MM)]
+            for slab in _slabs(source):
+                made, wrong, judged = _judge(detect, slab, held_out, thickness, rng, lowest)
+                truths += made
+                false_scores += wrong
+                lung_ml += judged
+    return Evaluation(truths=tuple(truths), false_scores=tuple(false_scores), lung_ml=lung_ml)
+
+
+def _slabs(source: Background) -> Iterator[tuple[Floats, Mask, Mask]]:
+    """HU, lung and judged voxels of each held-out slab, with a margin for the network to see."""
+    labels, count = ndimage.label(source.judging.any(axis=(1, 2)))
+    for number in range(1, count + 1):
+        levels = np.flatnonzero(labels == number)
+        reach = slice(max(int(levels[0]) - _MARGIN, 0), int(levels[-1]) + 1 + _MARGIN)
+        inner = np.zeros(source.judging.shape[0], dtype=bool)
+        inner[levels] = True
+        occupied = ndimage.find_objects((source.lung[reach] & source.judging.any(axis=0)).astype(np.int8))
+        if not occupied:
+            continue
+        box = (reach, *(slice(max(s.start - 12, 0), s.stop + 12) for s in occupied[0][1:]))
+        yield source.hu[box].astype(np.float32), source.lung[box], source.judging[box] & inner[reach, None, None]
+
+
+def _judge(
+    detect: Detector,
+    slab: tuple[Floats, Mask, Mask],
+    shapes: Sequence[Shape],
+    thickness: float,
+    rng: Generator,
+    lowest: float,
+) -> tuple[list[Truth], list[float], float]:
+    """Truths, scores of false positives and judged lung in ml of one slab with newly drawn nodules."""
+    background, lung, judged = slab
+    hu = aerate(background, rng)
+    inserted = _inserted(hu, lung, judged, shapes, rng)
+    probability = detect(normalise(scan(hu, rng, thickness_mm=thickness)))
+    best = np.zeros(len(inserted))
+    wrong = []
+    nearby = [ndimage.binary_dilation(mask, iterations=2) for mask, _ in inserted]
+    for candidate in candidates(probability, lung, lowest):
+        hit = next((n for n, mask in enumerate(nearby) if _points_at(candidate, mask)), None)
+        if hit is not None:
+            best[hit] = max(best[hit], candidate.score)
+        elif judged[candidate.peak]:
+            wrong.append(candidate.score)
+    truths = [
+        Truth(
+            diameter_mm=float((6 / np.pi * mask.sum() * 1.5) ** (1 / 3)),
+            kind=kind,
+            slice_thickness_mm=thickness,
+            score=float(score),
+        )
+        for (mask, kind), score in zip(inserted, best, strict=True)
+    ]
+    return truths, wrong, float((judged & lung).sum()) * 1.5 / 1000
+
+
+def _points_at(candidate: Candidate, nodule: Mask) -> bool:
+    """Whether a reader shown this candidate would see the nodule: its peak and a good part of it lie there.
+
+    Touching is not enough: a region that runs through half the lung touches every nodule and shows none.
+    """
+    return bool(nodule[candidate.peak]) and float(nodule[candidate.region][candidate.mask].mean()) >= _LEAST_SHARED
+
+
+def _inserted(hu: Floats, lung: Mask, judged: Mask, shapes: Sequence[Shape], rng: Generator) -> list[tuple[Mask, str]]:
+    """Nodules drawn into hu, in place, well apart: their masks and kinds."""
+    made: list[tuple[Mask, str]] = []
+    taken = np.zeros(hu.shape, dtype=bool)
+    for _ in range(_NODULES_A_SCAN):
+        centre = site(hu, lung & judged, rng)
+        drawn = draw(shapes[int(rng.integers(len(shapes)))], rng)
+        mask = None if centre is None else insert(hu, lung, drawn, centre, taken)
+        if mask is not None:
+            made.append((mask, drawn.kind))
+            taken |= ndimage.binary_dilation(mask, iterations=5)
+    return made
+
+
+def bundle_detector(bundle: Path) -> tuple[Detector, Mapping[str, Any]]:
+    """The network of a bundle of ours as a detector, and its inference settings."""
+    settings = json.loads((bundle / "configs" / "inference.json").read_text())
+    network = UNet(**{key: value for key, value in settings["network_def"].items() if key != "_target_"})
+    network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
+    channels_last(network)
+    inferer = settings["inferer"]
+    return lambda values: probabilities(network, values, inferer["roi_size"], inferer["overlap"]), settings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder that holds lung-backgrounds/")
+    parser.add_argument("--scans", type=int, default=8, help="scans drawn a background")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="file for every figure, as JSON")
+    chosen = parser.parse_args(arguments)
+    detect, settings = bundle_detector(chosen.bundle)
+    limits = settings["postprocessing"]
+    result = evaluate(
+        detect, *load(chosen.data, CACHE), scans=chosen.scans, seed=chosen.seed, lowest=limits["candidate_threshold"]
+    )
+    print(json.dumps(result.summary(limits["report_threshold"]), indent=2))
+    if chosen.out:
+        chosen.out.write_text(json.dumps(asdict(result)))
+
+
+if __name__ == "__main__":
+    main()

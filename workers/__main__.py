@@ -1,0 +1,68 @@
+"""The worker's own command: `python -m workers work` reads jobs, `python -m workers bundles` lists bundles."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from dicom_node.archive.holdings import Holdings
+from dicom_node.core.errors import BundleInvalid, NodeError
+from dicom_node.settings import Settings, load_settings
+from dicom_node.telemetry import configure_logging
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run one of the commands; 0, or 1 with the reason on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("command", choices=("work", "bundles"))
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--queues")
+    options = parser.parse_args()
+    os.umask(0o027)
+    configure_logging(as_json=not sys.stderr.isatty())
+    overrides = {"worker.queues": options.queues.split(",")} if options.queues else {}
+    try:
+        settings = load_settings(options.config, os.environ, overrides)
+        return _work(settings) if options.command == "work" else _list_bundles(settings)
+    except NodeError as error:
+        print(f"dicom-node: {error}", file=sys.stderr)
+        return 1
+
+
+def _work(settings: Settings) -> int:
+    # Here, since torch takes seconds to import and a wrong setting should not.
+    from workers.celery_app import work
+
+    holdings = Holdings.open(settings)
+    url = settings.broker.url or f"redis+socket://{settings.node.data_dir / 'redis.sock'}"
+    try:
+        work(settings, holdings.index, holdings.archive, broker_url=url, queues=settings.worker.queues)
+    finally:
+        holdings.index.close()
+    return 0
+
+
+def _list_bundles(settings: Settings) -> int:
+    from workers.bundles import find_bundles, load_bundle
+
+    faults = 0
+    for folder in find_bundles(settings.worker.bundle_dirs):
+        try:
+            bundle = load_bundle(folder)
+        except BundleInvalid as error:
+            faults += 1
+            print(f"{folder.name}: INVALID: {error}")
+            continue
+        checked = "as listed in SHA256SUMS" if bundle.verified else "it brought no SHA256SUMS to check against"
+        print(f"{bundle.name} {bundle.version}: {bundle.title}")
+        print(f"  checksum      {bundle.checksum} ({checked})")
+        print(f"  intended use  {bundle.intended_use}")
+        print(f"  folder        {folder}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

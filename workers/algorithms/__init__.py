@@ -1,0 +1,61 @@
+"""Algorithms: one module for each clinical question, all of one shape."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicom_node.core.finding import Finding
+from workers.volume import Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What an algorithm saw in one series."""
+
+    findings: tuple[Finding, ...]
+    #: Of the series' shape [k, j, i]: a voxel of finding n holds n, all others 0.
+    labels: NDArray[np.uint8]
+    #: The settings that shaped the result, as name and value, for the report; nothing that varies with the series.
+    parameters: tuple[tuple[str, str], ...]
+    #: Marks of the network above the report threshold that are no finding: they could not be outlined, or are too many.
+    not_reported: int = 0
+    #: How much lung was searched; 0 where the algorithm does not tell.
+    searched_ml: float = 0.0
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person who reads the report should know beside the findings, as sentences."""
+        remarks = []
+        if self.searched_ml:
+            remarks.append(f"{self.searched_ml:.0f} ml of lung were searched.")
+        if self.not_reported:
+            marks = "mark is" if self.not_reported == 1 else "marks are"
+            remarks.append(f"{self.not_reported} further {marks} not outlined here.")
+        return tuple(remarks)
+
+
+class Predictor(Protocol):
+    """A network at work: probabilities of what it was trained to find."""
+
+    def probability(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """0 to 1 for every voxel of the network's grid; what is far from `where` may be left at 0."""
+        ...
+
+
+class Algorithm(Protocol):
+    """One clinical question."""
+
+    @property
+    def name(self) -> str:
+        """What routes call it."""
+        ...
+
+    def reads(self, volume: Volume) -> None:
+        """Raise NotApplicable for a series that the algorithm is not made for."""
+        ...
+
+    def read(self, volume: Volume) -> Reading:
+        """Find, outline and measure; raises NotApplicable as `reads` does."""
+        ...

@@ -1,0 +1,184 @@
+"""Lung nodules on chest CT: find, outline and measure."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicom_node.core.codes import LEFT, LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, NODULE, RIGHT, Code
+from dicom_node.core.errors import BundleInvalid, NotApplicable
+from dicom_node.core.finding import Finding, Point
+from workers.algorithms import Predictor, Reading
+from workers.bundles import Bundle
+from workers.measurement import measure
+from workers.outline import outline
+from workers.preprocessing import GRID_MM, HU_WINDOW, Spacing, candidates, lung_mask, normalise, resample
+from workers.volume import Region, Volume
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+#: The bundle is trained on slices up to 5 mm; the rest is what Decimal Strings round.
+_THICKEST_MM = 5.05
+_FEWEST_SLICES = 20
+#: Half the height of a lung, and the width of one.
+_SHORTEST_MM = 80.0
+_NARROWEST_MM = 150.0
+#: Cosine of 30 degrees: farther from axial than any table or head holder turns a patient.
+_LEAST_AXIAL = 0.866
+#: Both lungs of a small adult hold more; less is a slab of lung in another examination.
+_LEAST_LUNG_ML = 500.0
+_MOST_FINDINGS = 20
+#: A sphere of 3 mm, the least that the readers of LIDC-IDRI outlined.
+_LEAST_VOLUME_MM3 = 14.0
+#: Share of an outline that may lie in one of higher score before both are one nodule.
+_MOST_OVERLAP = 0.5
+#: mm beside the middle of both lungs within which the side is not told.
+_MIDDLE_MM = 10.0
+#: One lung is no wider; the two together are.
+_ONE_LUNG_MM = 160.0
+#: Every so many voxels of the lungs are enough to know their middle.
+_SAMPLED = 4
+
+
+class LungNodule:
+    """The algorithm `lung_nodule`: a network's candidates, outlined at the series' resolution and measured."""
+
+    name = "lung_nodule"
+
+    def __init__(self, bundle: Bundle, predictor: Predictor) -> None:
+        """Take thresholds from the bundle; its grid and window must be those that this software prepares."""
+        _check_preparation(bundle)
+        self._candidate_threshold = bundle.number("postprocessing", "candidate_threshold")
+        self._report_threshold = bundle.number("postprocessing", "report_threshold")
+        self._predictor = predictor
+
+    def reads(self, volume: Volume) -> None:
+        """Raise NotApplicable unless the series is axial, thin and large enough to hold a chest."""
+        depth, height, width = (n * s for n, s in zip(volume.voxels.shape, volume.spacing_mm, strict=True))
+        normal = volume.affine[:3, 2] / volume.spacing_mm[0]
+        if abs(float(normal[2])) < _LEAST_AXIAL:
+            raise NotApplicable("the slices are not axial; the network was trained on axial slices")
+        if volume.spacing_mm[0] > _THICKEST_MM:
+            raise NotApplicable(f"slices are {volume.spacing_mm[0]:.1f} mm apart; at most 5 mm are read")
+        if len(volume.voxels) < _FEWEST_SLICES or depth < _SHORTEST_MM:
+            found = f"{len(volume.voxels)} slices over {depth:.0f} mm"
+            raise NotApplicable(f"{found} are too few; {_FEWEST_SLICES} slices over {_SHORTEST_MM:.0f} mm are needed")
+        if min(height, width) < _NARROWEST_MM:
+            raise NotApplicable(f"the field of view of {width:.0f} x {height:.0f} mm is too small for a chest")
+
+    def read(self, volume: Volume) -> Reading:
+        """Find, outline and measure nodules; raises NotApplicable where there are no lungs."""
+        self.reads(volume)
+        hu = resample(volume.voxels, volume.spacing_mm)
+        lungs = lung_mask(hu, GRID_MM)
+        if _millilitres(lungs) < _LEAST_LUNG_ML:
+            raise NotApplicable("no lungs were found in the series")
+        probability = self._predictor.probability(normalise(hu), lungs)
+        return self.findings(probability, lungs, volume)
+
+    def findings(self, probability: Floats, lungs: Mask, volume: Volume) -> Reading:
+        """The nodules that a network's output over the grid shows in a volume, by falling score."""
+        marked = candidates(probability, lungs, self._candidate_threshold)
+        found = [candidate for candidate in marked if candidate.score >= self._report_threshold]
+        labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
+        findings: list[Finding] = []
+        not_reported = 0
+        for candidate in found:
+            seed = Region(box=candidate.region, mask=candidate.mask)
+            region = outline(volume.voxels, volume.spacing_mm, probability, lungs, seed)
+            if _volume_mm3(region.mask, volume) < _LEAST_VOLUME_MM3:
+                region = as_marked(seed, volume.voxels.shape, volume.spacing_mm)
+            if _is_another(region, labels):
+                continue
+            own = region.mask & (labels[region.box] == 0)
+            if not own.any() or len(findings) == _MOST_FINDINGS:
+                not_reported += 1
+                continue
+            number = len(findings) + 1
+            labels[region.box][own] = number
+            findings.append(_finding(number, candidate.score, Region(box=region.box, mask=own), lungs, volume))
+        return Reading(
+            findings=tuple(findings),
+            labels=labels,
+            parameters=self._parameters(),
+            not_reported=not_reported,
+            searched_ml=_millilitres(lungs),
+        )
+
+    def _parameters(self) -> tuple[tuple[str, str], ...]:
+        return (
+            ("report threshold", f"{self._report_threshold:g}"),
+            ("candidate threshold", f"{self._candidate_threshold:g}"),
+        )
+
+
+def as_marked(seed: Region, shape: tuple[int, ...], spacing_mm: Spacing) -> Region:
+    """The voxels [k, j, i] of a series whose centres lie in a region of the network's grid; possibly none.
+
+    What the network is sure of and attenuation does not bound: better a coarse outline than none.
+    """
+    nearest, box = [], []
+    for where, count, mm, grid in zip(seed.box, shape, spacing_mm, GRID_MM, strict=True):
+        index = np.floor(np.arange(count) * mm / grid + 0.5).astype(int) - where.start
+        there = np.flatnonzero((index >= 0) & (index < where.stop - where.start))
+        nearest.append(index[there])
+        box.append(slice(int(there[0]), int(there[-1]) + 1) if there.size else slice(0, 0))
+    return Region(box=(box[0], box[1], box[2]), mask=seed.mask[np.ix_(*nearest)])
+
+
+def laterality(place: Point, lungs: Mask, volume: Volume) -> Code | None:
+    """The side on which a place of the patient lies, or None where that is not clear."""
+    voxels = np.argwhere(lungs[::_SAMPLED, ::_SAMPLED, ::_SAMPLED]) * _SAMPLED
+    if len(voxels) == 0:
+        return None
+    indices = (voxels * np.array(GRID_MM) / volume.spacing_mm)[:, ::-1]
+    x = indices @ volume.affine[0, :3] + volume.affine[0, 3]
+    # One lung alone has its middle within itself and says nothing about the side.
+    if np.ptp(x) < _ONE_LUNG_MM:
+        return None
+    beside = place[0] - (float(x.min()) + float(x.max())) / 2
+    if abs(beside) < _MIDDLE_MM:
+        return None
+    return LEFT if beside > 0 else RIGHT
+
+
+def _is_another(region: Region, labels: NDArray[np.uint8]) -> bool:
+    """Whether an outline lies mostly in that of a finding of higher score: both are one nodule."""
+    taken = region.mask & (labels[region.box] > 0)
+    return bool(taken.sum() > _MOST_OVERLAP * region.mask.sum())
+
+
+def _volume_mm3(mask: Mask, volume: Volume) -> float:
+    return float(mask.sum() * np.prod(volume.spacing_mm))
+
+
+def _millilitres(lungs: Mask) -> float:
+    return float(lungs.sum() * np.prod(GRID_MM) / 1000)
+
+
+def _finding(number: int, score: float, region: Region, lungs: Mask, volume: Volume) -> Finding:
+    measured = measure(region, volume)
+    return Finding(
+        number=number,
+        concept=NODULE,
+        category=MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        site=LUNG,
+        laterality=laterality(measured.centre, lungs, volume),
+        centre=measured.centre,
+        long_axis=measured.long_axis,
+        short_axis=measured.short_axis,
+        maximum_3d_diameter_mm=measured.maximum_3d_diameter_mm,
+        volume_mm3=measured.volume_mm3,
+        mean_hu=measured.mean_hu,
+        deviation_hu=measured.deviation_hu,
+        score=min(1.0, score),
+        outline=measured.outline,
+    )
+
+
+def _check_preparation(bundle: Bundle) -> None:
+    prepared = bundle.configuration.get("preprocessing") or {}
+    wanted = {"grid_mm": list(GRID_MM), "hu_window": list(HU_WINDOW)}
+    for key, value in wanted.items():
+        if list(prepared.get(key) or ()) != value:
+            found = f"bundle {bundle.name} was made for {key} {prepared.get(key)}"
+            raise BundleInvalid(f"{found}; this software prepares {value}: install a bundle that fits")

@@ -1,0 +1,1 @@
+"""Reports: evidence and findings in, a structured report and a segmentation out. The only room that knows highdicom."""

@@ -1,0 +1,172 @@
+"""Evidence: the series that was read and who read it; what every object of its report has in common."""
+
+import datetime
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+
+from dicom_node.core.algorithm import AlgorithmIdentification
+from dicom_node.core.codes import Code
+from dicom_node.core.errors import EvidenceInvalid
+from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.core.uid import derived_uid
+from workers.volume import Volume
+
+UTF_8 = "ISO_IR 192"
+LONG_STRING = 64
+
+#: What the report's objects take from every source image.
+_OF_EVERY_IMAGE = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Rows",
+    "Columns",
+    "ImagePositionPatient",
+)
+#: And from the first one, for the whole series.
+_OF_THE_SERIES = (
+    "Modality",
+    "PositionReferenceIndicator",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "SoftwareVersions",
+    "DeviceSerialNumber",
+    "InstitutionName",
+    "StationName",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+#: Copied from the header when the object stands, so that no library on the way judges, rewrites or logs them.
+_OF_THE_PATIENT = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was read, by which algorithm, and since when there is all of it."""
+
+    volume: Volume
+    algorithm: AlgorithmIdentification
+    #: SHA-256 over the instances that were read.
+    evidence: str
+    #: When the last of the evidence was received, with a time zone. Not when the reading ended: a second reading of the
+    #: same evidence writes the same UIDs, and so must write the same times.
+    completed_at: datetime.datetime
+
+    @property
+    def header(self) -> Dataset:
+        """The source image that stands for its series."""
+        return self.volume.headers[0]
+
+    def uid(self, role: str) -> str:
+        """The UID of one part of the report: the same algorithm on the same evidence always writes the same objects."""
+        algorithm = self.algorithm
+        # Parameters too: another threshold writes another report, and one UID must never name two contents.
+        parameters = (f"{name}={value}" for name, value in algorithm.parameters)
+        reading = (algorithm.name, algorithm.version, algorithm.checksum, *parameters, self.evidence)
+        return derived_uid(self.volume.study_instance_uid, *reading, role)
+
+    @property
+    def character_set(self) -> str | list[str] | None:
+        """The source's Specific Character Set, or UTF-8 where the algorithm's own name would not fit into it."""
+        algorithm = self.algorithm
+        if not f"{algorithm.name}{algorithm.version}{algorithm.manufacturer}{algorithm.parameters}".isascii():
+            return UTF_8
+        found = self.header.get("SpecificCharacterSet")
+        return found if found is None or isinstance(found, str) else list(found)
+
+    @property
+    def completed_locally(self) -> datetime.datetime:
+        """When the evidence was complete, in the time zone that the source's times are in."""
+        return self.completed_at.astimezone(self.time_zone).replace(tzinfo=None, microsecond=0)
+
+    @property
+    def time_zone(self) -> datetime.tzinfo | None:
+        """The source's Timezone Offset From UTC (0008,0201); None where there is none, or none that can be read."""
+        offset = str(self.header.get("TimezoneOffsetFromUTC") or "").strip()
+        if not re.fullmatch(r"[+-][0-9]{4}", offset):
+            return None
+        try:
+            return datetime.datetime.strptime(offset, "%z").tzinfo
+        except ValueError:
+            return None
+
+    @cached_property
+    def source_images(self) -> tuple[Dataset, ...]:
+        """The source images by k as the object writers want them: whole, alike, and without the patient."""
+        first, *others = (_source_image(header, self.header) for header in self.volume.headers)
+        for keyword in _OF_THE_SERIES:
+            if keyword in self.header:
+                first[keyword] = self.header[keyword]
+        return first, *others
+
+    def series_description(self) -> str:
+        """Says in every list of series whose work this is."""
+        name, suffix = self.algorithm.name.replace("_", " "), " - not for diagnosis"
+        return f"AI {name[: LONG_STRING - len('AI ' + suffix)]}{suffix}"
+
+    def header_attributes(self) -> dict[str, Any]:
+        """Arguments that every object's constructor takes: series, equipment and times."""
+        completed = self.completed_locally
+        return {
+            "series_description": self.series_description(),
+            "manufacturer": self.algorithm.manufacturer,
+            "manufacturer_model_name": self.algorithm.name,
+            "software_versions": self.algorithm.version,
+            "device_serial_number": self.algorithm.checksum,
+            "content_date": completed.date(),
+            "content_time": completed.time(),
+            "series_date": completed.date(),
+            "series_time": completed.time(),
+        }
+
+    def complete(self, result: Any) -> None:
+        """Give a written object the patient and study of its source, its writer, and times that no clock changes."""
+        result.copy_patient_and_study_information(self.header)
+        if self.character_set is not None:
+            result.SpecificCharacterSet = self.character_set
+        result.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+        result.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+        result.InstanceCreationDate, result.InstanceCreationTime = result.ContentDate, result.ContentTime
+        if self.time_zone is not None:
+            result.TimezoneOffsetFromUTC = self.header.TimezoneOffsetFromUTC
+
+
+def concept(code: Code) -> CodedConcept:
+    """A code as an item of a code sequence."""
+    return CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _source_image(header: Dataset, first: Dataset) -> Dataset:
+    """One source image with what a derived object needs to know of it."""
+    image = Dataset()
+    for keyword in _OF_EVERY_IMAGE:
+        if not header.get(keyword):
+            raise EvidenceInvalid(f"source instance {header.get('SOPInstanceUID')} has no {keyword}: send it whole")
+        image[keyword] = header[keyword]
+    # A volume lets these stray by a rounding error from slice to slice; the derived object has them once.
+    image.ImageOrientationPatient = first.ImageOrientationPatient
+    image.PixelSpacing = first.PixelSpacing
+    image.SliceThickness = first.get("SliceThickness")
+    for keyword in _OF_THE_PATIENT:
+        setattr(image, keyword, "")
+    return image

@@ -1,0 +1,235 @@
+"""The gate: what must be true of a report's objects before one of them is delivered; one rule a function.
+
+The rules read the objects back from their bytes, as a PACS will, and trust nothing that the writers remember.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from pydicom import Dataset, dcmread
+
+from dicom_node.core import codes
+from dicom_node.core.codes import Code
+from dicom_node.core.errors import EvidenceInvalid
+from dicom_node.core.uid import is_uid
+from workers.reporting.evidence import Evidence
+from workers.reporting.report import Report, as_file
+
+TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")
+TRACKING_UID = Code("112040", "DCM", "Tracking Unique Identifier")
+MEASUREMENT_GROUP = Code("125007", "DCM", "Measurement Group")
+REFERENCED_SEGMENT = Code("121191", "DCM", "Referenced Segment")
+
+#: IHE AI Results, Table 6.5.3.1-1: items of the tree, and what of the Contributing Equipment item they must repeat.
+_EQUAL_TO_EQUIPMENT = (
+    (Code("121012", "DCM", "Device Observer UID"), "DeviceUID"),
+    (Code("121014", "DCM", "Device Observer Manufacturer"), "Manufacturer"),
+    (Code("121015", "DCM", "Device Observer Model Name"), "ManufacturerModelName"),
+    (Code("111001", "DCM", "Algorithm Name"), "ManufacturerModelName"),
+    (Code("111003", "DCM", "Algorithm Version"), "SoftwareVersions"),
+)
+_STATUS = (("CompletionFlag", "COMPLETE"), ("VerificationFlag", "UNVERIFIED"), ("PreliminaryFlag", "PRELIMINARY"))
+_OF_THE_STUDY = ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenReport:
+    """A report's objects as they were read back, and what they must agree with."""
+
+    structured_report: Dataset
+    segmentation: Dataset | None
+    evidence: Evidence
+
+    @property
+    def objects(self) -> tuple[Dataset, ...]:
+        """Every object of the report."""
+        return (self.structured_report,) if self.segmentation is None else (self.segmentation, self.structured_report)
+
+
+def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
+    """The files of a report that passed every rule, in the order of its data sets.
+
+    Raises EvidenceInvalid naming the first rule that is broken; its message holds UIDs and no patient's data.
+    """
+    files = tuple(as_file(dataset) for dataset in report.datasets)
+    *before, structured_report = (dcmread(BytesIO(file)) for file in files)
+    segmentation = before[0] if before else None
+    written = WrittenReport(structured_report=structured_report, segmentation=segmentation, evidence=evidence)
+    for name, rule in RULES.items():
+        for fault in _faults(rule, written):
+            raise EvidenceInvalid(f"the report breaks the rule '{name}': {fault}; it is not sent")
+    return files
+
+
+def _faults(rule: Callable[[WrittenReport], Iterable[str]], written: WrittenReport) -> list[str]:
+    """What a rule finds wrong; an object that lacks what the rule looks at is wrong as well."""
+    try:
+        return list(rule(written))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return [f"an object lacks what it must have ({type(error).__name__})"]
+
+
+def uid_faults(written: WrittenReport) -> Iterator[str]:
+    """Every UID is one, and no two objects or series share one."""
+    for result in written.objects:
+        for element in result.iterall():
+            values = element.value if element.VM > 1 else [element.value]
+            if element.VR == "UI" and not all(is_uid(str(value)) for value in values):
+                yield f"{element.keyword} of {result.Modality} is no UID"
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
+        known = {str(header[keyword].value) for header in written.evidence.volume.headers}
+        own = [str(result[keyword].value) for result in written.objects]
+        if len(set(own)) < len(own) or known & set(own):
+            yield f"{keyword} is not the object's own"
+
+
+def study_faults(written: WrittenReport) -> Iterator[str]:
+    """Study and patient are the source's."""
+    for result in written.objects:
+        for keyword in _OF_THE_STUDY:
+            if (result.get(keyword) or "") != (written.evidence.header.get(keyword) or ""):
+                yield f"{keyword} of {result.Modality} is not that of the source"
+
+
+def evidence_faults(written: WrittenReport) -> Iterator[str]:
+    """The report lists all that was read, its segmentation, and whatever its tree refers to (PS3.3 C.17.2.3)."""
+    report = written.structured_report
+    listed = _references(report.get("CurrentRequestedProcedureEvidenceSequence", []))
+    expected = set(written.evidence.volume.sop_instance_uids)
+    if written.segmentation is not None:
+        expected.add(str(written.segmentation.SOPInstanceUID))
+        drawn_on = _references([written.segmentation])
+        yield from (f"the segmentation refers to {uid}, which was not read" for uid in sorted(drawn_on - expected))
+    yield from (f"{uid} is missing from the report's evidence" for uid in sorted(expected - listed))
+    references = (reference for item in _walk(report) for reference in item.get("ReferencedSOPSequence", []))
+    used = {str(reference.ReferencedSOPInstanceUID) for reference in references}
+    yield from (f"the report refers to {uid}, which is not its evidence" for uid in sorted(used - listed))
+
+
+def tracking_faults(written: WrittenReport) -> Iterator[str]:
+    """Report and segmentation call each finding the same, and speak of the same findings (IHE AI Results)."""
+    segments = {}
+    if written.segmentation is not None:
+        segments = {int(s.SegmentNumber): (s.TrackingID, s.TrackingUID) for s in written.segmentation.SegmentSequence}
+    groups = [item for item in _walk(written.structured_report) if _is_named(item, MEASUREMENT_GROUP)]
+    reported = set()
+    for group in groups:
+        names = (_text_of(group, TRACKING_IDENTIFIER), _text_of(group, TRACKING_UID))
+        if names not in segments.values():
+            yield f"the report tracks {names[1]}, which is no segment"
+        for item in group.ContentSequence:
+            if _is_named(item, REFERENCED_SEGMENT):
+                number = int(item.ReferencedSOPSequence[0].ReferencedSegmentNumber)
+                reported.add(number)
+                if segments.get(number) != names:
+                    yield f"segment {number} is not tracked as its measurements are"
+    yield from (f"segment {number} has no measurements" for number in sorted(segments.keys() - reported))
+
+
+def geometry_faults(written: WrittenReport) -> Iterator[str]:
+    """Every frame of the segmentation lies exactly on the source image that it was drawn on."""
+    segmentation, volume = written.segmentation, written.evidence.volume
+    if segmentation is None:
+        return
+    if segmentation.FrameOfReferenceUID != volume.frame_of_reference_uid:
+        yield "the segmentation's Frame of Reference UID is not that of the source"
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    if shared.PlaneOrientationSequence[0].ImageOrientationPatient != volume.headers[0].ImageOrientationPatient:
+        yield "the segmentation's Image Orientation (Patient) is not that of the source"
+    if shared.PixelMeasuresSequence[0].PixelSpacing != volume.headers[0].PixelSpacing:
+        yield "the segmentation's Pixel Spacing is not that of the source"
+    positions = {str(header.SOPInstanceUID): header.ImagePositionPatient for header in volume.headers}
+    for number, frame in enumerate(segmentation.PerFrameFunctionalGroupsSequence, start=1):
+        source = str(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
+        if frame.PlanePositionSequence[0].ImagePositionPatient != positions.get(source):
+            yield f"frame {number} of the segmentation does not lie on its source image"
+
+
+def frame_faults(written: WrittenReport) -> Iterator[str]:
+    """A segmentation is BINARY and has no empty frame."""
+    segmentation = written.segmentation
+    if segmentation is None:
+        return
+    if segmentation.SegmentationType != "BINARY":
+        yield f"the segmentation is {segmentation.SegmentationType}, not BINARY"
+    frames = np.atleast_3d(segmentation.pixel_array).reshape(int(segmentation.NumberOfFrames), -1)
+    yield from (f"frame {index + 1} of the segmentation is empty" for index in np.flatnonzero(~frames.any(axis=1)))
+
+
+def status_faults(written: WrittenReport) -> Iterator[str]:
+    """No algorithm verifies, and every report says so (PS3.3 C.17.2)."""
+    report = written.structured_report
+    for keyword, value in _STATUS:
+        if report.get(keyword) != value:
+            yield f"{keyword} is not {value}"
+    comments = [str(item.get("TextValue", "")) for item in _walk(report) if _is_named(item, codes.COMMENT)]
+    if not any("not for diagnostic use" in comment for comment in comments):
+        yield "it does not say that it is not for diagnostic use"
+
+
+def summary_faults(written: WrittenReport) -> Iterator[str]:
+    """The summary says that there are findings exactly when there are."""
+    found = written.segmentation is not None
+    expected = codes.ALL_SUCCEEDED_WITH_FINDINGS if found else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS
+    summaries = [item for item in _walk(written.structured_report) if _is_named(item, codes.PROCESSING_SUMMARY)]
+    said = [item.ConceptCodeSequence[0].CodeValue for item in summaries]
+    if said != [expected.value]:
+        yield f"the summary is {said}, not {expected.value} ({expected.meaning})"
+
+
+def equipment_faults(written: WrittenReport) -> Iterator[str]:
+    """The algorithm is the one processing equipment, described whole and alike everywhere (IHE AI Results)."""
+    for result in written.objects:
+        items = [
+            item
+            for item in result.ContributingEquipmentSequence
+            if item.PurposeOfReferenceCodeSequence[0].CodeValue == codes.PROCESSING_EQUIPMENT.value
+        ]
+        if len(items) != 1 or not all(items[0].get(keyword) for _, keyword in _EQUAL_TO_EQUIPMENT):
+            yield f"{result.Modality} does not describe its algorithm once and whole"
+            continue
+        for name, keyword in _EQUAL_TO_EQUIPMENT:
+            said = {_value_of(item) for item in _walk(result) if _is_named(item, name)}
+            if said - {str(items[0][keyword].value)}:
+                yield f"{name.meaning} differs from {keyword} of the Contributing Equipment"
+
+
+RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
+    "uid": uid_faults,
+    "study": study_faults,
+    "evidence": evidence_faults,
+    "tracking": tracking_faults,
+    "geometry": geometry_faults,
+    "frames": frame_faults,
+    "status": status_faults,
+    "summary": summary_faults,
+    "equipment": equipment_faults,
+}
+
+
+def _walk(item: Dataset) -> Iterator[Dataset]:
+    """Every content item of a tree, depth first."""
+    yield item
+    for child in item.get("ContentSequence", []):
+        yield from _walk(child)
+
+
+def _is_named(item: Dataset, name: Code) -> bool:
+    names = item.get("ConceptNameCodeSequence")
+    return bool(names) and (names[0].get("CodeValue"), names[0].CodingSchemeDesignator) == (name.value, name.scheme)
+
+
+def _value_of(item: Dataset) -> str:
+    return str(item.get("TextValue") or item.get("UID") or "")
+
+
+def _text_of(group: Dataset, name: Code) -> str:
+    return next((_value_of(item) for item in group.get("ContentSequence", []) if _is_named(item, name)), "")
+
+
+def _references(items: Iterable[Dataset]) -> set[str]:
+    """The SOP instances that data sets refer to, at any depth."""
+    elements = (element for item in items for element in item.iterall())
+    return {str(element.value) for element in elements if element.keyword == "ReferencedSOPInstanceUID"}

@@ -1,0 +1,190 @@
+"""A CT series as a volume: HU, affine, frame of reference; refuses by name what it cannot order.
+
+The slices are ordered by their positions along the normal of Image Orientation (Patient), never by Instance Number
+(PS3.3 Section C.7.6.2.1.1).
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+
+from dicom_node.core.errors import InconsistentGeometry, NotApplicable, UnreadableInstance
+from dicom_node.core.finding import Point
+from dicom_node.core.geometry import stack_slices
+from dicom_node.core.uid import is_uid
+
+#: Values below air are padding around the field of view.
+LOWEST_HU = -1024.0
+#: Fewer slices have no spacing whose regularity can be judged.
+FEWEST_SLICES = 3
+#: What places a slice in the patient, and how many values each has.
+_PLANE_ATTRIBUTES = {
+    "SeriesInstanceUID": 1,
+    "FrameOfReferenceUID": 1,
+    "Rows": 1,
+    "Columns": 1,
+    "PixelSpacing": 2,
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+}
+#: What pydicom and its decoders raise for pixel data that they cannot make sense of.
+_UNDECODABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+_PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """The voxels of one series in HU, and where they are in the patient."""
+
+    #: [slice k, row j, column i]; slices in order of growing position along the normal.
+    voxels: NDArray[np.float32]
+    #: 4x4: (i, j, k, 1) to the LPS mm of the voxel's centre.
+    affine: NDArray[np.float64]
+    #: dz, dy, dx.
+    spacing_mm: tuple[float, float, float]
+    #: By k, without pixel data.
+    headers: tuple[pydicom.Dataset, ...]
+
+    @property
+    def study_instance_uid(self) -> str:
+        """The study that the series belongs to."""
+        return str(self.headers[0].StudyInstanceUID)
+
+    @property
+    def series_instance_uid(self) -> str:
+        """The series that was read."""
+        return str(self.headers[0].SeriesInstanceUID)
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """What the patient coordinates refer to."""
+        return str(self.headers[0].FrameOfReferenceUID)
+
+    @property
+    def sop_instance_uids(self) -> tuple[str, ...]:
+        """One for each slice, by k."""
+        return tuple(str(header.SOPInstanceUID) for header in self.headers)
+
+    def to_patient(self, i: float, j: float, k: float) -> Point:
+        """LPS mm of a place in voxel indices; whole numbers are voxel centres."""
+        x, y, z = (float(value) for value in (self.affine @ (i, j, k, 1.0))[:3])
+        return x, y, z
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Some voxels of a volume or of a network's grid: a box [k, j, i] and the mask therein."""
+
+    box: tuple[slice, slice, slice]
+    mask: NDArray[np.bool_]
+
+
+def load_volume(paths: Sequence[Path]) -> Volume:
+    """Read a CT series of single-frame instances in any transfer syntax, in any order.
+
+    Raises NotApplicable for what is no single-frame CT, InconsistentGeometry for slices that make no regular box of
+    voxels, UnreadableInstance for an instance that is missing, cut short or cannot be decoded, and OSError where the
+    disk does not give it.
+    """
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        slices = list(pool.map(_read, paths))
+        for ds in slices:
+            _check_kind(ds)
+        slices, affine = _ordered(slices)
+        first = slices[0]
+        voxels = np.empty((len(slices), int(first.Rows), int(first.Columns)), dtype=np.float32)
+        list(pool.map(_decode_into, slices, voxels))
+    for ds in slices:
+        del ds.PixelData
+    dz, (dy, dx) = float(np.linalg.norm(affine[:3, 2])), (float(value) for value in first.PixelSpacing)
+    return Volume(voxels=voxels, affine=affine, spacing_mm=(dz, dy, dx), headers=tuple(slices))
+
+
+def _read(path: Path) -> pydicom.Dataset:
+    """The data set with its pixel data still encoded."""
+    name = path.stem if is_uid(path.stem) else "of this series"
+    if not path.is_file():
+        raise UnreadableInstance(f"an instance {name} is not in the archive any more: send the study again")
+    try:
+        ds = pydicom.dcmread(path)
+    except (InvalidDicomError, *_UNDECODABLE) as error:
+        # The disk's own fault says nothing of the file, and may pass; what a parser raises bears no number.
+        if isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError):
+            raise
+        reason = f"an instance {name} is no readable DICOM file ({type(error).__name__}): send the study again"
+        raise UnreadableInstance(reason) from error
+    if not any(keyword in ds for keyword in _PIXEL_ELEMENTS):
+        raise UnreadableInstance(f"instance {_uid(ds)} holds no pixel data: send the study again")
+    return ds
+
+
+def _uid(ds: pydicom.Dataset) -> str:
+    return str(ds.get("SOPInstanceUID", "without a SOP Instance UID"))
+
+
+def _check_kind(ds: pydicom.Dataset) -> None:
+    """Raise NotApplicable unless the instance is one grey CT slice in HU."""
+    modality = str(ds.get("Modality", "unknown"))
+    if modality != "CT":
+        raise NotApplicable(f"instance {_uid(ds)} has modality {modality}; only CT is read")
+    if int(ds.get("NumberOfFrames") or 1) > 1:
+        raise NotApplicable(f"instance {_uid(ds)} is multi-frame; only single-frame CT Image Storage is read")
+    if int(ds.get("SamplesPerPixel") or 1) != 1:
+        raise NotApplicable(f"instance {_uid(ds)} is a colour image; only grey CT slices are read")
+    # Not quoted: it is free text, and might say anything.
+    if str(ds.get("RescaleType") or "HU").strip().upper() != "HU":
+        raise NotApplicable(f"instance {_uid(ds)} has values that are not in HU; only CT in HU is read")
+
+
+def _ordered(slices: list[pydicom.Dataset]) -> tuple[list[pydicom.Dataset], NDArray[np.float64]]:
+    """The slices by position along their normal, and the affine of the box they make."""
+    if len(slices) < FEWEST_SLICES:
+        raise InconsistentGeometry(f"{len(slices)} slices make no volume; send at least {FEWEST_SLICES}")
+    if len({ds.get("SeriesInstanceUID") for ds in slices}) != 1:
+        raise InconsistentGeometry("the instances belong to different series; read one series at a time")
+    stack = stack_slices([_plane(ds) for ds in slices])
+    if stack.problem:
+        raise InconsistentGeometry(f"{stack.problem}; send the series again, evenly spaced and whole")
+    slices = [slices[index] for index in stack.order]
+    first, last = slices[0], slices[-1]
+    row, column = np.reshape([float(value) for value in first.ImageOrientationPatient], (2, 3))
+    dy, dx = (float(value) for value in first.PixelSpacing)
+    origin, end = (np.array([float(value) for value in ds.ImagePositionPatient]) for ds in (first, last))
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([row * dx, column * dy, (end - origin) / (len(slices) - 1), origin])
+    return slices, affine
+
+
+def _plane(ds: pydicom.Dataset) -> dict[str, Any]:
+    """The attributes that place a slice; raises unless it has them all."""
+    plane: dict[str, Any] = {}
+    for keyword, count in _PLANE_ATTRIBUTES.items():
+        value = ds.get(keyword)
+        if value is None or np.size(value) != count:
+            raise InconsistentGeometry(f"instance {_uid(ds)} has no {keyword}: its place in the patient is unknown")
+        plane[keyword] = tuple(float(part) for part in value) if count > 1 else str(value)
+    return plane
+
+
+def _decode_into(ds: pydicom.Dataset, target: NDArray[np.float32]) -> None:
+    """Decode one slice and write its HU into its plane of the volume."""
+    if ds.get("RescaleSlope") is None or ds.get("RescaleIntercept") is None:
+        raise UnreadableInstance(f"instance {_uid(ds)} has no Rescale Slope and Intercept: its HU are unknown")
+    try:
+        stored = ds.pixel_array
+    except _UNDECODABLE as error:
+        reason = f"pixel data of instance {_uid(ds)} cannot be decoded ({type(error).__name__}): send it again"
+        raise UnreadableInstance(reason) from error
+    if stored.shape != target.shape:
+        raise UnreadableInstance(f"pixel data of instance {_uid(ds)} is {stored.shape}, not {target.shape}")
+    np.multiply(stored, np.float32(ds.RescaleSlope), out=target, casting="unsafe")
+    target += np.float32(ds.RescaleIntercept)
+    np.maximum(target, np.float32(LOWEST_HU), out=target)
