@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from workers.morphology import box_around, filled, within
 from workers.preprocessing import GRID_MM, Spacing, along_axis, interpolation_weights
 from workers.volume import Region
 
@@ -80,7 +81,7 @@ def _covered(hu: Floats, seen: Floats, own: Mask, lung: Mask, steps: _Steps) -> 
     core = _around_peak(marked, _CORE_SHARE * peak)
     parenchyma = lung & (seen < 0.1 * peak) & (hu < _LUNG_BELOW_HU)
     half_way = (float(np.percentile(hu[core], _CORE_PERCENTILE)) + _typical(hu, parenchyma)) / 2
-    reach = _within(seen >= _REACH_SHARE * peak, _REACH_MM / steps.cube_mm) & _within(lung, 1.0 / steps.cube_mm)
+    reach = within(seen >= _REACH_SHARE * peak, _REACH_MM / steps.cube_mm) & within(lung, 1.0 / steps.cube_mm)
     dense = _filled((hu > half_way) & reach)
     halo = _halo(hu, dense & core, parenchyma, lung, steps)
     return _without_tails(dense if halo is None else _filled(halo | dense), core)
@@ -117,29 +118,29 @@ def _around_peak(seen: Floats, least: float) -> Mask:
     return np.asarray(labels == labels.flat[int(seen.argmax())])
 
 
-def _within(mask: Mask, distance: float) -> Mask:
-    """The mask and what lies within a distance, in cubes, of it."""
-    # Without a single voxel to measure from, distances are undefined.
-    return np.asarray(ndimage.distance_transform_edt(~mask) <= distance) if mask.any() else mask
-
-
 def _filled(mask: Mask) -> Mask:
     """Holes filled in space and in each plane: an air-filled centre belongs to its nodule."""
-    filled = ndimage.binary_fill_holes(mask)
-    for k in range(len(filled)):
-        filled[k] = ndimage.binary_fill_holes(filled[k])
-    return np.asarray(filled)
+    box = box_around(mask, margin=1)
+    result = mask.copy()
+    if box is not None:
+        result[box] = filled(mask[box])
+        for plane in result[box]:
+            plane[:] = filled(plane)
+    return result
 
 
 def _without_tails(mask: Mask, core: Mask) -> Mask:
     """The part that holds the core, less what hangs on it by a thin neck."""
-    depth = ndimage.distance_transform_edt(mask)
+    depth = np.zeros(mask.shape)
+    box = box_around(mask, margin=1)
+    if box is not None:
+        depth[box] = ndimage.distance_transform_edt(mask[box])
     neck = _NECK_SHARE * float((depth * core).max())
     labels, count = ndimage.label(depth > neck)
     if count == 0:
         return mask & core
     kept = 1 + int(np.argmax(ndimage.sum_labels(core, labels, np.arange(1, count + 1))))
-    return mask & _within(labels == kept, neck + 1.0)
+    return mask & within(labels == kept, neck + 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

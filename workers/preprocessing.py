@@ -6,11 +6,17 @@ spacings exchanged.
 """
 
 import math
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import csr_array
+
+from workers.morphology import box_around, filled, grown, within
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -31,10 +37,15 @@ _LARGEST_AIRWAY_ML = 130.0
 _DISC_MEAN_HU = -750.0
 #: Aerated rim this near to a lung belongs to it: the thin recesses that the opening took off.
 _RECESS_MM = 7.0
+#: Voxels of the coarse grid, the diagonal of two: what an opening takes off, and what an airway's wall adds.
+_WALL = math.sqrt(2.0)
 
 #: A region of fewer voxels than this scores lower than its probabilities: a speck is no nodule.
 _SCORED_VOXELS = 8
 _LEAST_IN_LUNG = 0.25
+
+#: Voxels of each slice that are interpolated at a time: as many as a core's cache holds of a few hundred slices.
+_COLUMNS = 1 << 14
 
 
 def grid_shape(shape: tuple[int, ...], spacing_mm: Spacing, target_mm: Spacing = GRID_MM) -> tuple[int, int, int]:
@@ -63,8 +74,36 @@ def resample_onto(
             nearest = np.floor(np.arange(shape[axis]) * step + 0.5).astype(int)
             result = result.take(np.clip(nearest, 0, voxels.shape[axis] - 1), axis=axis)
         else:
-            result = along_axis(interpolation_weights(voxels.shape[axis], shape[axis], step), result, axis)
+            result = _interpolated(interpolation_weights(voxels.shape[axis], shape[axis], step), result, axis)
     return np.ascontiguousarray(result)
+
+
+def _interpolated(weights: Volume, voxels: Volume, axis: int) -> Volume:
+    """As `along_axis`, for a whole volume: of the weights only the few that are not 0 are applied, piece by piece."""
+    few = csr_array(weights)
+    shape = list(voxels.shape)
+    shape[axis] = len(weights)
+    result = np.empty(shape, dtype=np.float32)
+    if axis == 0:
+        source, target = voxels.reshape(len(voxels), -1), result.reshape(len(weights), -1)
+
+        def columns(start: int) -> None:
+            target[:, start : start + _COLUMNS] = few @ source[:, start : start + _COLUMNS]
+
+        _in_parallel(columns, range(0, source.shape[1], _COLUMNS))
+        return result
+
+    def plane(k: int) -> None:
+        result[k] = few @ voxels[k] if axis == 1 else (few @ voxels[k].T).T
+
+    _in_parallel(plane, range(len(voxels)))
+    return result
+
+
+def _in_parallel(work: Callable[[int], None], pieces: Iterable[int]) -> None:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        # Asked for, so that an error of a piece is raised here.
+        list(pool.map(work, pieces))
 
 
 def interpolation_weights(n_source: int, n_target: int, step: float, offset: float = 0.0) -> Volume:
@@ -88,7 +127,10 @@ def along_axis(weights: Volume, voxels: Volume, axis: int) -> Volume:
 def normalise(hu: Volume) -> Volume:
     """HU clipped to the window and mapped to 0..1."""
     low, high = HU_WINDOW
-    return np.asarray((np.clip(hu, low, high) - low) / (high - low), dtype=np.float32)
+    result = np.clip(hu, np.float32(low), np.float32(high), dtype=np.float32)
+    result -= np.float32(low)
+    result /= np.float32(high - low)
+    return result
 
 
 def lung_mask(hu: Volume, spacing_mm: Spacing) -> Mask:
@@ -98,7 +140,8 @@ def lung_mask(hu: Volume, spacing_mm: Spacing) -> Mask:
     """
     coarse = resample(np.clip(hu, -1024.0, 300.0), spacing_mm, _LUNG_GRID_MM)
     aerated = (coarse < _AIR_BELOW_HU) & ~_outside(coarse)
-    box = _box_around(aerated)
+    # The margin spares the box's border from the edges' rules.
+    box = box_around(aerated, margin=2)
     if box is None:
         return np.zeros(hu.shape, dtype=bool)
     middle = _middle(coarse)
@@ -113,15 +156,6 @@ def lung_mask(hu: Volume, spacing_mm: Spacing) -> Mask:
 def _lungs(hu: Volume, aerated: Mask, middle: tuple[float, float]) -> Mask:
     airway = _airway(hu, aerated, middle)
     return _closed(_lung_parts(hu, aerated & ~airway), aerated) & ~airway
-
-
-def _box_around(mask: Mask, margin: int = 2) -> tuple[slice, slice, slice] | None:
-    """The smallest box around a mask, and a margin that spares its border from the edges' rules."""
-    (box,) = ndimage.find_objects(mask.astype(np.uint8), max_label=1) or (None,)
-    if box is None:
-        return None
-    k, j, i = (slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(box, mask.shape, strict=True))
-    return k, j, i
 
 
 def _middle(hu: Volume) -> tuple[float, float]:
@@ -145,29 +179,29 @@ class Candidate:
 
 def candidates(probability: Volume, lung: Mask, threshold: float) -> list[Candidate]:
     """Regions above the threshold with at least a quarter of their voxels in the lung, the highest score first."""
-    labels, count = ndimage.label(probability > threshold, structure=np.ones((3, 3, 3), dtype=bool))
+    marked = probability > threshold
+    box = box_around(marked)
+    if box is None:
+        return []
+    labels, _ = ndimage.label(marked[box], structure=np.ones((3, 3, 3), dtype=bool))
     found = []
-    for number, where in enumerate(ndimage.find_objects(labels, max_label=count), start=1):
-        mask = labels[where] == number
+    for number, within_box in enumerate(ndimage.find_objects(labels), start=1):
+        mask = labels[within_box] == number
+        k, j, i = (slice(b.start + w.start, b.start + w.stop) for b, w in zip(box, within_box, strict=True))
+        where = (k, j, i)
         if lung[where][mask].mean() < _LEAST_IN_LUNG:
             continue
         values = np.where(mask, probability[where], 0.0)
         highest = np.sort(values, axis=None)[-_SCORED_VOXELS:]
-        k, j, i = (
-            int(p) + s.start for p, s in zip(np.unravel_index(values.argmax(), values.shape), where, strict=True)
-        )
+        highest_at = np.unravel_index(values.argmax(), values.shape)
+        pk, pj, pi = (int(p) + s.start for p, s in zip(highest_at, where, strict=True))
         score = float(highest.sum() / _SCORED_VOXELS)
-        found.append(Candidate(score=score, peak=(k, j, i), region=where, mask=mask))
+        found.append(Candidate(score=score, peak=(pk, pj, pi), region=where, mask=mask))
     return sorted(found, key=lambda candidate: -candidate.score)
 
 
 def _voxel_ml() -> float:
     return math.prod(_LUNG_GRID_MM) / 1000.0
-
-
-def _ball(radius: int) -> Mask:
-    k, j, i = np.ogrid[-radius : radius + 1, -radius : radius + 1, -radius : radius + 1]
-    return np.asarray(k * k + j * j + i * i <= radius * radius + 1)
 
 
 def _in_plane(connected: bool = False) -> Mask:
@@ -194,11 +228,11 @@ def _airway(hu: Volume, aerated: Mask, middle: tuple[float, float]) -> Mask:
         return airway
     airway = seed
     for threshold in (-960.0, -945.0, -930.0, -915.0, -900.0):
-        grown = ndimage.binary_propagation(seed, mask=seed | ((hu < threshold) & aerated))
-        if grown.sum() * _voxel_ml() > _LARGEST_AIRWAY_ML:
+        airway_or_more = grown(seed, seed | ((hu < threshold) & aerated))
+        if airway_or_more.sum() * _voxel_ml() > _LARGEST_AIRWAY_ML:
             break
-        airway = grown
-    return np.asarray(ndimage.binary_dilation(airway, structure=_ball(1), iterations=1))
+        airway = airway_or_more
+    return within(airway, _WALL)
 
 
 def _trachea(hu: Volume, aerated: Mask, middle: tuple[float, float]) -> Mask:
@@ -227,7 +261,9 @@ def _trachea(hu: Volume, aerated: Mask, middle: tuple[float, float]) -> Mask:
 
 def _lung_parts(hu: Volume, aerated: Mask) -> NDArray[np.int32]:
     """Labels of the aerated parts that are lung by their volume and their median HU."""
-    labels, count = ndimage.label(ndimage.binary_opening(aerated, structure=_ball(1)))
+    # Beyond the array nothing is aerated.
+    eroded = ~within(np.pad(~aerated, 1, constant_values=True), _WALL)[1:-1, 1:-1, 1:-1]
+    labels, count = ndimage.label(within(eroded, _WALL))
     sizes = np.bincount(labels.ravel(), minlength=count + 1) * _voxel_ml()
     kept = np.zeros(count + 1, dtype=np.int32)
     for number in np.flatnonzero(sizes >= _SMALLEST_LUNG_ML):
@@ -239,13 +275,12 @@ def _lung_parts(hu: Volume, aerated: Mask) -> NDArray[np.int32]:
 def _closed(parts: NDArray[np.int32], aerated: Mask) -> Mask:
     """Each part closed on its own, so that the closing does not bridge the mediastinum from lung to lung."""
     closed = np.zeros(parts.shape, dtype=bool)
-    margin = math.ceil(_CLOSING_MM / min(_LUNG_GRID_MM)) + 1
+    cubes = 1.0 / _LUNG_GRID_MM[0]
+    margin = math.ceil(_CLOSING_MM * cubes) + 1
     for number, where in enumerate(ndimage.find_objects(parts), start=1):
         part = np.pad(parts[where] == number, margin)
-        distance = ndimage.distance_transform_edt(~part, sampling=_LUNG_GRID_MM)
-        inside = ndimage.distance_transform_edt(distance <= _CLOSING_MM, sampling=_LUNG_GRID_MM) > _CLOSING_MM
-        recess = np.pad(aerated[where], margin) & (distance <= _RECESS_MM)
-        filled = ndimage.binary_fill_holes(inside | part | recess)
+        inside = ~within(~within(part, _CLOSING_MM * cubes), _CLOSING_MM * cubes)
+        recess = np.pad(aerated[where], margin) & within(part, _RECESS_MM * cubes)
         inner = (slice(margin, -margin),) * 3
-        closed[where] |= np.asarray(filled)[inner]
+        closed[where] |= filled(inside | part | recess)[inner]
     return closed

@@ -36,6 +36,15 @@ class Reading:
         return tuple(remarks)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What the network is given of a series, on its own grid [k, j, i]."""
+
+    voxels: NDArray[np.float32]
+    #: Where it is to look.
+    where: NDArray[np.bool_]
+
+
 class Predictor(Protocol):
     """A network at work: probabilities of what it was trained to find."""
 
@@ -56,6 +65,13 @@ class Algorithm(Protocol):
         """Raise NotApplicable for a series that the algorithm is not made for."""
         ...
 
-    def read(self, volume: Volume) -> Reading:
-        """Find, outline and measure; raises NotApplicable as `reads` does."""
+    def prepare(self, volume: Volume) -> Prepared:
+        """All that comes before the network, so that it can be done while a study is still waited for.
+
+        Raises NotApplicable as `reads` does.
+        """
+        ...
+
+    def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
+        """Find, outline and measure; raises NotApplicable as `reads` does. Prepares what was not prepared before."""
         ...

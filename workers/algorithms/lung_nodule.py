@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from dicom_node.core.codes import LEFT, LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, NODULE, RIGHT, Code
 from dicom_node.core.errors import BundleInvalid, NotApplicable
 from dicom_node.core.finding import Finding, Point
-from workers.algorithms import Predictor, Reading
+from workers.algorithms import Predictor, Prepared, Reading
 from workers.bundles import Bundle
 from workers.measurement import measure
 from workers.outline import outline
@@ -65,15 +65,20 @@ class LungNodule:
         if min(height, width) < _NARROWEST_MM:
             raise NotApplicable(f"the field of view of {width:.0f} x {height:.0f} mm is too small for a chest")
 
-    def read(self, volume: Volume) -> Reading:
-        """Find, outline and measure nodules; raises NotApplicable where there are no lungs."""
+    def prepare(self, volume: Volume) -> Prepared:
+        """The series on the network's grid, and its lungs; raises NotApplicable where there are none."""
         self.reads(volume)
         hu = resample(volume.voxels, volume.spacing_mm)
         lungs = lung_mask(hu, GRID_MM)
         if _millilitres(lungs) < _LEAST_LUNG_ML:
             raise NotApplicable("no lungs were found in the series")
-        probability = self._predictor.probability(normalise(hu), lungs)
-        return self.findings(probability, lungs, volume)
+        return Prepared(voxels=normalise(hu), where=lungs)
+
+    def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
+        """Find, outline and measure nodules; raises NotApplicable where there are no lungs."""
+        given = prepared or self.prepare(volume)
+        probability = self._predictor.probability(given.voxels, given.where)
+        return self.findings(probability, given.where, volume)
 
     def findings(self, probability: Floats, lungs: Mask, volume: Volume) -> Reading:
         """The nodules that a network's output over the grid shows in a volume, by falling score."""
