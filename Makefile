@@ -3,6 +3,7 @@
 #   PYTHON=python3.12   the Python that makes .venv, 3.11 or newer
 #   STUDY=DIR           demo: send that folder's study        KEEP=1  demo: leave the node running
 #   CONFIG=FILE         serve: the settings file              TESTS="tests/unit -k routing"  test: only these
+#   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -13,7 +14,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo serve test lint bench evaluate clean
+.PHONY: help setup demo serve test lint bench chaos overhead throughput evaluate clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +39,15 @@ lint: $(READY)  ## ruff, mypy, import contracts; all of them, even when one fail
 
 bench: $(READY)  ## measure the node over ten phantom studies
 	@$(RUN) -m deploy.bench
+
+chaos: $(READY)  ## studies under faults: kill, stop, fill the disk, cut the wire; nothing may be lost
+	@$(RUN) -m deploy.chaos $(if $(SEED),--seed "$(SEED)") $(if $(STUDIES),--studies "$(STUDIES)") $(if $(FAULTS),--faults "$(FAULTS)")
+
+overhead: $(READY)  ## measure what the node adds to the inference, over small studies
+	@$(RUN) -m deploy.overhead
+
+throughput: $(READY)  ## measure the machinery alone: 20 studies a second for five minutes
+	@$(RUN) -m deploy.throughput
 
 evaluate: $(READY)  ## measure the shipped bundle on drawn nodules
 	@$(RUN) -m training.evaluate

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from dicom_node.core.errors import DeliveryError, NodeError
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.scu.storage import FileToSend, store
 from dicom_node.scu.verification import echo
-from dicom_node.settings import Peer
+from dicom_node.settings import Peer, toml_text
 
 ORTHANC = "/usr/sbin/Orthanc"
 SCANNER = "SCANNER"
@@ -79,6 +79,7 @@ class LittlePacs(Protocol):
 
     name: str
     peer: Peer
+    program: Program
 
     def start(self) -> None:
         """Start and answer C-ECHO."""
@@ -105,7 +106,8 @@ class Orthanc:
 
     name = "Orthanc"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, callers: Sequence[Peer] = ()) -> None:
+        """The `callers` may ask it for storage commitment; it opens an association to them for its answer."""
         self.peer = Peer(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=free_port(), results=True)
         self._web = free_port()
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,19 +122,20 @@ class Orthanc:
             "AuthenticationEnabled": False,
             "DicomCheckCalledAet": True,
             "UnknownSopClassAccepted": True,
+            "DicomModalities": {caller.name: _known_to_orthanc(caller) for caller in callers},
             "Plugins": [],
         }
         (folder / "orthanc.json").write_text(json.dumps(configuration))
-        self._program = Program([ORTHANC, str(folder / "orthanc.json")], folder / "orthanc.log")
+        self.program = Program([ORTHANC, str(folder / "orthanc.json")], folder / "orthanc.log")
 
     def start(self) -> None:
         """Start and answer C-ECHO."""
-        self._program.start()
-        self._program.wait_for("Orthanc", lambda: _answers(self.peer), 60.0)
+        self.program.start()
+        self.program.wait_for("Orthanc", lambda: _answers(self.peer), 60.0)
 
     def stop(self) -> None:
         """End."""
-        self._program.stop()
+        self.program.stop()
 
     def files(self, study_instance_uid: str) -> list[bytes]:
         """Every object of the study that arrived, as DICOM files."""
@@ -155,21 +158,34 @@ class ReceiveOnlyNode:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "dicom_node", "receive", "--any-peer", "--port", str(self.peer.port)]
-        self._program = Program([*command, "--data-dir", str(folder / "data")], folder / "receive.log")
+        self.program = Program([*command, "--data-dir", str(folder / "data")], folder / "receive.log")
 
     def start(self) -> None:
         """Start and answer C-ECHO."""
-        self._program.start()
-        self._program.wait_for("the receive-only node", lambda: _answers(self.peer), 60.0)
+        self.program.start()
+        self.program.wait_for("the receive-only node", lambda: _answers(self.peer), 60.0)
 
     def stop(self) -> None:
         """End."""
-        self._program.stop()
+        self.program.stop()
 
     def files(self, study_instance_uid: str) -> list[bytes]:
         """Every object of the study that arrived, as DICOM files."""
         kept = (self._folder / "data" / "archive" / "studies").glob(f"*/{study_instance_uid}/*/*.dcm")
         return [path.read_bytes() for path in sorted(kept)]
+
+
+def _known_to_orthanc(caller: Peer) -> dict[str, object]:
+    return {
+        "AET": caller.ae_title,
+        "Host": caller.host,
+        "Port": caller.port,
+        "AllowEcho": True,
+        "AllowFind": True,
+        "AllowMove": True,
+        "AllowStore": True,
+        "AllowStorageCommitment": True,
+    }
 
 
 def little_pacs(folder: Path) -> LittlePacs:
@@ -189,12 +205,24 @@ class Sending:
 class RunningNode:
     """`dicom-node serve` in a folder of its own, on free ports, with one peer for results."""
 
-    def __init__(self, folder: Path, pacs: Peer | None, *, further_settings: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pacs: Peer | None,
+        *,
+        further_settings: str = "",
+        port: int | None = None,
+        data_dir: Path | None = None,
+        minimum_free_megabytes: int = 100,
+    ) -> None:
+        """Its port and its data folder are chosen where they are not given; its log is in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.port, self.web_port = free_port(), free_port()
-        self.data_dir = folder / "data"
+        self.port, self.web_port = port or free_port(), free_port()
+        self.data_dir = data_dir or folder / "data"
+        self.minimum_free_megabytes = minimum_free_megabytes
         self.config = folder / "node.toml"
-        self.config.write_text(_SETTINGS.format(node=self, peer=_peer_table(pacs)) + further_settings)
+        peer = peer_table(pacs) if pacs is not None else ""
+        self.config.write_text(_SETTINGS.format(node=self, peer=peer) + further_settings)
         command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.config)]
         self.program = Program(command, folder / "node.log")
         self._index: Index | None = None
@@ -255,7 +283,7 @@ _SETTINGS = """\
 port = {node.port}
 data_dir = "{node.data_dir}"
 host = "127.0.0.1"
-minimum_free_megabytes = 100
+minimum_free_megabytes = {node.minimum_free_megabytes}
 
 [web]
 port = {node.web_port}
@@ -264,11 +292,12 @@ port = {node.web_port}
 """
 
 
-def _peer_table(peer: Peer | None) -> str:
-    if peer is None:
-        return ""
-    rows = {name: json.dumps(getattr(peer, name)) for name in ("name", "ae_title", "host", "port", "results")}
-    return "[[peers]]\n" + "".join(f"{name} = {value}\n" for name, value in rows.items())
+def peer_table(peer: Peer) -> str:
+    """A peer as the settings file has it, without what is its default."""
+    rows = {
+        entry.name: getattr(peer, entry.name) for entry in fields(peer) if getattr(peer, entry.name) != entry.default
+    }
+    return "[[peers]]\n" + "".join(f"{name} = {toml_text(value)}\n" for name, value in rows.items())
 
 
 def time_shares(total: float, steps: Mapping[str, float]) -> dict[str, float]:

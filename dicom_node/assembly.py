@@ -1,20 +1,21 @@
-"""Assembly: what has arrived is judged, routed and queued; jobs that lost their worker or message go again."""
+"""Assembly: what has arrived is judged, routed and queued."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import reduce
 
 from dicom_node.archive.index import Index
-from dicom_node.archive.studies import Reception
-from dicom_node.core.completeness import StudyFacts, missing_slices, verdict
-from dicom_node.core.errors import IllegalTransition, NodeError, QueueUnavailable
+from dicom_node.archive.watch import Watch
+from dicom_node.core.completeness import Deciding, StudyFacts, Verdict, missing_slices, verdict
+from dicom_node.core.errors import IllegalTransition, NodeError
 from dicom_node.core.job import Job, evidence_digest
 from dicom_node.core.lifecycle import JobState, StudyState
-from dicom_node.core.priority import queue_of
+from dicom_node.core.priority import more_urgent
 from dicom_node.core.routing import Choice, RoutingDecision, route_study
 from dicom_node.core.study import Study
 from dicom_node.core.uid import derived_uid
-from dicom_node.job_queue import JobQueue
 from dicom_node.settings import Settings
 from dicom_node.telemetry import log_context
 
@@ -22,41 +23,41 @@ log = logging.getLogger(__name__)
 
 ACTOR = "assembly"
 
-#: With nothing left in its queue, a job that still waits after so long has lost its message.
-LOST_MESSAGE_SECONDS = 15.0
-
-#: A message older than this is sent again whatever its queue holds; the index makes a second one harmless.
-STALE_MESSAGE_SECONDS = 300.0
-
 
 class Assembly:
     """Asks the index what is due and does it; what must outlive a restart is in the index."""
 
-    def __init__(self, settings: Settings, index: Index, queue: JobQueue, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        index: Index,
+        clock: Callable[[], float],
+        announce: Callable[[Job], None] = lambda _job: None,
+    ) -> None:
+        """`announce` is told of a job that comes if nothing more of its study does."""
         self._index = index
-        self._queue = queue
         self._clock = clock
         self._timers = settings.completeness
         self._routes = settings.routes
-        self._attempts = settings.queue.maximum_attempts
-        self._queue_answers = True
+        self._takers = tuple(peer.name for peer in settings.peers if peer.results)
+        self._watch = Watch(index.arrivals, self._timers, settings.askable_peers)
         #: What each study that is still arriving lacked, and its last arrival when that was found out.
         self._missing: dict[str, tuple[float, tuple[tuple[str, str], ...]]] = {}
+        self._announce = announce
+        #: The last arrival of each study whose jobs were announced.
+        self._announced: dict[str, float] = {}
 
     def step(self) -> None:
         """One round over everything that may be due."""
-        receptions = self._index.studies.receptions()
-        arriving = {reception.study_instance_uid for reception in receptions}
-        self._missing = {uid: found for uid, found in self._missing.items() if uid in arriving}
-        for reception in receptions:
-            with self._alone(reception.study_instance_uid, "judged"):
-                self._judge(reception)
+        due = self._watch.due(self._clock())
+        self._missing = {uid: found for uid, found in self._missing.items() if uid in self._watch.arriving}
+        self._announced = {uid: at for uid, at in self._announced.items() if uid in self._watch.arriving}
+        for uid, facts in due.items():
+            with self._alone(uid, "judged"):
+                self._judge(uid, facts)
         for uid in self._index.studies.in_state(StudyState.COMPLETE):
             with self._alone(uid, "routed"):
                 self._route(uid)
-        for job in self._index.jobs.expire(now=self._clock(), maximum_attempts=self._attempts, actor=ACTOR):
-            _tell_of_silence(job)
-        self._ring()
 
     @contextmanager
     def _alone(self, study_instance_uid: str, doing: str) -> Iterator[None]:
@@ -79,29 +80,40 @@ class Assembly:
         with suppress(IllegalTransition):
             self._index.studies.move(study_instance_uid, StudyState.FAILED, cause=cause, actor=ACTOR, at=self._clock())
 
-    def _judge(self, reception: Reception) -> None:
+    def _judge(self, study_instance_uid: str, facts: StudyFacts) -> None:
         now = self._clock()
-        facts = StudyFacts(
-            last_received_at=reception.last_received_at,
-            open_associations=reception.open_associations,
-            aborted_associations=reception.aborted_associations,
-        )
+        judged = verdict(facts, now, self._timers)
         # The headers are looked at only when, without doubts of theirs, the study would be complete.
-        if not verdict(facts, now, self._timers).complete:
+        if judged.complete:
+            missing = self._missing_slices(study_instance_uid, facts.last_received_at)
+            judged = verdict(replace(facts, missing=missing), now, self._timers)
+        if judged.check_again_at is None:
+            self._arrived(study_instance_uid, facts, judged, now)
             return
-        missing = self._missing_slices(reception)
-        judged = verdict(StudyFacts(**{**vars(facts), "missing": missing}), now, self._timers)
-        if not judged.complete:
-            return
-        uid, reason = reception.study_instance_uid, judged.reason
-        if self._index.studies.complete(
-            uid, last_received_at=facts.last_received_at, cause=reason, actor=ACTOR, at=now
-        ):
-            log.info("study complete", extra={"reason": reason})
+        self._watch.rest(study_instance_uid, facts, now, judged.check_again_at)
+        if judged.decided_by is Deciding.GEOMETRY:
+            self._announce_jobs(study_instance_uid, facts.last_received_at)
 
-    def _missing_slices(self, reception: Reception) -> tuple[tuple[str, str], ...]:
+    def _announce_jobs(self, study_instance_uid: str, at: float) -> None:
+        """While only the quiet time is waited for, a worker may prepare what will be read if nothing more comes."""
+        if self._announced.get(study_instance_uid) == at or self._missing_slices(study_instance_uid, at):
+            return
+        self._announced[study_instance_uid] = at
+        study = self._index.studies.study(study_instance_uid)
+        for job in self._jobs(study, route_study(study, self._routes)):
+            self._announce(job)
+
+    def _arrived(self, study_instance_uid: str, facts: StudyFacts, judged: Verdict, now: float) -> None:
+        after = StudyState.FAILED if judged.failed else StudyState.COMPLETE
+        last, cause = facts.last_received_at, judged.reason
+        if self._index.studies.arrived(
+            study_instance_uid, after, last_received_at=last, cause=cause, actor=ACTOR, at=now
+        ):
+            level, message = (logging.ERROR, "study incomplete") if judged.failed else (logging.INFO, "study complete")
+            log.log(level, message, extra={"reason": cause, "kind": judged.decided_by})
+
+    def _missing_slices(self, uid: str, at: float) -> tuple[tuple[str, str], ...]:
         """What the study's volumes lack, found out once for each last arrival: a gap is waited for, not looked at."""
-        uid, at = reception.study_instance_uid, reception.last_received_at
         if self._missing.get(uid, (None,))[0] != at:
             self._missing[uid] = at, missing_slices(self._index.studies.study(uid))
         return self._missing[uid][1]
@@ -121,55 +133,35 @@ class Assembly:
             )
             log.info("study not routed", extra={"reason": decision.reason})
             return
-        jobs = [_job(study, choice) for choice in decision.chosen]
+        jobs = self._jobs(study, decision)
         cause = _in_words(decision)
         wanting = self._index.jobs.queue(study_instance_uid, jobs, cause=cause, actor=ACTOR, at=now)
         log.info("study routed", extra={"reason": cause, "jobs": len(wanting)})
 
-    def _ring(self) -> None:
-        """Send the message of every queued job that has none on its way."""
-        now = self._clock()
-        try:
-            for job in self._unheard(now):
-                self._queue.send(job)
-                self._index.jobs.sent(job.job_uid, now)
-        except QueueUnavailable as error:
-            if self._queue_answers:
-                log.error("the broker is away; jobs wait in the index", extra={"reason": str(error)})
-            self._queue_answers = False
-            return
-        if not self._queue_answers:
-            log.info("the broker is back")
-        self._queue_answers = True
-
-    def _unheard(self, now: float) -> list[Job]:
-        """Queued jobs without a message on its way, as far as the queues tell."""
-        lengths = self._queue.lengths()
-        stale = self._index.jobs.unsent(now - STALE_MESSAGE_SECONDS)
-        lost = [
-            job for job in self._index.jobs.unsent(now - LOST_MESSAGE_SECONDS) if not lengths[queue_of(job.priority)]
-        ]
-        return list({job.job_uid: job for job in (*stale, *lost)}.values())
+    def _jobs(self, study: Study, decision: RoutingDecision) -> list[Job]:
+        """One job for each algorithm and series: what several routes want of the same is read once, for all of them."""
+        together: dict[tuple[str, str], list[Choice]] = {}
+        for choice in decision.chosen:
+            key = (choice.route.algorithm, choice.series.series_instance_uid)
+            together.setdefault(key, []).append(choice)
+        return [_job(study, choices, self._takers) for choices in together.values()]
 
 
-def _tell_of_silence(job: Job) -> None:
-    facts = {"study_instance_uid": job.study_instance_uid, "job_uid": job.job_uid, "reason": job.reason}
-    if job.state is JobState.FAILED:
-        log.error("a worker went silent; its job has failed", extra=facts)
-    else:
-        log.warning("a worker went silent; its job is queued again", extra=facts)
-
-
-def _job(study: Study, choice: Choice) -> Job:
-    evidence = evidence_digest(choice.series.instances)
+def _job(study: Study, choices: Sequence[Choice], takers: tuple[str, ...]) -> Job:
+    """The job of routes that choose the same series for the same algorithm; `takers` get what a route sends to all."""
+    series, algorithm = choices[0].series, choices[0].route.algorithm
+    evidence, route = evidence_digest(series.instances), " + ".join(choice.route.name for choice in choices)
+    named = [choice.route.send_to for choice in choices]
+    # Of all routes none names a peer: then whoever takes results when the report is there.
+    send_to = tuple(dict.fromkeys(peer for peers in named for peer in peers or takers)) if any(named) else ()
     return Job(
-        job_uid=derived_uid("job", study.study_instance_uid, choice.route.name, choice.route.algorithm, evidence),
+        job_uid=derived_uid("job", study.study_instance_uid, route, algorithm, evidence),
         study_instance_uid=study.study_instance_uid,
-        series_instance_uid=choice.series.series_instance_uid,
-        algorithm=choice.route.algorithm,
-        route=choice.route.name,
-        priority=choice.priority,
-        send_to=choice.route.send_to,
+        series_instance_uid=series.series_instance_uid,
+        algorithm=algorithm,
+        route=route,
+        priority=reduce(more_urgent, (choice.priority for choice in choices)),
+        send_to=send_to,
         evidence=evidence,
         state=JobState.QUEUED,
         reason="",

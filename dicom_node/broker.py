@@ -41,8 +41,33 @@ def broker_url(path: Path) -> str:
     return f"redis+socket://{path}"
 
 
+class OwnRedis:
+    """Our Redis as a part of the node; where none can be started now, each later try looks for its program again."""
+
+    name = "redis"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._process: ChildProcess | None = None
+
+    def start(self) -> None:
+        """Begin to listen; NodeError where there is no Redis, or it ends at once."""
+        self._process = None
+        self._process = own_redis(self._path)
+        self._process.start()
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.alive()
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._process is not None:
+            self._process.stop()
+
+
 def own_redis(path: Path) -> ChildProcess:
-    """Our Redis as a part of the node; it keeps nothing, since the index can ring every bell again."""
+    """The process of our Redis; it keeps nothing, since the index can ring every bell again."""
     options = {
         "port": "0",
         "unixsocket": str(path),
@@ -54,7 +79,7 @@ def own_redis(path: Path) -> ChildProcess:
         "loglevel": "warning",
     }
     command = [redis_program(), *(word for key, value in options.items() for word in (f"--{key}", value))]
-    return ChildProcess("redis", command, ready=lambda: answers(path), stop_seconds=5.0)
+    return ChildProcess("redis", command, ready=lambda: answers(path), ready_seconds=10.0, stop_seconds=5.0)
 
 
 def answers(path: Path) -> bool:

@@ -16,9 +16,11 @@ from dicom_node.archive.overview import read_overview, read_study, to_json
 from dicom_node.core.errors import NodeError, SettingsError, UnreadableInstance
 from dicom_node.doctor import examine
 from dicom_node.node import Node, build_node, build_receiver, sole_owner
+from dicom_node.reindexing import reindex
 from dicom_node.scu.storage import FileToSend, store
 from dicom_node.scu.verification import echo
-from dicom_node.settings import Peer, Settings, load_settings
+from dicom_node.settings import Peer, Settings
+from dicom_node.settings_loading import load_settings
 from dicom_node.telemetry import configure_logging
 from dicom_node.terminal import print_overview, print_study
 
@@ -71,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     command("echo", _echo, "C-ECHO to a peer").add_argument("peer", metavar="PEER")
     command("requeue", _requeue, "have a study read again").add_argument("study", metavar="STUDY_UID")
     command("bundles", _bundles, "the installed bundles: version, checksum, intended use")
-    for asking in (status, commands.choices["requeue"], commands.choices["doctor"]):
+    reindex = command("reindex", _reindex, "make the index again, or complete it, from the archive's files")
+    reindex.add_argument("--read-days", type=float, metavar="N", help="do not read older studies again")
+    for asking in (status, reindex, commands.choices["requeue"], commands.choices["doctor"]):
         asking.add_argument("--data-dir", metavar="DIR", help="folder of archive and index")
     return parser
 
@@ -137,6 +141,22 @@ def _status(settings: Settings, options: argparse.Namespace) -> int:
     else:
         overview = read_overview(index, now)
         print(json.dumps(to_json(overview), indent=2)) if options.json else print_overview(overview)
+    return 0
+
+
+def _reindex(settings: Settings, options: argparse.Namespace) -> int:
+    def tell(files: int) -> None:
+        if files % 1000 == 0:
+            print(f"{files} files", file=sys.stderr, flush=True)
+
+    with sole_owner(settings.node.data_dir):
+        done = reindex(settings, time.time, read_days=options.read_days, tell=tell)
+    if done.moved_to:
+        print(f"the damaged index is now {done.moved_to}")
+    for path in done.unreadable:
+        print(f"{path}: no instance of this node; left where it is", file=sys.stderr)
+    print(f"{done.instances} instance(s) taken in, {done.studies} of their studies new to the index", end="")
+    print(f", {done.old_studies} of them not to be read again" if done.old_studies else "")
     return 0
 
 

@@ -14,7 +14,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dicom_node.archive.faults import faults_in_words
 from dicom_node.archive.holdings import Holdings
+from dicom_node.archive.index import Index
+from dicom_node.archive.lines import time_in_words
 from dicom_node.broker import redis_program
 from dicom_node.core.errors import BundleInvalid, DeliveryError, NodeError
 from dicom_node.job_queue import CeleryJobQueue
@@ -58,12 +61,32 @@ def _disk_and_index(settings: Settings) -> Iterator[Check]:
         yield Check(name="archive and index", good=False, finding=str(error))
         return
     studies = sum(holdings.index.studies.counts().values())
-    yield Check(name="index", good=True, finding=f"{studies} studies")
+    damage = holdings.index.damage()
+    mend = f"{damage}; stop the node and make it again from the archive's files: `dicom-node reindex`"
+    yield Check(name="index", good=not damage, finding=mend if damage else f"{studies} studies")
+    yield _archive(holdings.index)
     free, wanted = holdings.archive.free_bytes() / 1e6, settings.node.minimum_free_megabytes
     finding = f"{free:,.0f} MB free in {settings.node.data_dir}"
     mend = f"; instances are refused below {wanted:,} MB: make room or lower minimum_free_megabytes of [node]"
     yield Check(name="disk", good=free >= wanted, finding=finding if free >= wanted else finding + mend)
     holdings.index.close()
+
+
+def _archive(index: Index) -> Check:
+    """What the looks at the whole archive have found."""
+    position, evicted = index.inventory.position(), index.evictions.count()
+    if not position.began_at:
+        looked = "no look at every file yet"
+    elif position.ended_at is None:
+        looked = f"a look at every file goes on since {time_in_words(position.began_at)}, {position.files} files so far"
+    else:
+        looked = f"every file looked at, {position.files}, last at {time_in_words(position.ended_at)}"
+    left = f"; the files of {evicted} studies have left the disk" if evicted else ""
+    faults = faults_in_words(index.faults.counts())
+    if not faults:
+        return Check(name="archive", good=True, finding=f"no file missing or altered as far as known; {looked}{left}")
+    first = ", ".join(index.faults.studies(limit=3))
+    return Check(name="archive", good=False, finding=f"{faults} (first studies: {first}); {looked}{left}")
 
 
 def _broker(settings: Settings) -> str:

@@ -1,7 +1,8 @@
 """One received instance on its way in: check, file, index; only then may its sender be told that it is kept.
 
-The file is on the disk before its row is in the index. A crash between the two leaves a file without a row, which harms
-nothing: the sender got no success, sends again, and the file is found.
+The file is on the disk before its row is in the index, and has a second name in the archive's incoming/ until the row
+is there. A crash between the two leaves that name behind: the next start finds the file by it, without a look at any
+other, and indexes it, though its sender got no success and sends again.
 """
 
 import logging
@@ -35,10 +36,7 @@ class Intake:
         self._clock = clock
 
     def start(self) -> None:
-        """Clear away what an earlier process left unfinished; before the first association, and in one process only."""
-        swept = self._archive.sweep()
-        if swept:
-            log.warning("unfinished files of an earlier run removed", extra={"files": swept})
+        """No association of an earlier process is still open; before the first one, and in one process only."""
         self._studies.end_open_associations(self._clock())
 
     def store(self, received: ReceivedInstance) -> Added:
@@ -46,8 +44,10 @@ class Intake:
         _check_command(received)
         header = read_header(received.data_set, received.transfer_syntax_uid)
         _check_header(header, received)
-        kept = self._file(received, header)
-        added = self._studies.add_instance(self._row(received, header, kept), received.association_id)
+        try:
+            kept, added = self._keep(received, header)
+        except OSError as error:
+            raise OutOfResources(f"the disk refuses the file: {error.strerror}; make room or mend it") from error
         level, message = _OUTCOMES[added]
         log.log(level, message, extra=_facts(received, header, kept))
         return added
@@ -64,6 +64,14 @@ class Intake:
         """Room left for instances."""
         return self._archive.free_bytes()
 
+    def _keep(self, received: ReceivedInstance, header: Header) -> tuple[KeptFile, Added]:
+        with self._archive.filing(header.study_instance_uid):
+            kept = self._file(received, header)
+            row = self._row(received, header, kept)
+            added = self._studies.add_instance(row, received.association_id, written=kept.written)
+            self._archive.indexed(kept)
+        return kept, added
+
     def _file(self, received: ReceivedInstance, header: Header) -> KeptFile:
         meta = FileMeta(
             sop_class_uid=received.sop_class_uid,
@@ -73,10 +81,7 @@ class Intake:
             receiving_ae_title=received.called_ae_title,
         )
         study_uid, series_uid = header.study_instance_uid, header.series_instance_uid
-        try:
-            return self._archive.store(received.data_set, meta, study_uid=study_uid, series_uid=series_uid)
-        except OSError as error:
-            raise OutOfResources(f"the disk refuses the file: {error.strerror}; make room or mend it") from error
+        return self._archive.store(received.data_set, meta, study_uid=study_uid, series_uid=series_uid)
 
     def _row(self, received: ReceivedInstance, header: Header, kept: KeptFile) -> Instance:
         return Instance(

@@ -1,10 +1,11 @@
 """The way to the workers: a bell. The index says what is to be done; the message carries a job's UID."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from dicom_node.core.errors import QueueUnavailable
 from dicom_node.core.job import Job
@@ -12,9 +13,22 @@ from dicom_node.core.priority import QUEUES, queue_of
 
 #: The name under which workers register the one task there is.
 TASK = "triage.read"
+#: And of the one that only announces a job; a message of it carries `study_instance_uid`, `series_instance_uid`,
+#: `algorithm` and `evidence`, and expires soon.
+TASK_AHEAD = "triage.prepare"
 
 #: A message that no worker acknowledged in this time is handed out again; the index makes the second one harmless.
 VISIBILITY_TIMEOUT_SECONDS = 6 * 3600
+
+
+#: An announcement that no worker took in this time has been overtaken by its job.
+ANNOUNCED_SECONDS = 10.0
+
+#: A broker that takes longer to answer is away. Longer than a worker's question for messages lasts.
+ANSWER_SECONDS = 10.0
+
+#: What a broker that is away, hangs, starts, or has no memory left makes of a call.
+_SILENCES = (OperationalError, RedisError, OSError)
 
 
 class JobQueue(Protocol):
@@ -22,6 +36,9 @@ class JobQueue(Protocol):
 
     def send(self, job: Job) -> None:
         """Ring for a job; QueueUnavailable when the broker does not take it."""
+
+    def announce(self, job: Job) -> None:
+        """Tell whoever is idle that this job may soon come; QueueUnavailable when the broker does not take it."""
 
     def lengths(self) -> Mapping[str, int]:
         """Messages waiting in each queue; QueueUnavailable when the broker does not answer."""
@@ -40,10 +57,12 @@ def celery_options(url: str) -> dict[str, object]:
             "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
             # Always look into the most urgent queue first.
             "queue_order_strategy": "priority",
-            "socket_timeout": 10,
+            "socket_timeout": ANSWER_SECONDS,
             "socket_connect_timeout": 3,
         },
+        # For ever: the index is read all the same.
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
     }
 
 
@@ -56,10 +75,18 @@ class CeleryJobQueue:
 
     def send(self, job: Job) -> None:
         """Ring for a job; QueueUnavailable when the broker does not take it."""
-        kwargs = {"job_uid": job.job_uid, "study_instance_uid": job.study_instance_uid, "algorithm": job.algorithm}
+        self._send(TASK, job, ("job_uid", "study_instance_uid", "algorithm"))
+
+    def announce(self, job: Job) -> None:
+        """Tell whoever is idle that this job may soon come; QueueUnavailable when the broker does not take it."""
+        facts = ("study_instance_uid", "series_instance_uid", "algorithm", "evidence")
+        self._send(TASK_AHEAD, job, facts, expires=ANNOUNCED_SECONDS)
+
+    def _send(self, task: str, job: Job, facts: Sequence[str], **options: Any) -> None:
+        kwargs = {name: getattr(job, name) for name in facts}
         try:
-            self._app.send_task(TASK, kwargs=kwargs, queue=queue_of(job.priority), retry=False)
-        except (OperationalError, OSError) as error:
+            self._app.send_task(task, kwargs=kwargs, queue=queue_of(job.priority), retry=False, **options)
+        except _SILENCES as error:
             raise QueueUnavailable(f"the broker took no message ({type(error).__name__}); the job waits") from error
 
     def lengths(self) -> Mapping[str, int]:
@@ -69,7 +96,7 @@ class CeleryJobQueue:
                 connection.ensure_connection(max_retries=1, interval_start=0, interval_max=0)
                 channel = connection.default_channel
                 return {name: channel.client.llen(name) for name in QUEUES}
-        except (OperationalError, OSError) as error:
+        except _SILENCES as error:
             raise QueueUnavailable(f"the broker does not answer ({type(error).__name__})") from error
 
     def close(self) -> None:

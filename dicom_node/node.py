@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 import signal
 import socket
 import sys
@@ -14,14 +15,21 @@ from pathlib import Path
 
 from dicom_node.archive.holdings import Holdings, index_url
 from dicom_node.assembly import Assembly
-from dicom_node.broker import broker_url, own_redis, socket_path
-from dicom_node.core.errors import QueueUnavailable, SettingsError
+from dicom_node.broker import OwnRedis, broker_url, socket_path
+from dicom_node.commitment import Commitment
+from dicom_node.core.errors import SettingsError
 from dicom_node.delivery import Delivery
+from dicom_node.dispatch import Dispatch
+from dicom_node.inquiry import Inquiry
 from dicom_node.intake import Intake
 from dicom_node.job_queue import CeleryJobQueue
 from dicom_node.parts import ChildProcess, Part, Periodic, Served, Supervisor
+from dicom_node.recovery import Recovery
+from dicom_node.retention import Retention
 from dicom_node.scp.application_entity import ApplicationEntity
+from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.settings import Settings
+from dicom_node.stocktaking import STEP_SECONDS, Stocktaking
 from dicom_node.telemetry import Metrics
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
@@ -32,6 +40,16 @@ log = logging.getLogger(__name__)
 ROUND_SECONDS = 0.25
 WATCH_SECONDS = 0.5
 
+#: What a worker that is asked to end gets beside the time for its job: to lay that down, in an index that may be away.
+LAYING_DOWN_SECONDS = 30.0
+
+#: What `/healthz` calls the broker, ours or another.
+BROKER = "broker"
+#: Without a broker workers look into the index by themselves.
+_DISPENSABLE = frozenset({OwnRedis.name, BROKER})
+#: How often the room on the disk is looked at.
+RETENTION_SECONDS = 60.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
@@ -41,6 +59,8 @@ class Node:
     application_entity: ApplicationEntity
     web_port: Callable[[], int | None]
     close: Callable[[], None]
+    #: Mends what an earlier run left, before the first part starts.
+    recover: Callable[[], object]
 
     def run(self, announce: Callable[["Node"], None]) -> None:
         """Run until SIGINT or SIGTERM; the caller's thread watches the parts."""
@@ -48,6 +68,7 @@ class Node:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ending.set())
         try:
+            self.recover()
             self.supervisor.start()
             announce(self)
             while not ending.wait(WATCH_SECONDS):
@@ -66,6 +87,7 @@ def build_receiver(settings: Settings) -> Node:
         application_entity=entity,
         web_port=lambda: None,
         close=holdings.index.close,
+        recover=Recovery(holdings.archive, holdings.index, time.time).run,
     )
 
 
@@ -76,28 +98,48 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     url = settings.broker.url
     if not url:
         path = socket_path(settings.node.data_dir)
-        parts.append(own_redis(path))
+        parts.append(OwnRedis(path))
         url = broker_url(path)
     queue = CeleryJobQueue(url)
+    dispatch = Dispatch(settings, holdings.index, queue, time.time)
     parts.append(_worker(settings, config, url, holdings))
     delivery = Delivery(settings, holdings.index, holdings.archive, time.time)
-    assembly = Assembly(settings, holdings.index, queue, time.time)
-    parts.append(Periodic("delivery", delivery.step, ROUND_SECONDS))
+    assembly = Assembly(settings, holdings.index, time.time, dispatch.announce)
+    commitment = Commitment(settings, holdings.index, time.time)
+    parts.extend(_delivering(delivery, commitment))
     parts.append(Periodic("assembly", assembly.step, ROUND_SECONDS))
+    inquiry = Inquiry(settings, holdings.index, time.time)
+    if settings.askable_peers:
+        parts.append(Periodic("inquiry", inquiry.step, ROUND_SECONDS))
+    parts.append(Periodic("leases", dispatch.expire, ROUND_SECONDS))
+    parts.append(Periodic("dispatch", dispatch.ring, ROUND_SECONDS))
+    recovery = Recovery(holdings.archive, holdings.index, time.time)
+    parts += _keeping(settings, holdings, recovery)
     supervisor_health: list[Callable[[], Mapping[str, bool]]] = []
     metrics = Metrics()
-    web = _web(settings, holdings, queue, metrics, lambda: supervisor_health[0]())
+
+    def health() -> Mapping[str, bool]:
+        return {**supervisor_health[0](), BROKER: dispatch.broker_answers}
+
+    web = _web(settings, holdings, dispatch.lengths, metrics, health)
     parts.append(Served("web", web.start, lambda: web.alive, web.stop))
-    entity, receiving = _receiving(settings, holdings, metrics)
+    entity, receiving = _receiving(settings, holdings, metrics, commitment)
     parts.append(receiving)
-    supervisor = Supervisor(parts)
+    supervisor = Supervisor(parts, dispensable=_DISPENSABLE)
     supervisor_health.append(supervisor.health)
 
     def close() -> None:
+        inquiry.close()
         queue.close()
         holdings.index.close()
 
-    return Node(supervisor=supervisor, application_entity=entity, web_port=lambda: web.port, close=close)
+    return Node(
+        supervisor=supervisor,
+        application_entity=entity,
+        web_port=lambda: web.port,
+        close=close,
+        recover=recovery.run,
+    )
 
 
 @contextmanager
@@ -113,9 +155,34 @@ def sole_owner(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _receiving(settings: Settings, holdings: Holdings, metrics: Metrics) -> tuple[ApplicationEntity, Part]:
+def _delivering(delivery: Delivery, commitment: Commitment) -> Iterator[Part]:
+    """A thread for what goes where, and for each peer one that sends and one that asks for storage commitment."""
+    yield Periodic("delivery", delivery.oversee, ROUND_SECONDS)
+    for lane in delivery.lanes:
+        yield Periodic(f"delivery to {lane.peer.name}", lane.step, ROUND_SECONDS)
+    yield Served("commitment", commitment.start, lambda: True, lambda: None)
+    for asking in commitment.lanes:
+        yield Periodic(f"commitment by {asking.peer.name}", asking.step, ROUND_SECONDS)
+
+
+def _keeping(settings: Settings, holdings: Holdings, recovery: Recovery) -> list[Part]:
+    """What keeps the archive whole and the disk from filling, where the settings ask for it."""
+    archive, index = holdings.archive, holdings.index
+    minimum_free_bytes = settings.node.minimum_free_megabytes * 2**20
+    retention = Retention(settings.retention, archive, index, time.time, minimum_free_bytes=minimum_free_bytes)
+    parts: list[Part] = [Periodic("retention", retention.step, RETENTION_SECONDS)]
+    if settings.archive.check_files_per_second:
+        stocktaking = Stocktaking(settings.archive, archive, index, time.time, adopt=recovery.adopt)
+        parts.append(Periodic("stocktaking", stocktaking.step, STEP_SECONDS))
+    return parts
+
+
+def _receiving(
+    settings: Settings, holdings: Holdings, metrics: Metrics, commitment: Commitment | None = None
+) -> tuple[ApplicationEntity, Part]:
     intake = Intake(archive=holdings.archive, studies=holdings.index.studies)
-    entity = ApplicationEntity(settings, metrics.counted(intake))
+    commitments = None if commitment is None else CommitmentEvents(commitment.take)
+    entity = ApplicationEntity(settings, metrics.counted(intake), commitments=commitments)
 
     def start() -> None:
         intake.start()
@@ -126,7 +193,7 @@ def _receiving(settings: Settings, holdings: Holdings, metrics: Metrics) -> tupl
 
 def _worker(settings: Settings, config: Path | None, url: str, holdings: Holdings) -> ChildProcess:
     """A worker of our own; when it dies its jobs go back to the queue at once instead of when their lease ends."""
-    command = [sys.executable, "-m", "workers", "work"]
+    command = [sys.executable, "-m", "workers", "work", "--node", str(os.getpid())]
     if config is not None:
         command += ["--config", str(config)]
     environment = {
@@ -142,22 +209,17 @@ def _worker(settings: Settings, config: Path | None, url: str, holdings: Holding
                 holdings.index.jobs.abandon(row.worker, time.time())
                 holdings.index.workers.ended(row.worker)
 
-    return ChildProcess("worker", command, environment=environment, stop_seconds=30.0, on_exit=on_exit)
+    stop_seconds = settings.worker.stop_seconds + LAYING_DOWN_SECONDS
+    return ChildProcess("worker", command, environment=environment, stop_seconds=stop_seconds, on_exit=on_exit)
 
 
 def _web(
     settings: Settings,
     holdings: Holdings,
-    queue: CeleryJobQueue,
+    lengths: Callable[[], Mapping[str, int] | None],
     metrics: Metrics,
     health: Callable[[], Mapping[str, bool]],
 ) -> WebServer:
-    def lengths() -> Mapping[str, int] | None:
-        try:
-            return queue.lengths()
-        except QueueUnavailable:
-            return None
-
     application = build_application(
         index=holdings.index,
         queue_lengths=lengths,
@@ -165,6 +227,7 @@ def _web(
         clock=time.time,
         metrics=metrics,
         free_bytes=holdings.archive.free_bytes,
+        dispensable=_DISPENSABLE,
         title=f"DICOM node {settings.node.ae_title}",
     )
     return WebServer(application, settings.web.host, settings.web.port)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -100,7 +100,8 @@ class Periodic:
 
 #: Becomes the program it is given, once the kernel knows that it must end with the process that started it: also when
 #: that one is killed and can stop nothing. The signal follows the death of the starting *thread* (prctl(2),
-#: PR_SET_PDEATHSIG = 1), which is the supervisor's: the node's main thread, that lives as long as the node.
+#: PR_SET_PDEATHSIG = 1), which is the supervisor's: the node's main thread, that lives as long as the node. It may come
+#: several times: the child of a thread that is killed becomes that of another, which is killed next.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
@@ -190,27 +191,38 @@ class ChildProcess:
 class Supervisor:
     """Starts parts in order, starts again the ones that die, and stops all in reverse order."""
 
-    #: Seconds before the second start of a part that keeps dying; doubles up to the last.
+    #: Seconds before the second start of a part that keeps dying soon after its start; doubles up to the last.
     FIRST_WAIT, LAST_WAIT = 1.0, 60.0
 
-    #: Seconds without a death after which a part's earlier deaths count no more.
-    FORGIVEN_AFTER = 600.0
+    #: A part that lived for so many seconds did start well: its next death is again a first one.
+    SETTLED_AFTER = 10.0
 
-    def __init__(self, parts: Sequence[Part], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        dispensable: Collection[str] = (),
+    ) -> None:
+        """`dispensable` names parts that the others can do without: one that cannot start is tried again later."""
         self._parts = list(parts)
+        self._dispensable = frozenset(dispensable)
         self._clock = clock
         self._started: list[Part] = []
         self._deaths: dict[str, int] = {}
-        self._last_death: dict[str, float] = {}
+        #: When each was last started, or could not be.
+        self._tried_at: dict[str, float] = {}
         self._next_start: dict[str, float] = {}
 
     def start(self) -> None:
-        """Start every part, or none: when one cannot start, those before it are stopped and its error is raised."""
+        """Start every part, or none: when one cannot start, those before it are stopped and its error is raised.
+
+        Only a dispensable one may begin later, as one that died.
+        """
         try:
             for part in self._parts:
-                part.start()
+                self._begin(part)
                 self._started.append(part)
-                log.info("a part started", extra={"part": part.name})
         except BaseException:
             self.stop()
             raise
@@ -220,16 +232,14 @@ class Supervisor:
         return {part.name: part.alive() for part in self._parts}
 
     def watch(self) -> None:
-        """Start again what has died; a part that keeps dying waits longer each time."""
+        """Start again what has died; a part that keeps dying soon after its start waits longer each time."""
         for part in self._started:
             if part.alive():
                 continue
             now = self._clock()
             if part.name not in self._next_start:
-                quiet = now - self._last_death.get(part.name, now)
-                earlier = self._deaths.get(part.name, 0) if quiet < self.FORGIVEN_AFTER else 0
-                deaths = self._deaths[part.name] = earlier + 1
-                self._last_death[part.name] = now
+                settled = now - self._tried_at[part.name] >= self.SETTLED_AFTER
+                deaths = self._deaths[part.name] = 1 if settled else self._deaths.get(part.name, 0) + 1
                 wait = 0.0 if deaths == 1 else min(self.FIRST_WAIT * 2.0 ** (deaths - 2), self.LAST_WAIT)
                 self._next_start[part.name] = now + wait
                 log.error("a part died", extra={"part": part.name, "count": deaths, "wait_seconds": wait})
@@ -240,8 +250,27 @@ class Supervisor:
         """Stop the started parts, the last first."""
         while self._started:
             part = self._started.pop()
-            part.stop()
-            log.info("a part stopped", extra={"part": part.name})
+            try:
+                part.stop()
+            # Such as an index that is away, and cannot be told: the others must end all the same.
+            except (NodeError, OSError) as error:
+                log.error("a part did not stop in order", extra={"part": part.name, "reason": str(error)})
+            else:
+                log.info("a part stopped", extra={"part": part.name})
+
+    def _begin(self, part: Part) -> None:
+        try:
+            part.start()
+        except (NodeError, OSError) as error:
+            if part.name not in self._dispensable:
+                raise
+            facts = {"part": part.name, "reason": str(error)}
+            log.error("a part cannot start; the others go on without it, and it is tried again", extra=facts)
+            return
+        finally:
+            # Also a start that failed: it may have taken its time, but nothing lived.
+            self._tried_at[part.name] = self._clock()
+        log.info("a part started", extra={"part": part.name})
 
     def _restart(self, part: Part) -> None:
         del self._next_start[part.name]
@@ -250,4 +279,6 @@ class Supervisor:
         except (NodeError, OSError) as error:
             log.error("a part could not be started again", extra={"part": part.name, "reason": str(error)})
             return
+        finally:
+            self._tried_at[part.name] = self._clock()
         log.info("a part was started again", extra={"part": part.name})

@@ -1,17 +1,15 @@
-"""The settings: one frozen value from a TOML file, the environment and the command line, checked whole."""
+"""The settings: everything that can be set, with its default, its meaning and its range, as one frozen value."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, TypeVar, get_type_hints
+from typing import Literal, TypeVar, get_type_hints
 
-from dicom_node.core.errors import SettingsError
+from dicom_node.core.attempts import Attempts
 from dicom_node.core.expression import parse_expression
+from dicom_node.core.lifecycle import StudyState
 from dicom_node.core.priority import QUEUES
 from dicom_node.core.routing import Route
-from dicom_node.settings_check import Fault, Text, check_array, check_table, unknown_key
-from dicom_node.settings_file import KeyPath, lines_of, read_settings_file
 
 T = TypeVar("T")
 
@@ -77,6 +75,15 @@ class CompletenessSettings:
         2.0, "quiet time after the last association when every volume is whole", (0, 86400)
     )
     quiet_seconds_otherwise: float = _setting(60.0, "quiet time when slices are missing or a sender hangs", (0, 86400))
+    question_after_seconds: float = _setting(
+        0.5, "quiet time after which a sender with query = true is asked how many instances it holds", (0.05, 86400)
+    )
+    question_first_wait_seconds: float = _setting(2.0, "wait before it is asked again; doubles each time", (0.1, 86400))
+    question_maximum_wait_seconds: float = _setting(60.0, "longest wait before it is asked again", (0.1, 86400))
+    question_timeout_seconds: float = _setting(5.0, "longest wait for its answer", (0.1, 3600))
+    maximum_waiting_seconds: float = _setting(
+        3600.0, "a study fails when nothing came for so long, though its sender holds more of a series", (1, 604800)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +91,27 @@ class QueueSettings:
     """How jobs are handed out."""
 
     lease_seconds: float = _setting(30.0, "a worker silent for so long has lost its job", (1, 86400))
-    maximum_attempts: int = _setting(3, "attempts before a job fails for good", (1, 100))
-    maximum_reading_seconds: float = _setting(1800.0, "a reading of so long hangs, and its worker ends", (1, 86400))
+    maximum_attempts: int = _setting(3, "attempts before a job is a dead letter and waits for a person", (1, 100))
+    first_wait_seconds: float = _setting(2.0, "wait before the second attempt; doubles each time", (0, 86400))
+    maximum_wait_seconds: float = _setting(300.0, "longest wait between attempts", (0, 86400))
+    maximum_waiting_seconds: float = _setting(
+        1800.0, "a job that waited so long goes before all others but STAT", (1, 604800)
+    )
+    maximum_reading_seconds: float = _setting(
+        1800.0, "a reading that takes longer is ended and tried again", (1, 86400)
+    )
+    maximum_silence_seconds: float = _setting(
+        120.0, "a reading process of which nothing is heard for so long hangs, and is replaced", (5, 86400)
+    )
+
+    @property
+    def attempts(self) -> Attempts:
+        """How often a job is tried, and when again."""
+        return Attempts(
+            maximum=self.maximum_attempts,
+            first_wait_seconds=self.first_wait_seconds,
+            maximum_wait_seconds=self.maximum_wait_seconds,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +122,8 @@ class WorkerSettings:
     device: str = _setting("auto", "auto, cpu, cuda or cuda:N", rule="device")
     bundle_dirs: tuple[Path, ...] = _setting((), "folders with further bundles")
     threads: int = _setting(0, "CPU threads of the inference; 0: as many as there are cores", (0, 1024))
+    look_seconds: float = _setting(2.0, "a worker also looks for jobs this often, without any message", (0.05, 3600))
+    stop_seconds: float = _setting(25.0, "a worker asked to stop finishes its job if it takes no longer", (0, 86400))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +134,50 @@ class DeliverySettings:
     maximum_wait_seconds: float = _setting(900.0, "longest wait between attempts", (0.01, 86400))
     maximum_refusals: int = _setting(10, "refusals by the peer before a delivery fails for good", (1, 1000))
     timeout_seconds: float = _setting(30.0, "longest wait for an answer of a peer", (0.1, 3600))
+    commitment_timeout_seconds: float = _setting(
+        300.0, "wait for a storage commitment before it is asked for again; doubles each time", (1, 86400)
+    )
+    commitment_maximum_wait_seconds: float = _setting(
+        3600.0, "longest wait before a storage commitment is asked for again", (1, 604800)
+    )
+    instead_after_seconds: float = _setting(
+        3600.0, "a peer away for so long has its objects also sent to the peer named as its instead", (0, 604800)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveSettings:
+    """How the files on the disk are compared with the index, in the background."""
+
+    check_files_per_second: float = _setting(
+        50.0, "files of up to 4 MB that are read and compared with the index; 0: none", (0, 1e5)
+    )
+    check_every_days: float = _setting(
+        7.0, "time from the beginning of one look at all files to the next", (0.04, 3650)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionSettings:
+    """When a study leaves the disk; its lines in the index stay."""
+
+    days: float = _setting(0.0, "age at which a study may leave the disk when room is wanted; 0: never", (0, 36500))
+    after: Literal["committed", "delivered"] = _setting(
+        "committed", "what its results must be: committed (the peer said that it keeps them), or also merely delivered"
+    )
+    not_routed: bool = _setting(False, "whether a study that no route wants, which has no results, may leave, too")
+    watermark_gigabytes: float = _setting(0.0, "room that is wanted: studies leave only while there is less", (0, 1e6))
+    free_percent: float = _setting(0.0, "the same as a part of the disk; the larger of both counts", (0, 90))
+
+    @property
+    def states(self) -> frozenset[StudyState]:
+        """States whose studies may leave."""
+        states = {StudyState.COMMITTED}
+        if self.after == "delivered":
+            states.add(StudyState.DELIVERED)
+        if self.not_routed:
+            states.add(StudyState.NOT_ROUTED)
+        return frozenset(states)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +189,10 @@ class Peer:
     host: str = field(metadata={"meaning": "its address", "rule": "not_empty"})
     port: int = field(metadata={"meaning": "its port", "allowed": (1, 65535)})
     results: bool = _setting(False, "whether SR and SEG go here")
+    query: bool = _setting(False, "whether it is asked by C-FIND how many instances it holds of a study that it sends")
+    sends_as: tuple[str, ...] = _setting((), "further AE titles that it sends under", rule="ae_title")
+    commitment: bool = _setting(False, "whether it is asked for storage commitment of what it accepted")
+    instead: str = _setting("", "name of the peer that also gets its objects while it is away for long; empty: none")
 
 
 def _default_routes() -> tuple[Route, ...]:
@@ -137,144 +213,23 @@ class Settings:
     queue: QueueSettings = field(default_factory=QueueSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     peers: tuple[Peer, ...] = ()
     routes: tuple[Route, ...] = field(default_factory=_default_routes)
 
-
-_ARRAYS: Mapping[str, type[Peer] | type[Route]] = {"peers": Peer, "routes": Route}
-
-_PREFIX = "DICOM_NODE_"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sources:
-    """Raw values from all sources, the later over the earlier, and where those outside the file come from."""
-
-    values: dict[str, Any]
-    origins: dict[KeyPath, str]
-
-    def put(self, path: KeyPath, value: object, origin: str) -> None:
-        """Lay one value over what is there."""
-        self.origins[path] = origin
-        *above, key = path
-        table = self.values
-        for name in above:
-            held = table.get(str(name))
-            # A copy: the file's own tables stay as they were read.
-            table[str(name)] = table = dict(held) if isinstance(held, dict) else {}
-        table[str(key)] = value
+    @property
+    def askable_peers(self) -> Mapping[str, tuple[str, ...]]:
+        """Calling AE title to the names of the peers that send under it and can be asked what they hold."""
+        found: dict[str, tuple[str, ...]] = {}
+        for peer in self.peers:
+            for title in {peer.ae_title, *peer.sends_as} if peer.query else ():
+                found[title] = (*found.get(title, ()), peer.name)
+        return found
 
 
-def load_settings(
-    path: Path | None, environment: Mapping[str, str], overrides: Mapping[str, object] = MappingProxyType({})
-) -> Settings:
-    """The settings of file, environment (DICOM_NODE_SECTION__KEY) and overrides ("section.key"); the later wins.
-
-    Raises SettingsError with every fault, each with its line or origin and its mend. An override of None is none.
-    """
-    values, text = ({}, "") if path is None else read_settings_file(path)
-    sources = _Sources(values=dict(values), origins={})
-    faults: list[Fault] = []
-    _lay_environment(sources, environment, faults)
-    for name, value in overrides.items():
-        if value is not None:
-            sources.put(tuple(name.split(".")), Text(value) if isinstance(value, str) else value, f"option {name}")
-    settings = _checked(sources.values, faults)
-    if settings is None or faults:
-        raise SettingsError(_report(faults, path, text, sources.origins))
-    return settings
-
-
-def _lay_environment(sources: _Sources, environment: Mapping[str, str], faults: list[Fault]) -> None:
-    for variable, value in sorted(environment.items()):
-        rest = variable.removeprefix(_PREFIX)
-        path = tuple(rest.lower().split("__"))
-        # Others that begin so are not ours: Kubernetes sets DICOM_NODE_PORT and such for a service called dicom-node.
-        if rest == variable or (len(path) == 1 and path[0] not in _ARRAYS):
-            continue
-        if len(path) == (1 if path[0] in _ARRAYS else 2):
-            sources.put(path, Text(value), f"environment {variable}")
-        else:
-            names = " or ".join(f"{_PREFIX}{name.upper()}" for name in _ARRAYS)
-            message = f"is no setting; write {_PREFIX}SECTION__KEY, or a whole TOML list as {names}"
-            sources.origins[(variable,)] = f"environment {variable}"
-            faults.append(Fault(path=(variable,), message=message))
-
-
-def _checked(values: Mapping[str, Any], faults: list[Fault]) -> Settings | None:
-    """The settings built of raw values; None when some cannot be, with the faults appended."""
-    sections = get_type_hints(Settings)
-    faults.extend(Fault(path=(key,), message=unknown_key(key, sections)) for key in values if key not in sections)
-    built: dict[str, Any] = {}
-    for name, kind in sections.items():
-        if name not in _ARRAYS:
-            built[name] = check_table(kind, values.get(name, {}), (name,), faults)
-        elif name in values:
-            built[name] = check_array(_ARRAYS[name], values[name], (name,), faults)
-    if faults:
-        return None
-    settings = Settings(**built)
-    faults.extend(_contradictions(settings))
-    return settings
-
-
-def _contradictions(settings: Settings) -> Iterator[Fault]:
-    """What each setting may say alone, but not beside the others."""
-    for array, entries in (("peers", settings.peers), ("routes", settings.routes)):
-        yield from _repeated_names(array, [entry.name for entry in entries])
-    names = [peer.name for peer in settings.peers]
-    for number, route in enumerate(settings.routes):
-        for place, name in enumerate(route.send_to):
-            if name not in names:
-                known = f"peers are {', '.join(names)}" if names else "there are no [[peers]]"
-                yield Fault(path=("routes", number, "send_to", place), message=f'names "{name}", no peer; {known}')
-    if not settings.worker.queues:
-        yield Fault(path=("worker", "queues"), message="is empty; the worker would have nothing to do")
-    if settings.delivery.maximum_wait_seconds < settings.delivery.first_wait_seconds:
-        yield Fault(path=("delivery", "maximum_wait_seconds"), message="is shorter than first_wait_seconds")
-    if settings.completeness.quiet_seconds_otherwise < settings.completeness.quiet_seconds_when_whole:
-        path = ("completeness", "quiet_seconds_otherwise")
-        yield Fault(path=path, message="is shorter than quiet_seconds_when_whole")
-
-
-def _repeated_names(array: str, names: Sequence[str]) -> Iterator[Fault]:
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            first = names.index(name) + 1
-            yield Fault(path=(array, number, "name"), message=f'"{name}" is already the name of number {first}')
-
-
-def _report(faults: list[Fault], path: Path | None, text: str, origins: Mapping[KeyPath, str]) -> str:
-    """All faults, those of the file first and by line."""
-    lines = lines_of(text)
-    places = [_place(fault.path, lines, origins) for fault in faults]
-    ordered = sorted(zip(places, faults, strict=True), key=lambda pair: pair[0])
-    rows = [f"{origin or f'line {line}'}: {_named(fault.path)} {fault.message}" for (origin, line), fault in ordered]
-    return "\n  ".join([f"the settings{f' in {path}' if path else ''} cannot be used:", *rows])
-
-
-def _place(path: KeyPath, lines: Mapping[KeyPath, int], origins: Mapping[KeyPath, str]) -> tuple[str, int]:
-    """Where the value at a path, or the nearest table around it, was set: an origin outside the file, or a line."""
-    around = [path[:length] for length in range(len(path), 0, -1)]
-    for place in around:
-        if place in origins:
-            return origins[place], 0
-    for place in around:
-        if place in lines:
-            return "", lines[place]
-    within = (origin for place, origin in origins.items() if place[: len(path)] == path)
-    return next(within, "default"), 0
-
-
-def _named(path: KeyPath) -> str:
-    """A path as a person finds it in the file."""
-    table, *rest = path
-    if not rest:
-        return f"[{table}]"
-    if isinstance(rest[0], int):
-        array = f"[[{table}]] number {rest[0] + 1}"
-        return f"{array} {rest[1]}" if len(rest) > 1 else array
-    return f"[{table}] {rest[0]}"
+#: The tables of which there may be any number.
+ARRAYS: Mapping[str, type[Peer] | type[Route]] = {"peers": Peer, "routes": Route}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +247,7 @@ def settings_reference() -> tuple[SettingReference, ...]:
     """Every setting with its default and meaning, in the order of the file."""
     rows = []
     for section, kind in get_type_hints(Settings).items():
-        for entry in fields(_ARRAYS.get(section, kind)):
+        for entry in fields(ARRAYS.get(section, kind)):
             default = "" if entry.default is MISSING else toml_text(entry.default)
             meaning = str(entry.metadata["meaning"])
             rows.append(SettingReference(section=section, key=entry.name, default=default, meaning=meaning))

@@ -61,7 +61,7 @@ _PRINTED = "celery.redirected"
 
 #: Loggers that speak too much below WARNING; pynetdicom shows whole data sets at DEBUG.
 _TAMED = (
-    *("pynetdicom", "pydicom", "highdicom", "celery", "kombu", "amqp", "redis", "uvicorn", "uvicorn.error"),
+    *("pynetdicom", "pydicom", "highdicom", "celery", "kombu", "alembic", "amqp", "redis", "uvicorn", "uvicorn.error"),
     *("uvicorn.access", "asyncio", "sqlalchemy", "monai", "PIL", "ignite", "torch", "py.warnings"),
 )
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from dicom_node.archive.lines import (
     DeliveryLine,
+    HistoryLine,
     JobLine,
     Overview,
     Result,
@@ -75,11 +76,15 @@ class Terminal:
         counts = [(state, overview.count(state)) for state in overview.studies_by_state]
         said = ", ".join(f"{count} {state}" for state, count in counts if count) or "none"
         self.line(f"Studies at {time_in_words(overview.now)}: {said}", style="bold")
+        for condition in overview.conditions:
+            lasting = duration_in_words(overview.now - condition.since)
+            self.line(f"{condition.condition.upper()} for {lasting}: {condition.reason}", style="red")
         self.line()
         for study in overview.studies:
             self._study(study, overview.now)
         self._queues(overview)
         self._workers(overview)
+        self._peers(overview)
         self._deliveries(overview.deliveries, overview.now, "Deliveries that wait or failed")
 
     def study(self, detail: StudyDetail) -> None:
@@ -93,8 +98,8 @@ class Terminal:
         for job in detail.jobs:
             self._job(job)
         self._deliveries(detail.deliveries, now, "Deliveries")
-        history = [(time_in_words(h.at), h.before, h.after, h.actor, h.cause) for h in detail.history]
-        self.table("History", ("time", "before", "after", "by", "cause"), history)
+        history = [(time_in_words(h.at), h.subject or "study", _change(h), h.actor, h.cause) for h in detail.history]
+        self.table("History", ("time", "of", "state", "by", "cause"), history)
 
     def _print(self, table: Table) -> None:
         """A table, wider than the terminal rather than with a UID cut short."""
@@ -110,6 +115,13 @@ class Terminal:
         self._console.print(head, soft_wrap=True)
         said = "; ".join(map(_result, study.results)) or study.reason
         self.line(f"  {said}  (for {duration_in_words(now - study.since)})")
+        if study.dead_letters:
+            mend = f"`dicom-node requeue {study.study_instance_uid}` has it read again"
+            self.line(
+                f"  Dead letter: {', '.join(study.dead_letters)} gave up after its last attempt; {mend}", style="red"
+            )
+        if study.evicted_at is not None:
+            self.line(f"  Its files left the disk at {time_in_words(study.evicted_at)}", style="yellow")
         sender = f" from {study.calling_ae_title}" if study.calling_ae_title else ""
         conflicts = f", {study.conflicts} of them conflicting copies" if study.conflicts else ""
         readers = f", algorithm {', '.join(study.algorithms)}" if study.algorithms else ""
@@ -119,9 +131,15 @@ class Terminal:
     def _job(self, job: JobLine) -> None:
         said = _result(job.result) if job.result else job.reason
         past = "" if job.current else " (no longer current)"
-        rows: list[tuple[str, object]] = [("state", job.state), ("said", said), ("series", job.series_instance_uid)]
+        state = f"{job.state}, a dead letter" if job.dead_letter else job.state
+        rows: list[tuple[str, object]] = [("state", state), ("said", said), ("series", job.series_instance_uid)]
         rows += [("route", job.route), ("priority", job.priority), ("attempts", job.attempts), ("worker", job.worker)]
-        times = (("queued", job.queued_at), ("began", job.started_at), ("ended", job.ended_at))
+        times = (
+            ("queued", job.queued_at),
+            ("began", job.started_at),
+            ("ended", job.ended_at),
+            ("next attempt", job.next_try_at),
+        )
         rows += [(name, time_in_words(at)) for name, at in times if at is not None]
         if job.result and job.result.inference_seconds is not None:
             rows.append(("inference", duration_in_words(job.result.inference_seconds)))
@@ -153,6 +171,16 @@ class Terminal:
             rows.append((worker.worker, worker.device, heard, ",".join(worker.queues), reads))
         self.table("Workers", ("worker", "device", "heard", "queues", "reads"), rows)
 
+    def _peers(self, overview: Overview) -> None:
+        """Peers that are away: their deliveries wait for one association that asks whether they are back."""
+        for peer in overview.peers:
+            if peer.away_since is not None and peer.next_try_at is not None:
+                away = duration_in_words(overview.now - peer.away_since)
+                again = duration_in_words(peer.next_try_at - overview.now)
+                said = f"{peer.peer} is away for {away}, asked again in {again}: {peer.reason}"
+                self.line(f"{said}; {peer.waiting} object(s) wait", style="yellow")
+                self.line()
+
     def _deliveries(self, deliveries: Sequence[DeliveryLine], now: float, title: str) -> None:
         if deliveries:
             rows = [(d.sop_instance_uid, d.peer, d.state, d.attempts, _when(d, now), d.reason) for d in deliveries]
@@ -179,6 +207,10 @@ def print_table(
 def _result(result: Result) -> str:
     category = f" [{result.priority}]" if result.priority else ""
     return f"{result.text}{category}"
+
+
+def _change(line: HistoryLine) -> str:
+    return line.after if line.before == line.after else f"{line.before} to {line.after}"
 
 
 def _when(delivery: DeliveryLine, now: float) -> str | None:

@@ -32,7 +32,7 @@ def little_bundle(folder: Path, *, roi_size: tuple[int, int, int] = (16, 32, 32)
         "required_packages_version": {"scipy": "1.10"},
         "authors": "the project",
         "intended_use": "tests",
-        "network_data_format": {"inputs": {}, "outputs": {}},
+        "network_data_format": {"inputs": {"image": {"spatial_shape": ["4*n", "4*n", "4*n"]}}, "outputs": {}},
     }
     configuration = {
         "network_def": {"_target_": "UNet", **NETWORK},

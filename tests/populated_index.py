@@ -174,7 +174,8 @@ def _postpone_deliveries(index: Index, study: str) -> None:
     for attempt in range(3):
         for row in index.deliveries.of_study(study_uid(study)):
             reason = "PACS at 10.0.0.5 port 4242 does not answer (connection refused); is it running?"
-            index.deliveries.postponed(row, reason=reason, refused=False, next_try_at=NOW - 290 + attempt * 160)
+            next_try_at = NOW - 290 + attempt * 160
+            index.deliveries.postponed(row, reason=reason, refused=False, next_try_at=next_try_at, at=NOW - 295)
 
 
 def _add_failed(index: Index) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dicom_node.archive.holdings import Holdings
 from dicom_node.core.errors import BundleInvalid, NodeError
-from dicom_node.settings import Settings, load_settings
+from dicom_node.settings import Settings
+from dicom_node.settings_loading import load_settings
 from dicom_node.telemetry import configure_logging
 
 log = logging.getLogger(__name__)
@@ -20,26 +21,29 @@ def main() -> int:
     parser.add_argument("command", choices=("work", "bundles"))
     parser.add_argument("--config", type=Path)
     parser.add_argument("--queues")
+    parser.add_argument(
+        "--node", type=int, metavar="PID", help="the process that this worker is a part of, and ends with"
+    )
     options = parser.parse_args()
     os.umask(0o027)
     configure_logging(as_json=not sys.stderr.isatty())
     overrides = {"worker.queues": options.queues.split(",")} if options.queues else {}
     try:
         settings = load_settings(options.config, os.environ, overrides)
-        return _work(settings) if options.command == "work" else _list_bundles(settings)
+        return _work(settings, options.node) if options.command == "work" else _list_bundles(settings)
     except NodeError as error:
         print(f"dicom-node: {error}", file=sys.stderr)
         return 1
 
 
-def _work(settings: Settings) -> int:
+def _work(settings: Settings, node: int | None) -> int:
     # Here, since torch takes seconds to import and a wrong setting should not.
     from workers.celery_app import work
 
     holdings = Holdings.open(settings)
     url = settings.broker.url or f"redis+socket://{settings.node.data_dir / 'redis.sock'}"
     try:
-        work(settings, holdings.index, holdings.archive, broker_url=url, queues=settings.worker.queues)
+        work(settings, holdings.index, holdings.archive, broker_url=url, queues=settings.worker.queues, node=node)
     finally:
         holdings.index.close()
     return 0

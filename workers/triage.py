@@ -1,114 +1,170 @@
-"""Triage: one job from its study to its report, read top to bottom."""
+"""Triage: one job after the other, from its study to its report; the reading itself is done by another process."""
 
-import errno
 import hashlib
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
-
-from pydicom import Dataset
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
-from dicom_node.archive.jobs import LeaseLost, ReportRow
-from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.codes import ACTIONABLE_CATEGORY_3
-from dicom_node.core.errors import IndexUnavailable, NotApplicable, TriageError, UnreadableInstance
-from dicom_node.core.finding import Finding
+from dicom_node.archive.job_rows import ReportRow
+from dicom_node.archive.leases import LeaseLost
+from dicom_node.archive.lines import SILENT_AFTER_SECONDS
+from dicom_node.core.errors import (
+    ArchiveUnusable,
+    IndexUnavailable,
+    Interrupted,
+    NotApplicable,
+    TriageError,
+    UnreadableInstance,
+)
 from dicom_node.core.job import Job, Lease, evidence_digest
 from dicom_node.core.lifecycle import JobState
 from dicom_node.core.study import Instance
 from dicom_node.settings import QueueSettings
 from dicom_node.telemetry import log_context
-from workers.algorithms import Algorithm, Reading
 from workers.heartbeat import Heartbeat
-from workers.reporting.evidence import Evidence
-from workers.reporting.gate import check_report
-from workers.reporting.report import build_report
-from workers.volume import Volume, load_volume
+from workers.pipe import Prepare, Read, ReportObject, SeriesToRead, SourceFile
+from workers.readings import Readings, Stopped
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for a disk or an index that may come back, before one try after the other.
 _WAITS = (1.0, 5.0, 15.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reader:
-    """An algorithm ready to read, and how reports name it."""
-
-    algorithm: Algorithm
-    identification: AlgorithmIdentification
-    #: What the network itself took in the last reading.
-    network_seconds: Callable[[], float]
-
-
-class Interrupted(TriageError):
-    """A reading that broke off for a reason that need not be there the next time."""
-
-    retryable = True
-
-
-class Stopwatch:
-    """Seconds that each step took, by name, in order."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        """The step of this name ends here, and the next begins."""
-        now = time.monotonic()
-        self.seconds[name] = round(now - self._since, 3)
-        self._since = now
+#: The name among the index's conditions of algorithms that are wanted and that no worker has.
+UNREAD = "algorithms"
+#: It is looked for them this often.
+_LOOK_FOR_UNREAD_SECONDS = 10.0
+#: An archive that does not take so much, or as much as the largest report so far, is called full.
+_PROBE_BYTES = 1 << 20
 
 
 class Triage:
-    """Claims a job, reads its evidence, writes its report, and tells the index how it ended."""
+    """Claims jobs, has them read, keeps their reports, and tells the index how each ended."""
 
     def __init__(
         self,
         *,
         index: Index,
         archive: Archive,
-        readers: Mapping[str, Reader],
+        readings: Readings,
         queue: QueueSettings,
+        queues: Sequence[str],
         heartbeat: Heartbeat,
         worker: str,
-        leave: Callable[[], None],
         clock: Callable[[], float] = time.time,
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`leave` lets this process end once the job in hand is laid down: after a fault nobody thought of."""
         self._index = index
         self._archive = archive
-        self._readers = readers
+        self._readings = readings
         self._settings = queue
+        self._queues = tuple(queues)
         self._heartbeat = heartbeat
         self._worker = worker
-        self._leave = leave
         self._clock = clock
         self._rest = rest
+        self._working = threading.Lock()
+        #: When a stop that was asked for waits no longer, of time.monotonic.
+        self._stop_at: float | None = None
+        #: Whether the archive failed, and did not take a probe since: no job is claimed.
+        self._archive_away = False
+        self._largest_report_bytes = _PROBE_BYTES
+        #: The algorithms that nobody reads, as last told (None: never yet), and when they were looked for.
+        self._unread: list[str] | None = None
+        self._looked_at = 0.0
 
-    def read(self, job_uid: str) -> None:
-        """Do a job that still waits; a message about any other is an old bell and changes nothing."""
+    @property
+    def stopping(self) -> bool:
+        """Whether no further job is begun."""
+        return self._stop_at is not None
+
+    @property
+    def working(self) -> bool:
+        """Whether a job is in hand, or looked for."""
+        return self._working.locked()
+
+    def stop(self, within_seconds: float) -> None:
+        """Begin no further job, and give the one in hand so long; a second call may shorten that. For signals too."""
+        until = time.monotonic() + within_seconds
+        self._stop_at = until if self._stop_at is None else min(self._stop_at, until)
+
+    def work_off(self) -> None:
+        """Read job after job, the most urgent first, until none can be claimed or the worker stops.
+
+        Called by every message and every few seconds; whoever finds another at work waits for him.
+        """
+        with self._working:
+            while self._readings.ready(lambda: self.stopping) and self._archive_is_back() and self._read_next():
+                pass
+            if not self.stopping:
+                self._look_for_unread()
+
+    def prepare(self, *, study_instance_uid: str, series_instance_uid: str, algorithm: str, evidence: str) -> None:
+        """A job for this series may soon come: what can be done before is begun, unless there is work."""
+        if self.stopping or not self._working.acquire(blocking=False):
+            return
         try:
-            claimed = self._index.jobs.claim(
-                job_uid, worker=self._worker, lease_seconds=self._settings.lease_seconds, at=self._clock()
+            instances = self._instances(study_instance_uid, series_instance_uid)
+            if evidence_digest(instances) == evidence:
+                self._readings.prepare(Prepare(series=_series(instances, algorithm, evidence)))
+        except (IndexUnavailable, TriageError) as error:
+            log.info("a series could not be prepared", extra={"reason": str(error)})
+        finally:
+            self._working.release()
+
+    def _read_next(self) -> bool:
+        """Read the next job to an end; whether there was one."""
+        settings = self._settings
+        try:
+            claimed = self._index.jobs.claim_next(
+                worker=self._worker,
+                queues=self._queues,
+                algorithms=self._algorithms(),
+                lease_seconds=settings.lease_seconds,
+                at=self._clock(),
+                maximum_waiting_seconds=settings.maximum_waiting_seconds,
             )
         except IndexUnavailable as error:
-            log.warning("a job was not taken; its message is sent again", extra={"reason": str(error)})
-            return
+            log.warning("no job was taken; the index is asked again", extra={"reason": str(error)})
+            return False
         if claimed is None:
-            log.info("a job is not to be had; another message took it", extra={"job_uid": job_uid})
-            return
+            return False
         job, lease = claimed
-        with log_context(job_uid=job_uid, study_instance_uid=job.study_instance_uid), self._heartbeat.holding(lease):
+        uids = {"job_uid": job.job_uid, "study_instance_uid": job.study_instance_uid}
+        with log_context(**uids), self._heartbeat.holding(lease):
             log.info("reading began", extra={"algorithm": job.algorithm, "attempt": job.attempts})
             self._read_to_an_end(job, lease)
+        return True
+
+    def _algorithms(self) -> tuple[str, ...]:
+        """What this worker reads, and what fails here by name since nobody has a bundle that can be used."""
+        broken = self._readings.broken
+        unread = self._index.workers.unread(self._clock() - SILENT_AFTER_SECONDS) if broken else []
+        return (*self._readings.algorithms, *(name for name in broken if name in unread))
+
+    def _look_for_unread(self) -> None:
+        """Let people see the algorithms for which a job waits, and which no worker has."""
+        now = self._clock()
+        if self._unread is not None and 0 <= now - self._looked_at < _LOOK_FOR_UNREAD_SECONDS:
+            return
+        own = self._readings.algorithms
+        try:
+            unread = [name for name in self._index.workers.unread(now - SILENT_AFTER_SECONDS) if name not in own]
+            if unread and unread != self._unread:
+                reason = f"jobs wait that no worker reads: {', '.join(unread)}; add the bundle or correct the route"
+                log.error("no worker has an algorithm that is wanted", extra={"reason": reason})
+                self._index.conditions.began(UNREAD, reason=reason, at=now)
+            elif unread != self._unread:
+                self._index.conditions.ended(UNREAD)
+        except IndexUnavailable as error:
+            log.info("the index was not asked for waiting jobs", extra={"reason": str(error)})
+            return
+        self._unread, self._looked_at = unread, now
 
     def _read_to_an_end(self, job: Job, lease: Lease) -> None:
         """Read a job, and tell the index the end it came to."""
@@ -116,160 +172,139 @@ class Triage:
             self._read(job, lease)
         except LeaseLost as lost:
             log.warning("the result is dropped", extra={"reason": str(lost)})
+        except ArchiveUnusable as error:
+            self._end_by_archive(job, lease, error)
         except TriageError as error:
             self._end(job, lease, error)
-        except (IndexUnavailable, OSError) as error:
-            log.error("reading was interrupted", exc_info=True)
-            # Another attempt at once would only meet the same full disk.
-            self._rest(_WAITS[min(job.attempts, len(_WAITS)) - 1])
-            self._end(job, lease, Interrupted(_interruption(error)))
-        # The rim of this process: whatever it is, the job must not stay in READING. What else it left behind, on the
-        # device or in memory, nobody knows: the next job gets a new process.
+        except IndexUnavailable as error:
+            self._end(job, lease, Interrupted(str(error)))
+        except OSError as error:
+            log.error("a report could not be kept", exc_info=True)
+            self._end_by_archive(job, lease, ArchiveUnusable.by_disk(error))
+        # The rim of this process: whatever it is, the job must not stay in READING.
         except Exception as error:
             log.error("reading broke off", exc_info=True)
-            try:
-                kind = type(error).__name__
-                self._end(job, lease, Interrupted(f"an unexpected {kind}; the worker's log has its place"))
-            finally:
-                self._leave()
+            self._end(job, lease, Interrupted(f"an unexpected {type(error).__name__}; the worker's log has its place"))
 
     def _read(self, job: Job, lease: Lease) -> None:
-        watch = Stopwatch()
-        reader = self._reader(job)
-        instances = self._instances(job)
-        volume = self._volume(instances)
-        watch.lap("load")
-        reading = reader.algorithm.read(volume)
-        watch.lap("reading")
-        evidence = Evidence(
-            volume=volume,
-            algorithm=replace(reader.identification, parameters=reading.parameters),
-            evidence=job.evidence,
-            completed_at=datetime.fromtimestamp(max(instance.received_at for instance in instances), UTC),
+        instances = self._instances(job.study_instance_uid, job.series_instance_uid)
+        if evidence_digest(instances) != job.evidence:
+            raise LeaseLost("the series changed since the job was queued")
+        request = Read(
+            job_uid=job.job_uid,
+            series=_series(instances, job.algorithm, job.evidence),
+            predecessor=self._index.reports.predecessor(job),
         )
-        report = build_report(evidence, reading.findings, reading.labels, reading.remarks)
-        files = check_report(report, evidence)
-        watch.lap("report")
+        reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
         self._renew(lease)
-        rows = [self._write(ds, file) for ds, file in zip(report.datasets, files, strict=True)]
-        watch.lap("write")
-        seconds = {**watch.seconds, "network": round(reader.network_seconds(), 3)}
-        summary = summarise(reading, reader.identification, volume, seconds)
+        size_bytes = sum(len(kept.data) for kept in reported.objects)
+        self._largest_report_bytes = max(self._largest_report_bytes, size_bytes)
+        if not self._archive.holds_studies():
+            raise ArchiveUnusable("the archive that this worker writes to is empty; see its mount")
+        began = time.monotonic()
+        rows = [self._keep(kept) for kept in reported.objects]
+        seconds = {**reported.summary["steps"], "write": round(time.monotonic() - began, 3)}
+        summary = {**reported.summary, "steps": seconds}
         self._tell(lambda: self._index.jobs.report(lease, rows, summary=summary, at=self._clock()))
-        log.info("reading ended", extra={"result": summary["result"], "inference_seconds": seconds["network"]})
+        facts = {"result": summary["result"], "inference_seconds": summary["inference_seconds"]}
+        log.info("reading ended", extra=facts)
 
-    def _reader(self, job: Job) -> Reader:
-        reader = self._readers.get(job.algorithm)
-        if reader is None:
-            known = ", ".join(sorted(self._readers)) or "none"
-            raise TriageError(
-                f"this worker has no algorithm {job.algorithm} (it has {known}); correct the route or add its bundle"
-            )
-        return reader
+    def _out_of_time(self) -> bool:
+        return self._stop_at is not None and time.monotonic() >= self._stop_at
 
-    def _volume(self, instances: tuple[Instance, ...]) -> Volume:
-        """The series as a volume, every byte as it was received."""
-        for instance in instances:
-            self._archive.verify(instance.path, instance.sha256)
-        return load_volume([self._archive.path_of(instance.path) for instance in instances])
-
-    def _instances(self, job: Job) -> tuple[Instance, ...]:
-        """The series as it was when the job was queued."""
-        study = self._index.studies.study(job.study_instance_uid)
-        for series in study.series:
-            if series.series_instance_uid == job.series_instance_uid:
-                if evidence_digest(series.instances) != job.evidence:
-                    raise LeaseLost("the series changed since the job was queued")
+    def _instances(self, study_instance_uid: str, series_instance_uid: str) -> tuple[Instance, ...]:
+        """The series as the index holds it."""
+        for series in self._index.studies.study(study_instance_uid).series:
+            if series.series_instance_uid == series_instance_uid:
                 return series.instances
-        raise UnreadableInstance(f"series {job.series_instance_uid} is not in the index; send the study again")
+        raise UnreadableInstance(f"series {series_instance_uid} is not in the index; send the study again")
 
     def _renew(self, lease: Lease) -> None:
         """Raise LeaseLost where another may have this job: its files must not be written over."""
         if not self._index.jobs.renew(lease, self._clock() + self._settings.lease_seconds):
             raise LeaseLost(f"job {lease.job_uid} is no longer held by {lease.worker}; its result is dropped")
 
-    def _write(self, ds: Dataset, data: bytes) -> ReportRow:
-        series_uid, sop_uid = str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID)
-        kept = self._archive.store_result(
-            study_uid=str(ds.StudyInstanceUID), series_uid=series_uid, sop_uid=sop_uid, data=data
+    def _keep(self, written: ReportObject) -> ReportRow:
+        path = self._archive.store_result(
+            study_uid=written.study_instance_uid,
+            series_uid=written.series_instance_uid,
+            sop_uid=written.sop_instance_uid,
+            data=written.data,
         )
         return ReportRow(
-            sop_instance_uid=sop_uid,
-            series_instance_uid=series_uid,
-            sop_class_uid=str(ds.SOPClassUID),
-            path=kept,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sop_instance_uid=written.sop_instance_uid,
+            series_instance_uid=written.series_instance_uid,
+            sop_class_uid=written.sop_class_uid,
+            path=path,
+            sha256=hashlib.sha256(written.data).hexdigest(),
         )
 
     def _end(self, job: Job, lease: Lease, error: TriageError) -> None:
-        again = error.retryable and job.attempts < self._settings.maximum_attempts
-        answered = JobState.NOT_APPLICABLE if isinstance(error, NotApplicable) else JobState.FAILED
-        state = JobState.QUEUED if again else answered
+        """Record an attempt that ended without a report."""
         try:
-            self._tell(lambda: self._index.jobs.end(lease, state, reason=str(error), at=self._clock()))
+            state = self._tell(lambda: self._ended(job, lease, error))
         except (LeaseLost, IndexUnavailable) as untold:
             # Where the index is away, the lease runs out, and the job is queued again.
             log.warning("the end of a job is not recorded", extra={"reason": str(untold)})
             return
-        log.warning("reading ended without a report", extra={"state": state.value, "reason": str(error)})
+        facts = {"state": state.value, "reason": str(error), "attempt": job.attempts}
+        log.warning("reading ended without a report", extra=facts)
 
-    def _tell(self, change: Callable[[], None]) -> None:
+    def _end_by_archive(self, job: Job, lease: Lease, error: ArchiveUnusable) -> None:
+        """The attempt counts only where the archive is there: otherwise one job would end this worker's reading."""
+        self._archive_away = not self._archive_takes()
+        self._end(job, lease, error)
+        if self._archive_away:
+            log.error("the archive is not usable; no job is taken until it is", extra={"reason": str(error)})
+        else:
+            # It may be full but for a little: the next job would only meet the same.
+            self._rest(_WAITS[min(job.attempts, len(_WAITS)) - 1])
+
+    def _archive_is_back(self) -> bool:
+        """Whether nothing is wrong with the archive, or not any more."""
+        if self._archive_away and self._archive_takes():
+            log.info("the archive is usable again")
+            self._archive_away = False
+        return not self._archive_away
+
+    def _archive_takes(self) -> bool:
+        """Whether a study lies in the archive, and a report can be written."""
+        try:
+            self._archive.probe(self._largest_report_bytes)
+            return self._archive.holds_studies()
+        except OSError:
+            return False
+
+    def _ended(self, job: Job, lease: Lease, error: TriageError) -> JobState:
+        reason, now = str(error), self._clock()
+        # A worker that is asked to end, or has no archive, says nothing about the job: another reads it at once.
+        if isinstance(error, Stopped) or (isinstance(error, ArchiveUnusable) and self._archive_away):
+            self._index.jobs.give_back(lease, reason=reason, at=now)
+            return JobState.QUEUED
+        if error.retryable:
+            return self._index.jobs.retry(lease, reason=reason, attempts=self._settings.attempts, at=now)
+        state = JobState.NOT_APPLICABLE if isinstance(error, NotApplicable) else JobState.FAILED
+        self._index.jobs.end(lease, state, reason=reason, at=now)
+        return state
+
+    def _tell(self, change: Callable[[], T]) -> T:
         """Make a change in the index; raises IndexUnavailable only where it stays away for a while."""
         for seconds in _WAITS:
             try:
-                change()
-                return
+                return change()
             except IndexUnavailable:
                 log.warning("the end of a job waits for the index", extra={"wait_seconds": seconds})
                 self._rest(seconds)
-        change()
+        return change()
 
 
-def _interruption(error: IndexUnavailable | OSError) -> str:
-    """What was in the way and what to do, without a path."""
-    if isinstance(error, IndexUnavailable):
-        return str(error)
-    name = errno.errorcode.get(error.errno or 0, "without a number")
-    return f"the archive's disk was not usable ({type(error).__name__}, {name}); see its room and its mount"
-
-
-def summarise(
-    reading: Reading, algorithm: AlgorithmIdentification, volume: Volume, seconds: Mapping[str, float]
-) -> dict[str, Any]:
-    """What people see of a reading before they open its report: no patient data."""
-    return {
-        "result": in_words(reading),
-        "findings": len(reading.findings),
-        "priority": ACTIONABLE_CATEGORY_3.meaning if reading.findings else "",
-        "algorithm": f"{algorithm.name} {algorithm.version}",
-        "slices": len(volume.headers),
-        "inference_seconds": seconds["network"],
-        "steps": dict(seconds),
-        "rows": [_row(finding) for finding in reading.findings],
-    }
-
-
-def in_words(reading: Reading) -> str:
-    """The reading in one line."""
-    further = f"; {reading.not_reported} not outlined" if reading.not_reported else ""
-    findings = reading.findings
-    if not findings:
-        return f"no nodules found{further}"
-    largest = max(finding.long_axis.length_mm for finding in findings)
-    count = f"{len(findings)} nodule{'s' if len(findings) > 1 else ''}"
-    return f"{count} found, the largest {largest:.1f} mm{further}"
-
-
-def _row(finding: Finding) -> dict[str, Any]:
-    return {
-        "number": finding.number,
-        "finding": finding.concept.meaning,
-        "site": finding.site.meaning,
-        "laterality": finding.laterality.meaning if finding.laterality else "",
-        "centre_mm": [round(value, 1) for value in finding.centre],
-        "long_axis_mm": round(finding.long_axis.length_mm, 1),
-        "short_axis_mm": round(finding.short_axis.length_mm, 1),
-        "volume_mm3": round(finding.volume_mm3),
-        "mean_hu": round(finding.mean_hu),
-        "score": round(finding.score, 3),
-    }
+def _series(instances: Sequence[Instance], algorithm: str, evidence: str) -> SeriesToRead:
+    """What another process must know of a series."""
+    return SeriesToRead(
+        study_instance_uid=instances[0].study_instance_uid,
+        series_instance_uid=instances[0].series_instance_uid,
+        algorithm=algorithm,
+        evidence=evidence,
+        completed_at=max(instance.received_at for instance in instances),
+        files=tuple(SourceFile(path=instance.path, sha256=instance.sha256) for instance in instances),
+    )

@@ -1,14 +1,21 @@
 """The index's deliveries: one object to one peer each, with its attempts and its next time."""
 
-from collections.abc import Mapping, Sequence
+import logging
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.archive.settlement import Settlement
 from dicom_node.archive.transactions import Transactions
-from dicom_node.core.lifecycle import DELIVERY_TRANSITIONS, DeliveryState, JobState, StudyState, check_transition
+from dicom_node.core.lifecycle import DELIVERY_TRANSITIONS, DeliveryState, StudyState, check_transition
 from dicom_node.core.priority import Priority
+
+log = logging.getLogger(__name__)
+
+_VALUES_A_STATEMENT = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +25,33 @@ class DeliveryRow:
     sop_instance_uid: str
     sop_class_uid: str
     study_instance_uid: str
+    job_uid: str
     peer: str
     #: Of the object, relative to the archive's root.
     path: str
+    #: Of the whole file, when it was written.
+    sha256: str
     state: DeliveryState
     attempts: int
-    #: How often the peer answered a failure status.
+    #: How often the peer answered a failure status, also one of storage commitment.
     refusals: int
+    #: Of an ACCEPTED one: when its storage commitment is asked for, again.
     next_try_at: float
     reason: str
     accepted_at: float | None
+    #: None in a row of an earlier version.
+    waiting_since: float | None
+    #: The row has changed since this was read where it differs.
+    fence: int
+    #: Whether the peer is asked for storage commitment of it, now that it was accepted.
+    commitment: bool
+    #: Of the storage commitment that was asked for last.
+    transaction_uid: str | None
+    committed_at: float | None
+    #: The peer that the object also goes to, since this one was away for too long; or empty.
+    instead: str
+    #: Planned only because another peer was away.
+    alternative: bool
 
 
 class Deliveries:
@@ -35,162 +59,263 @@ class Deliveries:
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
+        self._settlement = Settlement(transactions)
         self._deliveries = transactions.tables["deliveries"]
         self._reports = transactions.tables["reports"]
+        self._unplanned = _unplanned(transactions.tables)
+        self._due = {least_tried: _due(transactions.tables, least_tried=least_tried) for least_tried in (False, True)}
+        self._at_peer = _at_peer(transactions.tables)
+        self._is_current = is_of_current_job(transactions.tables)
+        deliveries = self._deliveries
+        self._change_of_row = sa.update(deliveries).where(
+            deliveries.c.sop_instance_uid == sa.bindparam("uid"),
+            deliveries.c.peer == sa.bindparam("name"),
+            deliveries.c.fence == sa.bindparam("number"),
+            deliveries.c.state == sa.bindparam("before"),
+        )
 
-    def unplanned(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Objects of REPORTED studies that no delivery knows yet, with the peers their route names."""
-        jobs, studies = self._transactions.tables["jobs"], self._transactions.tables["studies"]
-        reports, deliveries = self._reports, self._deliveries
-        known = sa.select(deliveries.c.sop_instance_uid).where(
-            deliveries.c.sop_instance_uid == reports.c.sop_instance_uid
-        )
-        query = (
-            sa.select(reports.c.sop_instance_uid, jobs.c.send_to)
-            .join(jobs, jobs.c.job_uid == reports.c.job_uid)
-            .join(studies, studies.c.study_instance_uid == reports.c.study_instance_uid)
-            .where(studies.c.state == StudyState.REPORTED.value, jobs.c.current.is_(True), ~known.exists())
-            .order_by(reports.c.written_at)
-        )
+    def unplanned(self, since: float = 0.0) -> list[tuple[str, tuple[str, ...]]]:
+        """Objects of studies REPORTED since then that no delivery knows yet, with the peers their route names."""
         with self._transactions.read() as connection:
-            return [(uid, tuple(peers)) for uid, peers in connection.execute(query).all()]
+            rows = connection.execute(self._unplanned, {"since": since}).all()
+        return [(uid, tuple(peers)) for uid, peers in rows]
 
     def plan(self, sop_instance_uid: str, peers: Sequence[str], at: float) -> None:
         """Let an object wait for each of these peers, due at once."""
-        query = sa.select(self._reports.c.study_instance_uid).where(
-            self._reports.c.sop_instance_uid == sop_instance_uid
-        )
+        self.plan_all([(sop_instance_uid, peers)], at)
+
+    def plan_all(self, objects: Sequence[tuple[str, Sequence[str]]], at: float) -> None:
+        """Let objects wait for their peers, in one change: nobody sees half of a report that can be sent."""
         with self._transactions.write() as connection:
-            study = connection.execute(query).scalar_one()
-            for peer in peers:
-                row = {"sop_instance_uid": sop_instance_uid, "peer": peer, "study_instance_uid": study}
-                waiting = {"state": DeliveryState.WAITING.value, "next_try_at": at}
-                connection.execute(sa.insert(self._deliveries).values(**row, **waiting))
+            studies = self._studies_of(connection, [uid for uid, _ in objects])
+            rows = [_waiting(uid, peer, studies[uid], at) for uid, peers in objects for peer in peers]
+            if rows:
+                connection.execute(sa.insert(self._deliveries), rows)
 
-    def due(self, now: float) -> list[DeliveryRow]:
-        """Deliveries of current jobs' objects whose time has come: the most urgent study's first, then the oldest.
+    def due_studies(self, peer: str, now: float, limit: int, *, least_tried: bool = False) -> list[str]:
+        """Studies of which something is due at a peer: the most urgent first, then the oldest.
 
-        An object whose study was opened again waits until its job counts again, if ever.
+        With `least_tried` those before all that were tried more often. An object whose study was opened again waits
+        until its job counts again, if ever.
         """
+        wanted = {"name": peer, "now": now, "most": limit}
+        with self._transactions.read() as connection:
+            return list(connection.execute(self._due[least_tried], wanted).scalars())
+
+    def waiting_for_others_than(self, peers: Collection[str]) -> set[str]:
+        """Names of peers that something waits for and that are none of these."""
         deliveries = self._deliveries
-        jobs, studies = self._transactions.tables["jobs"], self._transactions.tables["studies"]
-        waiting = sa.and_(deliveries.c.state == DeliveryState.WAITING.value, deliveries.c.next_try_at <= now)
-        urgency = sa.case({term.value: rank for rank, term in enumerate(Priority)}, value=studies.c.priority)
-        query = (
-            self._query(sa.and_(waiting, jobs.c.current.is_(True)))
-            .join(jobs, jobs.c.job_uid == self._reports.c.job_uid)
-            .join(studies, studies.c.study_instance_uid == self._reports.c.study_instance_uid)
-            .order_by(urgency, self._reports.c.written_at, deliveries.c.sop_instance_uid)
-        )
-        return self._fetch(query)
+        query = sa.select(deliveries.c.peer).where(deliveries.c.state == DeliveryState.WAITING.value, self._is_current)
+        query = query.distinct()
+        with self._transactions.read() as connection:
+            return set(connection.execute(query).scalars()) - set(peers)
+
+    def at_peer(self, study_instance_uid: str, peer: str) -> list[DeliveryRow]:
+        """Deliveries of the study's current jobs' objects to one peer, whatever their state."""
+        with self._transactions.read() as connection:
+            rows = connection.execute(self._at_peer, {"uid": study_instance_uid, "name": peer}).mappings().all()
+        return [delivery_row(row) for row in rows]
 
     def of_study(self, study_instance_uid: str) -> list[DeliveryRow]:
         """The study's deliveries."""
         return self._rows(self._deliveries.c.study_instance_uid == study_instance_uid)
 
-    def unfinished(self) -> list[DeliveryRow]:
-        """Every delivery that waits or has failed."""
-        return self._rows(self._deliveries.c.state != DeliveryState.ACCEPTED.value)
+    def unfinished(self, limit: int | None = None) -> list[DeliveryRow]:
+        """Deliveries of current jobs' objects that wait or have failed, the next due first."""
+        states = (DeliveryState.WAITING.value, DeliveryState.FAILED.value)
+        return self._rows(sa.and_(self._deliveries.c.state.in_(states), self._is_current), limit)
 
-    def accepted(self, row: DeliveryRow, *, reason: str, at: float) -> None:
-        """The peer has the object; the study is DELIVERED with its last one."""
-        self._change(row, DeliveryState.ACCEPTED, attempts=row.attempts + 1, reason=reason, accepted_at=at)
-        self.settle(row.study_instance_uid, at)
+    def accepted(self, row: DeliveryRow, *, reason: str, at: float, commitment: bool = False) -> bool:
+        """The peer has the object; the study is DELIVERED with its last one.
 
-    def postponed(self, row: DeliveryRow, *, reason: str, refused: bool, next_try_at: float) -> None:
+        `commitment` says that the peer is to be asked for it. As all that change a row, False where the row is no
+        longer what was read, and nothing changes: a late result of somebody else must not overwrite.
+        """
+        values = {"attempts": row.attempts + 1, "accepted_at": at, "commitment": commitment, "next_try_at": at}
+        return self._change(row, DeliveryState.ACCEPTED, reason, at, transaction_uid=None, **values)
+
+    def postponed(self, row: DeliveryRow, *, reason: str, refused: bool, next_try_at: float, at: float) -> bool:
         """The object did not arrive; it is tried again at the given time."""
-        refusals = row.refusals + int(refused)
-        change = {"attempts": row.attempts + 1, "refusals": refusals, "reason": reason, "next_try_at": next_try_at}
-        self._change(row, DeliveryState.WAITING, **change)
+        values = {"attempts": row.attempts + 1, "refusals": row.refusals + int(refused), "next_try_at": next_try_at}
+        return self._change(row, DeliveryState.WAITING, reason, at, **values)
 
-    def failed(self, row: DeliveryRow, *, reason: str, at: float) -> None:
-        """The peer will not take the object; the study has FAILED until a person asks again."""
-        values = {"attempts": row.attempts + 1, "refusals": row.refusals + 1, "reason": reason}
-        self._change(row, DeliveryState.FAILED, **values)
-        self.settle(row.study_instance_uid, at)
+    def held(self, row: DeliveryRow, *, reason: str, until: float, at: float) -> bool:
+        """The object was not sent, for what it refers to did not arrive; no attempt is counted."""
+        return self._change(row, DeliveryState.WAITING, reason, at, next_try_at=until)
 
-    def settled(self) -> list[str]:
-        """REPORTED studies of which everything is accepted or something has failed: those that `settle` would move."""
-        jobs, studies = self._transactions.tables["jobs"], self._transactions.tables["studies"]
-        reports, state = self._reports, self._deliveries.c.state
-        open_ones = sa.func.sum(sa.case((state == DeliveryState.ACCEPTED.value, 0), else_=1))
-        failed = sa.func.sum(sa.case((state == DeliveryState.FAILED.value, 1), else_=0))
-        query = (
-            sa.select(reports.c.study_instance_uid)
-            .join(jobs, jobs.c.job_uid == reports.c.job_uid)
-            .join(studies, studies.c.study_instance_uid == reports.c.study_instance_uid)
-            .outerjoin(self._deliveries, self._deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
-            .where(studies.c.state == StudyState.REPORTED.value, jobs.c.current.is_(True))
-            .group_by(reports.c.study_instance_uid)
-            .having(sa.or_(open_ones == 0, failed > 0))
-        )
+    def failed(self, row: DeliveryRow, *, reason: str, at: float, refused: bool = True) -> bool:
+        """The object will not go to the peer; the study has FAILED until a person asks again."""
+        values = {"attempts": row.attempts + int(refused), "refusals": row.refusals + int(refused)}
+        return self._change(row, DeliveryState.FAILED, reason, at, **values)
+
+    def also_to(self, peer: str, instead: str, *, reason: str, at: float, limit: int) -> int:
+        """Let what waits for a peer also go to another one; returns how many objects, and leaves more than `limit`.
+
+        One change a study, so that none holds up another.
+        """
+        deliveries = self._deliveries
+        waiting = (deliveries.c.peer == peer, deliveries.c.state == DeliveryState.WAITING.value)
+        without = (deliveries.c.commitment.is_(False), deliveries.c.instead == "", self._is_current)
+        query = sa.select(deliveries.c.study_instance_uid, deliveries.c.sop_instance_uid)
+        found: dict[str, list[str]] = {}
         with self._transactions.read() as connection:
-            return list(connection.execute(query).scalars())
+            for study, uid in connection.execute(query.where(*waiting, *without).limit(limit)):
+                found.setdefault(study, []).append(uid)
+        return sum(
+            self._also_to(study, uids, peer, instead, reason=reason, at=at, is_wanted=sa.and_(*waiting, *without))
+            for study, uids in found.items()
+        )
+
+    def _also_to(
+        self,
+        study: str,
+        uids: Sequence[str],
+        peer: str,
+        instead: str,
+        *,
+        reason: str,
+        at: float,
+        is_wanted: sa.ColumnElement[bool],
+    ) -> int:
+        """Let these objects of one study also go there, as far as they still wait."""
+        deliveries = self._deliveries
+        uid_of = deliveries.c.sop_instance_uid
+        with self._transactions.write() as connection:
+            # Always the study's row first: two that lock in different orders would wait for each other.
+            self._transactions.study_state(connection, study)
+            query = sa.select(uid_of, deliveries.c.state).where(uid_of.in_(uids), is_wanted).order_by(uid_of)
+            rows = connection.execute(query.with_for_update()).all()
+            for uid, state in rows:
+                change = sa.update(deliveries).where(uid_of == uid, deliveries.c.peer == peer)
+                connection.execute(change.values(instead=instead, fence=deliveries.c.fence + 1))
+                known = sa.select(deliveries.c.peer).where(uid_of == uid, deliveries.c.peer == instead)
+                if connection.execute(known).first() is None:
+                    new = _waiting(uid, instead, study, at, alternative=True)
+                    connection.execute(sa.insert(deliveries).values(**new))
+                cause = f"object {uid} goes to {instead} too: {reason}"
+                self._settlement.note(connection, study, peer, before=state, after=state, cause=cause, at=at)
+            self._settlement.settle(connection, study, at)
+        return len(rows)
+
+    def unsettled(self, since: float = 0.0) -> list[str]:
+        """REPORTED studies since then of which nothing need be waited for: those that `settle` would move."""
+        return self._settlement.unsettled(since)
 
     def settle(self, study_instance_uid: str, at: float) -> None:
-        """Let a REPORTED study be DELIVERED when each object of its current jobs was accepted by each of its peers.
+        """Let the study be DELIVERED, COMMITTED or FAILED as its deliveries say.
 
         With one that has failed the study has FAILED: a late instance may have led back to what failed before.
         """
-        jobs, reports, deliveries = self._transactions.tables["jobs"], self._reports, self._deliveries
-        states = (
-            sa.select(reports.c.sop_instance_uid, deliveries.c.state, deliveries.c.peer, deliveries.c.reason)
-            .join(jobs, jobs.c.job_uid == reports.c.job_uid)
-            .outerjoin(deliveries, deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
-            .where(reports.c.study_instance_uid == study_instance_uid, jobs.c.current.is_(True))
-        )
         with self._transactions.write() as connection:
-            if self._transactions.study_state(connection, study_instance_uid) is not StudyState.REPORTED:
-                return
-            rows = connection.execute(states).all()
-            failed = [
-                f"delivery to {row.peer} failed: {row.reason}" for row in rows if row.state == DeliveryState.FAILED
-            ]
-            if failed:
-                self._move(connection, study_instance_uid, StudyState.FAILED, failed[0], at)
-            elif rows and all(row.state == DeliveryState.ACCEPTED for row in rows):
-                accepted = f"{len({row.sop_instance_uid for row in rows})} object(s) accepted by every peer"
-                cause = "; ".join((accepted, *self._failures(connection, study_instance_uid)))
-                self._move(connection, study_instance_uid, StudyState.DELIVERED, cause, at)
+            self._settlement.settle(connection, study_instance_uid, at)
 
-    def _failures(self, connection: sa.Connection, study_instance_uid: str) -> list[str]:
-        """What other current jobs of the study failed by: a delivered report must not hide it."""
-        jobs = self._transactions.tables["jobs"]
-        query = sa.select(jobs.c.algorithm, jobs.c.reason).where(
-            jobs.c.study_instance_uid == study_instance_uid,
-            jobs.c.current.is_(True),
-            jobs.c.state == JobState.FAILED.value,
-        )
-        rows = connection.execute(query.order_by(jobs.c.ended_at)).all()
-        return [f"{algorithm} failed: {reason}" for algorithm, reason in rows]
+    def _studies_of(self, connection: sa.Connection, uids: Sequence[str]) -> dict[str, str]:
+        """The study of each object; a part of the objects at a time, since a statement takes only so many values."""
+        reports = self._reports
+        query = sa.select(reports.c.sop_instance_uid, reports.c.study_instance_uid)
+        found: dict[str, str] = {}
+        for start in range(0, len(uids), _VALUES_A_STATEMENT):
+            some = uids[start : start + _VALUES_A_STATEMENT]
+            rows = connection.execute(query.where(reports.c.sop_instance_uid.in_(some))).all()
+            found |= {str(uid): str(study) for uid, study in rows}
+        return found
 
-    def _move(self, connection: sa.Connection, uid: str, after: StudyState, cause: str, at: float) -> None:
-        self._transactions.move_study(connection, uid, after, cause=cause, actor="delivery", at=at)
-
-    def _change(self, row: DeliveryRow, state: DeliveryState, **values: Any) -> None:
+    def _change(self, row: DeliveryRow, state: DeliveryState, reason: str, at: float, **values: Any) -> bool:
         check_transition(DELIVERY_TRANSITIONS, row.state, state)
-        deliveries = self._deliveries
-        of_row = (deliveries.c.sop_instance_uid == row.sop_instance_uid, deliveries.c.peer == row.peer)
+        study = row.study_instance_uid
+        same = {"uid": row.sop_instance_uid, "name": row.peer, "number": row.fence, "before": row.state.value}
         with self._transactions.write() as connection:
-            connection.execute(sa.update(deliveries).where(*of_row).values(state=state.value, **values))
+            # Always the study's row first: two that lock in different orders would wait for each other.
+            self._transactions.study_state(connection, study)
+            values = {"state": state.value, "reason": reason, "fence": row.fence + 1, **values}
+            if connection.execute(self._change_of_row, {**same, **values}).rowcount != 1:
+                facts = {"study_instance_uid": study, "sop_instance_uid": row.sop_instance_uid, "peer": row.peer}
+                log.warning("a delivery changed meanwhile; what became of the earlier one is dropped", extra=facts)
+                return False
+            if state is not row.state or reason != row.reason:
+                cause = f"object {row.sop_instance_uid}: {reason}"
+                self._settlement.note(connection, study, row.peer, before=row.state, after=state, cause=cause, at=at)
+            self._settlement.settle(connection, study, at)
+        return True
 
-    def _rows(self, condition: sa.ColumnElement[bool]) -> list[DeliveryRow]:
+    def _rows(self, condition: sa.ColumnElement[bool], limit: int | None = None) -> list[DeliveryRow]:
         deliveries = self._deliveries
-        return self._fetch(self._query(condition).order_by(deliveries.c.next_try_at, deliveries.c.sop_instance_uid))
-
-    def _query(self, condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
-        deliveries, reports = self._deliveries, self._reports
-        return (
-            sa.select(deliveries, reports.c.path, reports.c.sop_class_uid)
-            .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
-            .where(condition)
-        )
-
-    def _fetch(self, query: sa.Select[Any]) -> list[DeliveryRow]:
+        query = select_deliveries(self._transactions.tables).where(condition)
+        query = query.order_by(deliveries.c.next_try_at, deliveries.c.sop_instance_uid).limit(limit)
         with self._transactions.read() as connection:
-            return [_row(row) for row in connection.execute(query).mappings()]
+            return [delivery_row(row) for row in connection.execute(query).mappings()]
 
 
-def _row(row: Mapping[Any, Any]) -> DeliveryRow:
+def _unplanned(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
+    """Objects, and where their route sends them, of studies REPORTED `since`."""
+    studies, jobs, reports, deliveries = (tables[name] for name in ("studies", "jobs", "reports", "deliveries"))
+    known = sa.select(deliveries.c.sop_instance_uid).where(deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
+    return (
+        sa.select(reports.c.sop_instance_uid, jobs.c.send_to)
+        .join(jobs, jobs.c.job_uid == reports.c.job_uid)
+        .join(studies, studies.c.study_instance_uid == reports.c.study_instance_uid)
+        .where(studies.c.state == StudyState.REPORTED.value, studies.c.state_since >= sa.bindparam("since"))
+        .where(jobs.c.current.is_(True), ~known.exists())
+        .order_by(reports.c.written_at)
+    )
+
+
+def _due(tables: Mapping[str, sa.Table], *, least_tried: bool) -> sa.Select[Any]:
+    """At the `most` so many studies of which something is due `now` at the peer of this `name`."""
+    studies, jobs, reports, deliveries = (tables[name] for name in ("studies", "jobs", "reports", "deliveries"))
+    urgency = sa.case({term.value: rank for rank, term in enumerate(Priority)}, value=studies.c.priority)
+    tried = sa.func.max(deliveries.c.attempts)
+    is_due = deliveries.c.next_try_at <= sa.bindparam("now")
+    return (
+        sa.select(studies.c.study_instance_uid)
+        .select_from(deliveries)
+        .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+        .join(jobs, jobs.c.job_uid == reports.c.job_uid)
+        .join(studies, studies.c.study_instance_uid == deliveries.c.study_instance_uid)
+        .where(deliveries.c.peer == sa.bindparam("name"), deliveries.c.state == DeliveryState.WAITING.value)
+        .where(deliveries.c.commitment.is_(False), is_due, jobs.c.current.is_(True))
+        .group_by(studies.c.study_instance_uid, studies.c.priority)
+        .order_by(*([tried] if least_tried else []), urgency)
+        .order_by(sa.func.min(reports.c.written_at), studies.c.study_instance_uid)
+        .limit(sa.bindparam("most"))
+    )
+
+
+def _at_peer(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
+    """Deliveries of the current jobs of the study `uid` to the peer of this `name`."""
+    jobs, reports, deliveries = (tables[name] for name in ("jobs", "reports", "deliveries"))
+    return (
+        select_deliveries(tables)
+        .join(jobs, jobs.c.job_uid == reports.c.job_uid)
+        .where(deliveries.c.study_instance_uid == sa.bindparam("uid"))
+        .where(deliveries.c.peer == sa.bindparam("name"), jobs.c.current.is_(True))
+        .order_by(deliveries.c.sop_instance_uid)
+    )
+
+
+def _waiting(uid: str, peer: str, study: str, at: float, *, alternative: bool = False) -> dict[str, Any]:
+    """A new row; the fences of one that is written again under the same names must not be the old one's."""
+    row: dict[str, Any] = {"sop_instance_uid": uid, "peer": peer, "study_instance_uid": study}
+    row |= {"fence": secrets.randbits(30), "alternative": alternative, "waiting_since": at, "next_try_at": at}
+    return row | {"state": DeliveryState.WAITING.value}
+
+
+def is_of_current_job(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
+    """Whether a delivery's object counts: what a superseded job left neither waits nor is missed."""
+    jobs, reports, deliveries = (tables[name] for name in ("jobs", "reports", "deliveries"))
+    current = sa.select(jobs.c.job_uid).join(reports, reports.c.job_uid == jobs.c.job_uid)
+    current = current.where(reports.c.sop_instance_uid == deliveries.c.sop_instance_uid, jobs.c.current.is_(True))
+    return current.correlate(deliveries).exists()
+
+
+def select_deliveries(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
+    """Deliveries with what `delivery_row` takes of their reports."""
+    deliveries, reports = tables["deliveries"], tables["reports"]
+    columns = (reports.c.path, reports.c.sop_class_uid, reports.c.job_uid, reports.c.sha256)
+    return sa.select(deliveries, *columns).join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+
+
+def delivery_row(row: Mapping[Any, Any]) -> DeliveryRow:
+    """A delivery of such a row."""
     fields = {name: row[name] for name in DeliveryRow.__dataclass_fields__}
     return DeliveryRow(**{**fields, "state": DeliveryState(row["state"])})

@@ -1,12 +1,16 @@
 """File Meta Information: what stands before a data set in a DICOM file (PS3.10 Section 7.1)."""
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
+from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _PREAMBLE = b"\x00" * 128 + b"DICM"
@@ -48,13 +52,40 @@ def encode_file_meta(meta: FileMeta) -> bytes:
 def open_data_set(path: Path) -> tuple[str, BinaryIO]:
     """The transfer syntax of a file that this node wrote, and the file opened at its data set.
 
-    InvalidDicomError where the file is no DICOM file, AttributeError where its meta information is cut short.
+    InvalidDicomError where the file is no DICOM file or its meta information is damaged, OSError where the disk fails.
     """
-    meta = read_file_meta_info(path)
-    syntax, start = str(meta.TransferSyntaxUID), _GROUP_LENGTH_END + int(meta.FileMetaInformationGroupLength)
+    with _naming_damage():
+        meta = read_file_meta_info(path)
+        syntax, start = str(meta.TransferSyntaxUID), _GROUP_LENGTH_END + int(meta.FileMetaInformationGroupLength)
     file = path.open("rb")
     file.seek(start)
     return syntax, file
+
+
+def read_file_meta(path: Path) -> FileMeta:
+    """The file meta information of a file that this node wrote; errors as of `open_data_set`."""
+    with _naming_damage():
+        meta = read_file_meta_info(path)
+        return FileMeta(
+            sop_class_uid=str(meta.MediaStorageSOPClassUID),
+            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
+            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+            sending_ae_title=str(meta.get("SendingApplicationEntityTitle", "")),
+            receiving_ae_title=str(meta.get("ReceivingApplicationEntityTitle", "")),
+        )
+
+
+@contextmanager
+def _naming_damage() -> Iterator[None]:
+    """Whatever broken bytes make pydicom raise is InvalidDicomError; what the disk says, with its number, stays."""
+    try:
+        yield
+    except InvalidDicomError:
+        raise
+    except BROKEN_BYTES as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise InvalidDicomError(f"its file meta information is damaged ({type(error).__name__})") from error
 
 
 def _element(element: int, vr: bytes, value: str) -> bytes:

@@ -5,16 +5,19 @@ Layout below the root; paths are given relative to it:
     studies/<2 hex digits>/<Study UID>/<Series UID>/<SOP Instance UID>.dcm
                                                     <SOP Instance UID>.<12 hex digits>.dcm   other content, same UID
     results/...                                     the same, for what this node made
-    incoming/, outgoing/                            files that are not whole yet
+    incoming/                                       a file while it is written, and a second name of it until the index
+                                                    knows it: what a start after a power cut has to look at is here
+    outgoing/                                       results that are not whole yet
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -23,6 +26,7 @@ from pydicom.errors import InvalidDicomError
 
 from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set
 from dicom_node.core.errors import CannotUnderstand, UnreadableInstance
+from dicom_node.core.study import Instance
 from dicom_node.core.uid import is_uid
 
 # Readable by the node's own user and group: the files hold patient data.
@@ -45,8 +49,13 @@ class KeptFile:
     sha256: str
     #: Of the data set.
     size_bytes: int
-    #: False where the same content lay there already.
-    written: bool
+    #: Its second name, in incoming/, for `indexed`; None where the same content lay there already.
+    incoming: Path | None
+
+    @property
+    def written(self) -> bool:
+        """Whether it is a new file."""
+        return self.incoming is not None
 
 
 class Archive:
@@ -61,18 +70,42 @@ class Archive:
     def store(self, data_set: BinaryIO, meta: FileMeta, *, study_uid: str, series_uid: str) -> KeptFile:
         """Keep a data set's bytes behind a file meta information of ours, durable at return.
 
-        The same content under the same UIDs is found and kept as it is; other content is put beside it. OSError where
-        the disk does not take it, CannotUnderstand where a UID is none; neither leaves a file.
+        The same content under the same UIDs is found and kept as it is; other content is put beside it. A new file has
+        a second name until `indexed` is called with it. OSError where the disk does not take it, CannotUnderstand where
+        a UID is none; neither leaves a file.
         """
         data_set.seek(0)
-        sha256 = _sha256(data_set)
+        sha256 = sha256_of(data_set)
         size_bytes = data_set.tell()
-        for path in self._places(meta, study_uid, series_uid, sha256):
-            written = self._write_new(path, data_set, meta)
-            if written or self._holds(path, sha256, meta.transfer_syntax_uid):
-                _sync_directory(self._root / path.parent)
-                return KeptFile(path=str(path), sha256=sha256, size_bytes=size_bytes, written=written)
+        first = _place("studies", study_uid, series_uid, meta.sop_instance_uid)
+        for path in _places(first, meta.transfer_syntax_uid, sha256):
+            incoming = self._write_new(path, data_set, meta)
+            if incoming or self._holds(path, sha256, meta.transfer_syntax_uid):
+                sync_directory(self._root / path.parent)
+                return KeptFile(path=str(path), sha256=sha256, size_bytes=size_bytes, incoming=incoming)
         raise FileExistsError(f"{path} was damaged on disk; move it away and send the instance again")
+
+    def indexed(self, kept: KeptFile) -> None:
+        """The file's row is in the index: nothing is left to be mended of it should the power fail."""
+        if kept.incoming is not None:
+            kept.incoming.unlink(missing_ok=True)
+
+    @contextmanager
+    def filing(self, study_uid: str) -> Iterator[None]:
+        """Hold while an instance of the study is filed and indexed: none of its files is removed meanwhile."""
+        with self._locked(study_uid, fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def emptying(self, study_uid: str) -> Iterator[bool]:
+        """Hold while the study's files are removed; False where an instance is just being filed: try again later."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._locked(study_uid, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def store_result(self, *, study_uid: str, series_uid: str, sop_uid: str, data: bytes) -> str:
         """Keep a whole DICOM file that this node made, durable at return, in place of an earlier one of its UID."""
@@ -81,7 +114,7 @@ class Archive:
         _make_directory(final.parent)
         with self._temporary("outgoing", lambda file: file.write(data)) as temporary:
             temporary.replace(final)
-        _sync_directory(final.parent)
+        sync_directory(final.parent)
         return str(path)
 
     def path_of(self, relative: str) -> Path:
@@ -89,65 +122,98 @@ class Archive:
         return self._root / relative
 
     def verify(self, relative: str, sha256: str) -> None:
-        """Raise UnreadableInstance unless the kept data set is what was received; OSError where the disk fails."""
+        """Raise UnreadableInstance unless the kept data set is what was received; OSError where the disk fails.
+
+        Of a result the checksum is that of the whole file.
+        """
         try:
-            _, file = open_data_set(self._root / relative)
-            with file:
-                found = _sha256(file)
-        except (OSError, InvalidDicomError, AttributeError) as error:
-            # A disk that fails says nothing of the file, and may be back; what a parser raises bears no number.
-            if isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError):
-                raise
+            path = self._root / relative
+            with path.open("rb") if relative.startswith("results/") else open_data_set(path)[1] as file:
+                found = sha256_of(file)
+        except (FileNotFoundError, InvalidDicomError) as error:
+            # Another OSError is the disk's: it says nothing of the file, and may be gone the next time.
             raise UnreadableInstance(f"{relative} cannot be read: {error}; send the study again") from error
         if found != sha256:
             raise UnreadableInstance(f"{relative} was altered on disk since it was received; send the study again")
+
+    def holds_studies(self) -> bool:
+        """Whether any study was ever filed here: a mount point without its mount is an empty folder."""
+        try:
+            with os.scandir(self._root / "studies") as found:
+                return next(found, None) is not None
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def probe(self, size_bytes: int = _COPY_BYTES) -> None:
+        """Write so much and remove it again; OSError where that is not possible."""
+        with self._temporary("outgoing", lambda file: file.write(bytes(size_bytes))) as temporary:
+            temporary.unlink()
 
     def free_bytes(self) -> int:
         """Room that is left for this user on the archive's disk."""
         disk = os.statvfs(self._root)
         return disk.f_bavail * disk.f_frsize
 
-    def sweep(self) -> int:
-        """Remove what an earlier process left unfinished, and return how many; for the one receiver, at its start."""
-        before = time.time() - _OUTGOING_LEFTOVER_SECONDS
-        old = (path for path in (self._root / "outgoing").iterdir() if _written_before(path, before))
-        leftovers = [*(self._root / "incoming").iterdir(), *old]
-        for path in leftovers:
-            path.unlink(missing_ok=True)
-        return len(leftovers)
+    def total_bytes(self) -> int:
+        """The size of the archive's disk."""
+        disk = os.statvfs(self._root)
+        return disk.f_blocks * disk.f_frsize
 
-    def _places(self, meta: FileMeta, study_uid: str, series_uid: str, sha256: str) -> Iterator[PurePosixPath]:
-        first = _place("studies", study_uid, series_uid, meta.sop_instance_uid)
-        yield first
-        # The transfer syntax is part of the content: the same bytes mean something else in another one.
-        content = hashlib.sha256(f"{meta.transfer_syntax_uid} {sha256}".encode()).hexdigest()
-        yield first.with_name(f"{meta.sop_instance_uid}.{content[:12]}.dcm")
+    def leftovers(self, before: float) -> Iterator[tuple[Path, bool]]:
+        """The names in incoming/ since before this time, and whether each is the second name of a whole file."""
+        for path in sorted((self._root / "incoming").iterdir()):
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                if found.st_mtime < before:
+                    yield path, found.st_nlink > 1
+
+    def place_of(self, incoming: Path, instance: Instance) -> str | None:
+        """The path of the file whose second name this is, by what it says of itself; None where there is none."""
+        first = _place("studies", instance.study_instance_uid, instance.series_instance_uid, instance.sop_instance_uid)
+        for path in _places(first, instance.transfer_syntax_uid, instance.sha256):
+            with suppress(FileNotFoundError):
+                if incoming.samefile(self._root / path):
+                    return str(path)
+        return None
+
+    def sweep(self) -> int:
+        """Remove the results that an earlier process left unfinished, and return how many."""
+        before = time.time() - _OUTGOING_LEFTOVER_SECONDS
+        old = [path for path in (self._root / "outgoing").iterdir() if _written_before(path, before)]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
 
     def _holds(self, path: PurePosixPath, sha256: str, transfer_syntax_uid: str) -> bool:
         try:
             syntax, file = open_data_set(self._root / path)
-        except (FileNotFoundError, InvalidDicomError, AttributeError):
+        except (FileNotFoundError, InvalidDicomError):
             return False
         with file:
-            return syntax == transfer_syntax_uid and _sha256(file) == sha256
+            return syntax == transfer_syntax_uid and sha256_of(file) == sha256
 
-    def _write_new(self, path: PurePosixPath, data_set: BinaryIO, meta: FileMeta) -> bool:
-        """Write the file unless its name is taken; of two that try at once, one is told that it is."""
+    def _write_new(self, path: PurePosixPath, data_set: BinaryIO, meta: FileMeta) -> Path | None:
+        """Write the file unless its name is taken; of two that try at once, one is told that it is.
+
+        Returns its name in incoming/, which it keeps.
+        """
         final = self._root / path
         if final.exists():
-            return False
+            return None
         _make_directory(final.parent)
         with self._temporary("incoming", lambda file: _write(file, data_set, meta)) as temporary:
             try:
-                # A link fails where a rename would overwrite.
+                # A link fails where a rename would overwrite. The first name stays: two names say that the file is
+                # whole, and that the index may not know it yet.
                 os.link(temporary, final)
             except FileExistsError:
-                return False
-        return True
+                temporary.unlink()
+                return None
+        return temporary
 
     @contextmanager
     def _temporary(self, area: str, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
-        """A file that is written and on the disk, to be given its name; gone afterwards under its own."""
+        """A file that is written and on the disk, to be given its name; gone where that or the writing fails."""
         path = self._root / area / uuid.uuid4().hex
         try:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE), "wb") as file:
@@ -155,20 +221,45 @@ class Archive:
                 file.flush()
                 os.fsync(file.fileno())
             yield path
-        finally:
+        except BaseException:
             path.unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def _locked(self, study_uid: str, kind: int) -> Iterator[None]:
+        """Lock the directory that the study lies in, against other threads and processes."""
+        directory = self._root / "studies" / spread_of(study_uid)
+        _make_directory(directory)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, kind)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def _place(area: str, study_uid: str, series_uid: str, sop_uid: str) -> PurePosixPath:
     for name, uid in (("Study", study_uid), ("Series", series_uid), ("SOP", sop_uid)):
         if not is_uid(uid):
             raise CannotUnderstand(f"{name} Instance UID is no UID; mend it at the sender")
-    # Two digits of a hash keep any one directory from growing huge.
-    spread = hashlib.sha256(study_uid.encode()).hexdigest()[:2]
-    return PurePosixPath(area, spread, study_uid, series_uid, f"{sop_uid}.dcm")
+    return PurePosixPath(area, spread_of(study_uid), study_uid, series_uid, f"{sop_uid}.dcm")
 
 
-def _sha256(file: BinaryIO) -> str:
+def _places(first: PurePosixPath, transfer_syntax_uid: str, sha256: str) -> Iterator[PurePosixPath]:
+    """Where a content may lie: under its UID, and beside other content of the same."""
+    yield first
+    # The transfer syntax is part of the content: the same bytes mean something else in another one.
+    content = hashlib.sha256(f"{transfer_syntax_uid} {sha256}".encode()).hexdigest()
+    yield first.with_name(f"{first.stem}.{content[:12]}.dcm")
+
+
+def spread_of(study_uid: str) -> str:
+    """The directory of an area that a study lies in: two digits of a hash keep any one from growing huge."""
+    return hashlib.sha256(study_uid.encode()).hexdigest()[:2]
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The checksum of what the file holds from here on, 64 hex digits; the file is at its end afterwards."""
     digest = hashlib.sha256()
     while chunk := file.read(_COPY_BYTES):
         digest.update(chunk)
@@ -195,10 +286,10 @@ def _make_directory(path: Path) -> None:
     if not path.parent.is_dir():
         _make_directory(path.parent)
     path.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

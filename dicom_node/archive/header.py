@@ -12,6 +12,7 @@ from pydicom.charset import decode_bytes
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
@@ -31,8 +32,8 @@ _MAXIMUM_INFLATED_BYTES = 64 << 20
 # LO holds 64 characters and real writers a little more; this much is no description any more.
 _MAXIMUM_VALUE_BYTES = 4096
 
-# What broken bytes make pydicom raise: values and keys that are none, an end too soon, sequences without end.
-_BROKEN_BYTES = (
+#: What broken bytes make pydicom raise: values and keys that are none, an end too soon, sequences without end.
+BROKEN_BYTES = (
     ValueError,
     LookupError,
     TypeError,
@@ -41,6 +42,7 @@ _BROKEN_BYTES = (
     NotImplementedError,
     OSError,
     RecursionError,
+    BytesLengthException,
     struct.error,
     zlib.error,
 )
@@ -81,7 +83,7 @@ def read_header(data_set: BinaryIO, transfer_syntax_uid: str) -> Header:
             stop_when=is_past,
             specific_tags=list(wanted),
         )
-    except _BROKEN_BYTES as error:
+    except BROKEN_BYTES as error:
         raise CannotUnderstand("the data set's header cannot be read; check the sender's encoding") from error
     values = {name: value for tag, name in wanted.items() if (value := _value(dataset, tag, name)) is not None}
     uids = [str(values.pop(name, "")) for name in _UIDS]

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
-from dicom_node.core.errors import SettingsError
+from dicom_node.core.errors import IndexDamaged, SettingsError
 from dicom_node.settings import Settings
+
+#: The SQLite index in the data folder.
+INDEX_FILE = "index.sqlite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +22,7 @@ class Holdings:
 
     @classmethod
     def open(cls, settings: Settings) -> "Holdings":
-        """Open both, making what is missing; SettingsError where that is not possible."""
+        """Open both, making what is missing; SettingsError where that is not possible, IndexDamaged for one cause."""
         data_dir = settings.node.data_dir
         try:
             data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -28,7 +31,11 @@ class Holdings:
             raise SettingsError(f"cannot write to {data_dir}: {error.strerror}; set data_dir of [node]") from error
         try:
             index = Index.open(index_url(settings))
-        except (OperationalError, ArgumentError, NoSuchModuleError, ImportError) as error:
+        except (DatabaseError, ArgumentError, NoSuchModuleError, ImportError) as error:
+            # SQLite says so where the file is no database any more; one that only cannot be reached is operational.
+            if type(error) is DatabaseError and not settings.index.url:
+                mend = "it can be made again from the archive's files: `dicom-node reindex`"
+                raise IndexDamaged(f"the index {data_dir / INDEX_FILE} is damaged ({error.orig}); {mend}") from error
             where = "url of [index]" if settings.index.url else f"the SQLite index in {data_dir}"
             raise SettingsError(f"cannot open the index ({type(error).__name__}); correct {where}") from error
         return cls(archive=archive, index=index)
@@ -36,4 +43,4 @@ class Holdings:
 
 def index_url(settings: Settings) -> str:
     """The index's URL: as set, else SQLite in the data folder."""
-    return settings.index.url or f"sqlite:///{settings.node.data_dir / 'index.sqlite'}"
+    return settings.index.url or f"sqlite:///{settings.node.data_dir / INDEX_FILE}"

@@ -1,16 +1,27 @@
 """The index: one database, the truth about every study, job, report and delivery."""
 
+import sqlite3
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from dicom_node.archive.arrivals import Arrivals
+from dicom_node.archive.commitments import Commitments
+from dicom_node.archive.conditions import Conditions
 from dicom_node.archive.deliveries import Deliveries
+from dicom_node.archive.faults import Faults
+from dicom_node.archive.inventory import Inventory
 from dicom_node.archive.jobs import Jobs
+from dicom_node.archive.peers import Peers
+from dicom_node.archive.reports import Reports
+from dicom_node.archive.retention import Evictions
+from dicom_node.archive.schema import prepare_schema
 from dicom_node.archive.studies import Studies
 from dicom_node.archive.tables import build_metadata
 from dicom_node.archive.transactions import Transactions
 from dicom_node.archive.workers import Workers
+from dicom_node.core.errors import IndexUnavailable
 
 
 class Index:
@@ -19,21 +30,50 @@ class Index:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         metadata = build_metadata()
-        metadata.create_all(engine)
+        prepare_schema(engine, metadata)
         transactions = self.transactions = Transactions(engine, metadata.tables)
         self.studies = Studies(transactions)
+        self.arrivals = Arrivals(transactions, self.studies)
         self.jobs = Jobs(transactions)
+        self.reports = Reports(transactions)
         self.deliveries = Deliveries(transactions)
+        self.commitments = Commitments(transactions)
+        self.peers = Peers(transactions)
         self.workers = Workers(transactions)
+        self.inventory = Inventory(transactions)
+        self.faults = Faults(transactions)
+        self.evictions = Evictions(transactions)
+        self.conditions = Conditions(transactions)
 
     @classmethod
     def open(cls, url: str) -> "Index":
-        """Open the database of this SQLAlchemy URL and make the tables that are missing."""
+        """Open the database of this SQLAlchemy URL, make its tables, or add to an earlier version's what is new.
+
+        SettingsError where another version's tables cannot be used.
+        """
         # An error's text must not carry a row: headers are among its values.
         engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
         if engine.dialect.name == "sqlite":
             _prepare_sqlite(engine)
-        return cls(engine)
+        try:
+            return cls(engine)
+        except BaseException:
+            engine.dispose()
+            raise
+
+    def damage(self) -> str:
+        """What is wrong with the pages of an SQLite index, empty where nothing is; three seconds a gigabyte.
+
+        Another database checks itself.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return ""
+        try:
+            with self.transactions.read() as connection:
+                found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+        except IndexUnavailable as error:
+            return f"damaged ({error.__cause__})"
+        return "" if found == "ok" else f"damaged ({found})"
 
     def close(self) -> None:
         """Give every connection back."""
@@ -50,7 +90,12 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
     def begin(connection: sa.Connection) -> None:
         mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
-        connection.exec_driver_sql(f"BEGIN {mode}")
+        statement = f"BEGIN {mode}"
+        try:
+            # By the driver: what else comes with a statement would double the time of the shortest transactions.
+            connection.connection.cursor().execute(statement)
+        except sqlite3.Error as error:
+            raise sa.exc.DBAPIError.instance(statement, None, error, sqlite3.Error, hide_parameters=True) from error
 
     sa.event.listen(engine, "connect", connect)
     sa.event.listen(engine, "begin", begin)

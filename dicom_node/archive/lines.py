@@ -55,6 +55,19 @@ class StudyLine:
     #: Of its current jobs.
     algorithms: tuple[str, ...]
     results: tuple[Result, ...]
+    #: Algorithms that gave up after their last attempt: nobody tries them again until a person asks.
+    dead_letters: tuple[str, ...]
+    #: When its files left the disk; None while they are there.
+    evicted_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionLine:
+    """Something that is wrong with the node as a whole."""
+
+    condition: str
+    reason: str
+    since: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +90,30 @@ class DeliveryLine:
     peer: str
     state: DeliveryState
     attempts: int
+    #: When it is sent again; of an accepted one, when its storage commitment is asked for again.
     next_try_at: float | None
     reason: str
     accepted_at: float | None
+    #: When the peer said by storage commitment that it keeps it.
+    committed_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerLine:
-    """How many objects go to one peer, by state."""
+    """How many objects go to one peer, by state, and whether it is there."""
 
     peer: str
     waiting: int
     accepted: int
+    committed: int
     failed: int
+    oldest_waiting_seconds: float | None = None
+    #: Storage commitments that were asked for and have no answer yet.
+    commitments_open: int = 0
+    #: Since when no association could be had, why, and when one is asked for again.
+    away_since: float | None = None
+    next_try_at: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +131,9 @@ class WorkerLine:
     job_uid: str | None
     #: Of the job that it reads now.
     study_instance_uid: str | None
+    #: What its reading process does, and when that was last heard.
+    step: str
+    moved_at: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +144,10 @@ class Overview:
     #: State to priority to count; every state and priority is there.
     studies_by_state: Mapping[StudyState, Mapping[Priority, int]]
     queues: tuple[QueueLine, ...]
+    #: What is wrong with the node, the longest standing first.
+    conditions: tuple[ConditionLine, ...]
+    #: Current jobs that gave up after their last attempt.
+    dead_letters: int
     #: Those that need a person, then those in hand by priority, then those done, the newest first; each group is cut.
     studies: tuple[StudyLine, ...]
     #: Waiting and failed ones, the next due first.
@@ -163,19 +194,25 @@ class JobLine:
     queued_at: float
     started_at: float | None
     ended_at: float | None
+    #: A QUEUED job rests until then.
+    next_try_at: float | None
     worker: str | None
     result: Result | None
+    #: FAILED because every attempt it may have was used up.
+    dead_letter: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryLine:
-    """One change of a study's state; before equals after where only something was noticed."""
+    """One change of state of a study, job or delivery; before equals after where something was only noticed."""
 
     at: float
-    before: StudyState
-    after: StudyState
+    before: str
+    after: str
     cause: str
     actor: str
+    #: Empty: the study itself; else "job ALGORITHM" or "delivery PEER".
+    subject: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.deliveries import DeliveryRow
+from dicom_node.archive.deliveries import DeliveryRow, is_of_current_job
 from dicom_node.archive.index import Index
 from dicom_node.archive.jobs import JobRow
 from dicom_node.archive.lines import (
@@ -14,6 +14,7 @@ from dicom_node.archive.lines import (
     IN_HAND,
     NEED_A_PERSON,
     SILENT_AFTER_SECONDS,
+    ConditionLine,
     DeliveryLine,
     HistoryLine,
     JobLine,
@@ -27,6 +28,7 @@ from dicom_node.archive.lines import (
     result_of,
     to_json,
 )
+from dicom_node.archive.peers import PeerAway
 from dicom_node.archive.studies import HistoryRow
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import UnknownStudy
@@ -39,14 +41,16 @@ __all__ = ["Overview", "StudyDetail", "read_overview", "read_study", "to_json"]
 def read_overview(index: Index, now: float, limit: int = 200) -> Overview:
     """The node as the index knows it; at most `limit` studies of each group, and `limit` deliveries."""
     groups = (_studies(index, states, limit) for states in (NEED_A_PERSON, IN_HAND, DONE))
-    deliveries = [_delivery(row) for row in index.deliveries.unfinished()]
+    away = {peer.peer: peer for peer in index.peers.all_away()}
     return Overview(
         now=now,
         studies_by_state=_counts(index),
         queues=_queues(index, now),
+        conditions=tuple(ConditionLine(**vars(row)) for row in index.conditions.rows()),
+        dead_letters=index.jobs.dead_letters(),
         studies=tuple(study for group in groups for study in group),
-        deliveries=tuple(deliveries[:limit]),
-        peers=_peers(index),
+        deliveries=tuple(_delivery(row, away) for row in index.deliveries.unfinished(limit)),
+        peers=_peers(index, away, now),
         workers=_workers(index, now),
     )
 
@@ -57,13 +61,14 @@ def read_study(index: Index, study_instance_uid: str, now: float) -> StudyDetail
     if not lines:
         raise UnknownStudy(f"study {study_instance_uid} is not in the index; `dicom-node status` lists those that are")
     current = _current_jobs(index, study_instance_uid)
+    away = {peer.peer: peer for peer in index.peers.all_away()}
     return StudyDetail(
         now=now,
         study=lines[0],
         history=tuple(_history(row) for row in index.studies.history(study_instance_uid)),
         series=_series(index, study_instance_uid),
         jobs=tuple(_job(row, current) for row in index.jobs.of_study(study_instance_uid)),
-        deliveries=tuple(_delivery(row) for row in index.deliveries.of_study(study_instance_uid)),
+        deliveries=tuple(_delivery(row, away) for row in index.deliveries.of_study(study_instance_uid)),
     )
 
 
@@ -150,7 +155,7 @@ def _study_lines(
 def _jobs_of(index: Index, studies: Sequence[str]) -> dict[str, list[sa.RowMapping]]:
     """The current jobs of these studies."""
     jobs = _table(index, "jobs")
-    query = sa.select(jobs.c.study_instance_uid, jobs.c.algorithm, jobs.c.summary)
+    query = sa.select(jobs.c.study_instance_uid, jobs.c.algorithm, jobs.c.summary, jobs.c.dead_letter)
     found: dict[str, list[sa.RowMapping]] = {}
     for row in _read(index, query.where(jobs.c.study_instance_uid.in_(studies), jobs.c.current.is_(True))):
         found.setdefault(row["study_instance_uid"], []).append(row)
@@ -172,6 +177,8 @@ def _study_line(row: sa.RowMapping, jobs: Sequence[sa.RowMapping]) -> StudyLine:
         calling_ae_title=row["sender"] or "",
         algorithms=tuple(sorted({job["algorithm"] for job in jobs})),
         results=tuple(result for result in results if result is not None),
+        dead_letters=tuple(sorted({job["algorithm"] for job in jobs if job["dead_letter"]})),
+        evicted_at=row["evicted_at"],
     )
 
 
@@ -209,15 +216,35 @@ def _series_line(row: sa.RowMapping, attributes: Mapping[str, Any]) -> SeriesLin
     )
 
 
-def _peers(index: Index) -> tuple[PeerLine, ...]:
+def _peers(index: Index, away: Mapping[str, PeerAway], now: float) -> tuple[PeerLine, ...]:
     deliveries = _table(index, "deliveries")
-    query = sa.select(deliveries.c.peer, deliveries.c.state, sa.func.count().label("count"))
-    counts: dict[str, dict[str, int]] = {}
+    oldest = sa.func.min(deliveries.c.waiting_since).label("oldest")
+    query = sa.select(deliveries.c.peer, deliveries.c.state, sa.func.count().label("count"), oldest)
+    # What a peer has stays there; but nobody waits for what a superseded job left.
+    arrived = deliveries.c.state.in_([DeliveryState.ACCEPTED.value, DeliveryState.COMMITTED.value])
+    query = query.where(sa.or_(arrived, is_of_current_job(_transactions(index).tables)))
+    found: dict[str, dict[str, sa.RowMapping]] = {}
     for row in _read(index, query.group_by(deliveries.c.peer, deliveries.c.state)):
-        counts.setdefault(row["peer"], {})[row["state"]] = row["count"]
+        found.setdefault(row["peer"], {})[row["state"]] = row
+    commitments = index.commitments.open_by_peer()
     return tuple(
-        PeerLine(peer=peer, **{state.lower(): found.get(state.value, 0) for state in DeliveryState})
-        for peer, found in sorted(counts.items())
+        _peer(peer, by_state, commitments.get(peer, 0), away.get(peer), now) for peer, by_state in sorted(found.items())
+    )
+
+
+def _peer(
+    peer: str, by_state: Mapping[str, sa.RowMapping], commitments: int, away: PeerAway | None, now: float
+) -> PeerLine:
+    waiting = by_state.get(DeliveryState.WAITING.value)
+    since = None if waiting is None else waiting["oldest"]
+    return PeerLine(
+        peer=peer,
+        **{state.lower(): by_state[state]["count"] if state in by_state else 0 for state in DeliveryState},
+        oldest_waiting_seconds=None if since is None else max(0.0, now - since),
+        commitments_open=commitments,
+        away_since=None if away is None else away.since,
+        next_try_at=None if away is None else away.next_try_at,
+        reason="" if away is None else away.reason,
     )
 
 
@@ -259,25 +286,32 @@ def _job(row: JobRow, current: frozenset[str]) -> JobLine:
         queued_at=row.queued_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        next_try_at=row.next_try_at,
         worker=row.worker,
         result=result_of(row.summary),
+        dead_letter=row.dead_letter,
     )
 
 
 def _history(row: HistoryRow) -> HistoryLine:
-    return HistoryLine(at=row.at, before=row.before, after=row.after, cause=row.cause, actor=row.actor)
+    return HistoryLine(**{field.name: getattr(row, field.name) for field in fields(HistoryLine)})
 
 
-def _delivery(row: DeliveryRow) -> DeliveryLine:
-    shared = (
-        "study_instance_uid",
-        "sop_instance_uid",
-        "sop_class_uid",
-        "peer",
-        "state",
-        "attempts",
-        "reason",
-        "accepted_at",
-    )
-    waits = row.state is DeliveryState.WAITING
-    return DeliveryLine(**{name: getattr(row, name) for name in shared}, next_try_at=row.next_try_at if waits else None)
+def _delivery(row: DeliveryRow, away: Mapping[str, PeerAway]) -> DeliveryLine:
+    shared = ("study_instance_uid", "sop_instance_uid", "sop_class_uid", "peer", "state", "attempts")
+    times = ("accepted_at", "committed_at")
+    next_try_at, reason = _next(row, away.get(row.peer))
+    values = {name: getattr(row, name) for name in (*shared, *times)}
+    return DeliveryLine(**values, next_try_at=next_try_at, reason=reason)
+
+
+def _next(row: DeliveryRow, away: PeerAway | None) -> tuple[float | None, str]:
+    """When something is done about a delivery, and why not now."""
+    if row.state is DeliveryState.WAITING:
+        if away is not None and away.next_try_at > row.next_try_at:
+            return away.next_try_at, away.reason
+        return row.next_try_at, row.reason
+    if row.state is DeliveryState.ACCEPTED and row.commitment:
+        asked = "asked for" if row.transaction_uid else "not asked for yet"
+        return row.next_try_at, f"{row.reason}; storage commitment {asked}"
+    return None, row.reason

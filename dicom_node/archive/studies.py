@@ -1,67 +1,22 @@
 """The index's instances, studies and associations: what was received, and when."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
+from dicom_node.archive.faults import Faults
+from dicom_node.archive.retention import Evictions
+from dicom_node.archive.study_rows import Added, HistoryRow, Reception, StudyRow
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.core.study import Instance, Study
 
+__all__ = ["Added", "HistoryRow", "Reception", "Studies", "StudyRow"]
+
 ACTOR = "intake"
-
-
-class Added(StrEnum):
-    """What the index made of an instance."""
-
-    #: It is new, and now part of its study.
-    NEW = "NEW"
-    #: The same bytes were already there; nothing changed.
-    IDENTICAL = "IDENTICAL"
-    #: Other bytes hold this UID already; these are kept beside them, flagged, and are no evidence.
-    CONFLICT = "CONFLICT"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reception:
-    """What is known of a study's arrival; open associations are those that sent of this study and have not ended."""
-
-    study_instance_uid: str
-    first_received_at: float
-    last_received_at: float
-    open_associations: int
-    last_association_ended_at: float | None
-    aborted_associations: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRow:
-    """A study's line in the index."""
-
-    study_instance_uid: str
-    state: StudyState
-    reason: str
-    state_since: float
-    first_received_at: float
-    last_received_at: float
-    priority: str
-    instances: int
-    conflicts: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class HistoryRow:
-    """One line of a study's history."""
-
-    at: float
-    before: StudyState
-    after: StudyState
-    cause: str
-    actor: str
 
 
 class Studies:
@@ -70,6 +25,39 @@ class Studies:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
         self._tables = transactions.tables
+        self._faults = Faults(transactions)
+        self._evictions = Evictions(transactions)
+        names = ("studies", "instances", "associations", "association_studies")
+        studies, instances, associations, sent = (self._tables[name] for name in names)
+        uid: sa.BindParameter[str] = sa.bindparam("uid")
+        self._new_instance = sa.insert(instances)
+        # Of associations that begin a study at once, one does so, and the others find it.
+        self._new_study = {
+            "postgresql": postgresql.insert(studies).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
+            "sqlite": sqlite.insert(studies).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
+        }
+        self._evidence = sa.select(instances).where(
+            instances.c.study_instance_uid == uid, instances.c.conflict.is_(False)
+        )
+        self._contents = sa.select(instances.c.sha256, instances.c.transfer_syntax_uid).where(
+            instances.c.sop_instance_uid == uid
+        )
+        self._last_received = (
+            sa.select(studies.c.last_received_at).where(studies.c.study_instance_uid == uid).with_for_update()
+        )
+        self._in_state = (
+            sa.select(studies.c.study_instance_uid)
+            .where(studies.c.state == sa.bindparam("wanted"))
+            .order_by(studies.c.state_since)
+        )
+        self._new_association, self._new_sent = sa.insert(associations), sa.insert(sent)
+        self._ended = sa.update(associations).where(associations.c.association_id == uid)
+        self._receptions = _receptions(self._tables)
+        some = studies.c.study_instance_uid.in_(sa.bindparam("uids", expanding=True))
+        self._receptions_of_some = self._receptions.where(some)
+        self._sent = sa.select(sent.c.study_instance_uid).where(
+            sent.c.study_instance_uid == uid, sent.c.association_id == sa.bindparam("association")
+        )
 
     def find(self, sop_instance_uid: str) -> list[Instance]:
         """Every kept content of this SOP Instance UID, the evidence first."""
@@ -79,24 +67,28 @@ class Studies:
             rows = connection.execute(query.order_by(instances.c.conflict)).mappings().all()
         return [_instance(row) for row in rows]
 
-    def add_instance(self, instance: Instance, association_id: str | None = None) -> Added:
+    def add_instance(self, instance: Instance, association_id: str | None = None, *, written: bool = False) -> Added:
         """Make a stored file part of its study, durable at return; a late one opens the study again.
 
         Same SOP Instance UID, SHA-256 and transfer syntax as a kept one: IDENTICAL; same UID, else: CONFLICT. NEW also
-        where a study failed by the kept one, in whose place this one is read from now on.
+        where a study failed by the kept one, in whose place this one is read from now on, and where the study had left
+        the disk. `written`: the file was not there before, so that the one of an identical row was missing.
         """
         with self._transactions.write() as connection:
-            return self._add(connection, instance, association_id)
+            return self._add(connection, instance, association_id, written)
 
-    def _add(self, connection: sa.Connection, instance: Instance, association_id: str | None) -> Added:
+    def _add(self, connection: sa.Connection, instance: Instance, association_id: str | None, written: bool) -> Added:
+        begun = self._begin_study(connection, instance)
+        came_back = self._faults.end(connection, instance.path) or written
         added = self._compare(connection, instance)
-        if added is not Added.NEW and self._replace(connection, instance):
+        if added is not Added.NEW and self._replace(connection, instance, came_back=came_back):
             added = Added.NEW
         elif added is Added.IDENTICAL:
             # A file that was damaged on the disk has been written again beside it.
             connection.execute(self._row_of(instance).values(path=instance.path))
         else:
-            self._open_study(connection, instance, added)
+            if not begun:
+                self._open_study(connection, instance, added)
             self._insert(connection, instance, conflict=added is Added.CONFLICT)
         if association_id is not None:
             self._note_association(connection, instance, association_id)
@@ -106,58 +98,33 @@ class Studies:
         """A sender's association was accepted."""
         row = {"association_id": association_id, "calling_ae_title": calling_ae_title, "opened_at": at}
         with self._transactions.write() as connection:
-            connection.execute(sa.insert(self._tables["associations"]).values(**row))
+            connection.execute(self._new_association, row)
 
     def association_ended(self, association_id: str, ending: str, at: float) -> None:
         """The association is over; `ending` is released, aborted or lost."""
-        associations = self._tables["associations"]
-        change = sa.update(associations).values(ended_at=at, ending=ending)
         with self._transactions.write() as connection:
-            connection.execute(change.where(associations.c.association_id == association_id))
+            connection.execute(self._ended, {"uid": association_id, "ended_at": at, "ending": ending})
 
-    def end_open_associations(self, at: float) -> None:
-        """At the receiver's start: no association of an earlier process is still open."""
+    def end_open_associations(self, at: float) -> int:
+        """At the start: no association of an earlier process is still open; how many were, by the index."""
         associations = self._tables["associations"]
         change = sa.update(associations).values(ended_at=at, ending="lost").where(associations.c.ended_at.is_(None))
         with self._transactions.write() as connection:
-            connection.execute(change)
+            return connection.execute(change).rowcount
 
-    def receptions(self) -> list[Reception]:
-        """How each study that is RECEIVING came in so far."""
-        studies, associations, sent = (self._tables[n] for n in ("studies", "associations", "association_studies"))
-        is_open = sa.case((associations.c.ended_at.is_(None), 1), else_=0)
-        was_aborted = sa.case((associations.c.ending.in_(("aborted", "lost")), 1), else_=0)
-        joined = studies.outerjoin(sent, sent.c.study_instance_uid == studies.c.study_instance_uid).outerjoin(
-            associations,
-            sa.and_(associations.c.association_id == sent.c.association_id, associations.c.opened_at.is_not(None)),
-        )
-        query = (
-            sa.select(
-                studies.c.study_instance_uid,
-                studies.c.first_received_at,
-                studies.c.last_received_at,
-                sa.func.sum(sa.case((associations.c.association_id.is_(None), 0), else_=is_open)),
-                sa.func.max(associations.c.ended_at),
-                sa.func.sum(was_aborted),
-            )
-            .select_from(joined)
-            .where(studies.c.state == StudyState.RECEIVING.value)
-            .group_by(studies.c.study_instance_uid, studies.c.first_received_at, studies.c.last_received_at)
-        )
+    def receptions(self, study_instance_uids: Sequence[str] | None = None) -> list[Reception]:
+        """How each study that is RECEIVING, or each such of some hundred, came in so far."""
+        query = self._receptions if study_instance_uids is None else self._receptions_of_some
         with self._transactions.read() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(query, {"uids": study_instance_uids}).all()
         names = ("study_instance_uid", "first_received_at", "last_received_at")
         counts = ("open_associations", "last_association_ended_at", "aborted_associations")
         return [Reception(**dict(zip(names + counts, row, strict=True))) for row in rows]
 
     def study(self, study_instance_uid: str) -> Study:
         """The study with its evidence instances, without conflicting copies."""
-        instances = self._tables["instances"]
-        query = sa.select(instances).where(
-            instances.c.study_instance_uid == study_instance_uid, instances.c.conflict.is_(False)
-        )
         with self._transactions.read() as connection:
-            rows = connection.execute(query).mappings().all()
+            rows = connection.execute(self._evidence, {"uid": study_instance_uid}).mappings().all()
         return Study.from_instances(study_instance_uid, [_instance(row) for row in rows])
 
     def move(self, study_instance_uid: str, after: StudyState, *, cause: str, actor: str, at: float) -> None:
@@ -165,24 +132,27 @@ class Studies:
         with self._transactions.write() as connection:
             self._transactions.move_study(connection, study_instance_uid, after, cause=cause, actor=actor, at=at)
 
-    def complete(self, study_instance_uid: str, *, last_received_at: float, cause: str, actor: str, at: float) -> bool:
-        """Let a RECEIVING study be COMPLETE unless it grew since it was judged; whether it did not."""
-        studies = self._tables["studies"]
-        query = sa.select(studies.c.last_received_at).where(studies.c.study_instance_uid == study_instance_uid)
+    def arrived(
+        self,
+        study_instance_uid: str,
+        after: StudyState,
+        *,
+        last_received_at: float,
+        cause: str,
+        actor: str,
+        at: float,
+    ) -> bool:
+        """Let a RECEIVING study be COMPLETE or FAILED unless it grew since it was judged; whether it did not."""
         with self._transactions.write() as connection:
-            if connection.execute(query.with_for_update()).scalar_one() != last_received_at:
+            if connection.execute(self._last_received, {"uid": study_instance_uid}).scalar_one() != last_received_at:
                 return False
-            self._transactions.move_study(
-                connection, study_instance_uid, StudyState.COMPLETE, cause=cause, actor=actor, at=at
-            )
+            self._transactions.move_study(connection, study_instance_uid, after, cause=cause, actor=actor, at=at)
         return True
 
     def in_state(self, state: StudyState) -> list[str]:
         """UIDs of the studies in this state, the longest waiting first."""
-        studies = self._tables["studies"]
-        query = sa.select(studies.c.study_instance_uid).where(studies.c.state == state.value)
         with self._transactions.read() as connection:
-            return list(connection.execute(query.order_by(studies.c.state_since)).scalars())
+            return list(connection.execute(self._in_state, {"wanted": state.value}).scalars())
 
     def rows(self, study_instance_uid: str | None = None, limit: int = 500) -> list[StudyRow]:
         """Studies as `status` shows them, the newest arrival first."""
@@ -199,7 +169,8 @@ class Studies:
             query = query.where(studies.c.study_instance_uid == study_instance_uid)
         with self._transactions.read() as connection:
             rows = connection.execute(query).mappings().all()
-        return [StudyRow(**{**row, "state": StudyState(row["state"])}) for row in rows]
+        fields = [{name: row[name] for name in StudyRow.__dataclass_fields__} for row in rows]
+        return [StudyRow(**{**values, "state": StudyState(values["state"])}) for values in fields]
 
     def counts(self) -> dict[StudyState, int]:
         """How many studies are in each state."""
@@ -215,48 +186,53 @@ class Studies:
         query = sa.select(history).where(history.c.study_instance_uid == study_instance_uid)
         with self._transactions.read() as connection:
             rows = connection.execute(query.order_by(history.c.number)).mappings().all()
-        fields = [{name: row[name] for name in HistoryRow.__dataclass_fields__} for row in rows]
-        return [
-            HistoryRow(**{**values, "before": StudyState(values["before"]), "after": StudyState(values["after"])})
-            for values in fields
-        ]
+        return [HistoryRow(**{name: row[name] for name in HistoryRow.__dataclass_fields__}) for row in rows]
 
     def _compare(self, connection: sa.Connection, instance: Instance) -> Added:
-        instances = self._tables["instances"]
-        query = sa.select(instances.c.sha256, instances.c.transfer_syntax_uid)
-        kept = connection.execute(query.where(instances.c.sop_instance_uid == instance.sop_instance_uid)).all()
+        kept = connection.execute(self._contents, {"uid": instance.sop_instance_uid}).all()
         if (instance.sha256, instance.transfer_syntax_uid) in [tuple(row) for row in kept]:
             return Added.IDENTICAL
         return Added.CONFLICT if kept else Added.NEW
 
-    def _replace(self, connection: sa.Connection, instance: Instance) -> bool:
+    def _replace(self, connection: sa.Connection, instance: Instance, *, came_back: bool) -> bool:
         """Read this content in place of the one that its study failed by; whether that is so. Nothing is deleted.
 
-        The same content in another file is one, too: the first file is damaged.
+        The same content in another file is one, too: the first file is damaged. And so it is in the same file, when
+        that one was missing and came back.
         """
-        studies, instances, jobs = (self._tables[name] for name in ("studies", "instances", "jobs"))
+        studies, instances = self._tables["studies"], self._tables["instances"]
         uid, at = instance.study_instance_uid, instance.received_at
         of_study = studies.c.study_instance_uid == uid
-        study = connection.execute(sa.select(studies.c.state, studies.c.reason).where(of_study)).first()
+        locked = sa.select(studies.c.state, studies.c.reason).where(of_study).with_for_update()
+        study = connection.execute(locked).first()
         if study is None or study.state != StudyState.FAILED or not _names(study.reason, instance.sop_instance_uid):
             return False
         same = sa.and_(instances.c.sop_instance_uid == instance.sop_instance_uid, instances.c.study_instance_uid == uid)
         content = (instances.c.sha256, instances.c.transfer_syntax_uid, instances.c.path)
         before = connection.execute(sa.select(*content).where(same, instances.c.conflict.is_(False))).first()
-        if before is None or tuple(before) == (instance.sha256, instance.transfer_syntax_uid, instance.path):
+        unchanged = before is not None and tuple(before) == (
+            instance.sha256,
+            instance.transfer_syntax_uid,
+            instance.path,
+        )
+        if before is None or (unchanged and not came_back):
             return False
         connection.execute(sa.update(instances).where(same).values(conflict=True))
         if connection.execute(self._row_of(instance).values(conflict=False, path=instance.path)).rowcount == 0:
             self._insert(connection, instance, conflict=False)
-        connection.execute(sa.update(studies).where(of_study).values(last_received_at=at))
+        self._transactions.change_study(connection, uid, last_received_at=at)
         cause = (
-            f"instance {instance.sop_instance_uid} came again: {instance.path} with SHA-256 {instance.sha256} is read "
-            f"from now on, {before.path} with SHA-256 {before.sha256} no more"
+            f"instance {instance.sop_instance_uid} came again: {instance.path} was missing and is there again"
+            if unchanged
+            else f"instance {instance.sop_instance_uid} came again: {instance.path} with SHA-256 {instance.sha256} is "
+            f"read from now on, {before.path} with SHA-256 {before.sha256} no more"
+        )
+        # What failed by the old copy is tried with the new one also where the evidence is the same by its checksums.
+        came_again = f"instance {instance.sop_instance_uid} came again"
+        self._transactions.supersede_jobs(
+            connection, uid, (JobState.FAILED,), cause=came_again, actor=ACTOR, at=at, values={"dead_letter": False}
         )
         self._reopen(connection, uid, at, cause)
-        # What failed by the old copy is tried with the new one also where the evidence is the same by its checksums.
-        failed = sa.update(jobs).where(jobs.c.study_instance_uid == uid, jobs.c.state == JobState.FAILED.value)
-        connection.execute(failed.values(state=JobState.SUPERSEDED.value))
         return True
 
     def _row_of(self, instance: Instance) -> sa.Update:
@@ -265,53 +241,76 @@ class Studies:
         return sa.update(instances).where(*(instances.c[name] == getattr(instance, name) for name in key))
 
     def _open_study(self, connection: sa.Connection, instance: Instance, added: Added) -> None:
-        studies = self._tables["studies"]
         uid, at = instance.study_instance_uid, instance.received_at
-        state = connection.execute(
-            sa.select(studies.c.state).where(studies.c.study_instance_uid == uid).with_for_update()
-        ).scalar_one_or_none()
-        if state is None:
-            self._begin_study(connection, uid, at)
-            return
-        before = StudyState(state)
+        before = self._transactions.study_state(connection, uid)
         if added is Added.CONFLICT:
             cause = (
                 f"instance {instance.sop_instance_uid} came again with other content; kept beside the first, not read"
             )
             self._transactions.remark(connection, uid, before=before, after=before, cause=cause, actor=ACTOR, at=at)
             return
-        connection.execute(sa.update(studies).where(studies.c.study_instance_uid == uid).values(last_received_at=at))
+        self._transactions.change_study(connection, uid, last_received_at=at)
         if before is not StudyState.RECEIVING:
             self._reopen(connection, uid, at, "a late instance arrived")
 
-    def _begin_study(self, connection: sa.Connection, uid: str, at: float) -> None:
-        state = StudyState.RECEIVING
+    def _begin_study(self, connection: sa.Connection, instance: Instance) -> bool:
+        """Whether this is the first instance of its study; the study's row is locked from here on."""
+        uid, at, state = instance.study_instance_uid, instance.received_at, StudyState.RECEIVING
+        if self._evictions.end(connection, uid, at):
+            return False
         cause = "the first instance arrived"
         row = {"state": state.value, "reason": cause, "priority": "ROUTINE"}
         times = {"state_since": at, "first_received_at": at, "last_received_at": at}
-        connection.execute(sa.insert(self._tables["studies"]).values(study_instance_uid=uid, **row, **times))
+        new = self._new_study[connection.dialect.name]
+        if connection.execute(new, {"study_instance_uid": uid, **row, **times}).rowcount == 0:
+            # Another association began it just now: wait for that transaction's end, and go on from there.
+            self._evictions.end(connection, uid, at)
+            return False
         self._transactions.remark(connection, uid, before=state, after=state, cause=cause, actor=ACTOR, at=at)
+        return True
 
     def _reopen(self, connection: sa.Connection, uid: str, at: float, cause: str) -> None:
         jobs = self._tables["jobs"]
-        of_study = jobs.c.study_instance_uid == uid
-        unfinished = jobs.c.state.in_((JobState.QUEUED.value, JobState.READING.value))
-        superseded = {"state": JobState.SUPERSEDED.value, "reason": "a late instance arrived", "lease_token": None}
-        connection.execute(sa.update(jobs).where(of_study, unfinished).values(ended_at=at, **superseded))
-        connection.execute(sa.update(jobs).where(of_study).values(current=False))
+        unfinished = (JobState.QUEUED, JobState.READING)
+        reason = "a late instance arrived"
+        values = {"reason": reason, "ended_at": at}
+        self._transactions.supersede_jobs(connection, uid, unfinished, cause=reason, actor=ACTOR, at=at, values=values)
+        connection.execute(sa.update(jobs).where(jobs.c.study_instance_uid == uid).values(current=False))
         self._transactions.move_study(connection, uid, StudyState.RECEIVING, cause=cause, actor=ACTOR, at=at)
 
     def _insert(self, connection: sa.Connection, instance: Instance, *, conflict: bool) -> None:
         row = {name: getattr(instance, name) for name in instance.__dataclass_fields__}
         row["attributes"] = dict(instance.attributes)
-        connection.execute(sa.insert(self._tables["instances"]).values(conflict=conflict, **row))
+        connection.execute(self._new_instance, {"conflict": conflict, **row})
 
     def _note_association(self, connection: sa.Connection, instance: Instance, association_id: str) -> None:
-        sent = self._tables["association_studies"]
-        row = {"study_instance_uid": instance.study_instance_uid, "association_id": association_id}
-        known = sa.select(sent).where(*(sent.c[name] == value for name, value in row.items()))
-        if connection.execute(known).first() is None:
-            connection.execute(sa.insert(sent).values(**row))
+        uid = instance.study_instance_uid
+        if connection.execute(self._sent, {"uid": uid, "association": association_id}).first() is None:
+            connection.execute(self._new_sent, {"study_instance_uid": uid, "association_id": association_id})
+
+
+def _receptions(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
+    """The fields of each RECEIVING study's `Reception`, in their order."""
+    studies, associations, sent = (tables[name] for name in ("studies", "associations", "association_studies"))
+    is_open = sa.case((associations.c.ended_at.is_(None), 1), else_=0)
+    was_aborted = sa.case((associations.c.ending.in_(("aborted", "lost")), 1), else_=0)
+    joined = studies.outerjoin(sent, sent.c.study_instance_uid == studies.c.study_instance_uid).outerjoin(
+        associations,
+        sa.and_(associations.c.association_id == sent.c.association_id, associations.c.opened_at.is_not(None)),
+    )
+    return (
+        sa.select(
+            studies.c.study_instance_uid,
+            studies.c.first_received_at,
+            studies.c.last_received_at,
+            sa.func.sum(sa.case((associations.c.association_id.is_(None), 0), else_=is_open)),
+            sa.func.max(associations.c.ended_at),
+            sa.func.sum(was_aborted),
+        )
+        .select_from(joined)
+        .where(studies.c.state == StudyState.RECEIVING.value)
+        .group_by(studies.c.study_instance_uid, studies.c.first_received_at, studies.c.last_received_at)
+    )
 
 
 def _names(reason: str, uid: str) -> bool:

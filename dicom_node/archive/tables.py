@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 _UID = String(64)
@@ -25,6 +26,7 @@ def build_metadata() -> MetaData:
     _received(metadata)
     _worked(metadata)
     _sent(metadata)
+    _kept(metadata)
     return metadata
 
 
@@ -39,6 +41,10 @@ def _received(metadata: MetaData) -> None:
         Column("first_received_at", Float, nullable=False),
         Column("last_received_at", Float, nullable=False),
         Column("priority", String(8), nullable=False, default="ROUTINE"),
+        #: When its files left the disk by the rules of [retention]; empty: they are there.
+        Column("evicted_at", Float, index=True),
+        #: Files of it still lie in the archive that are to be removed.
+        Column("files_left", Boolean, nullable=False, default=False, server_default=false()),
     )
     Table(
         "instances",
@@ -71,6 +77,32 @@ def _received(metadata: MetaData) -> None:
         Column("study_instance_uid", _UID, primary_key=True),
         Column("association_id", String(36), ForeignKey("associations.association_id"), primary_key=True),
     )
+    # No foreign keys: a performed procedure step may be told of before the study's first instance.
+    Table(
+        "expected_instances",
+        metadata,
+        Column("study_instance_uid", _UID, primary_key=True),
+        #: Empty: of the whole study.
+        Column("series_instance_uid", _UID, primary_key=True),
+        #: "MPPS", or "peer NAME".
+        Column("source", String(80), primary_key=True),
+        Column("count", Integer, nullable=False),
+        Column("told_at", Float, nullable=False),
+        #: It counts what was made and can grow no more.
+        Column("final", Boolean, nullable=False, default=False, server_default=false()),
+    )
+    Table(
+        "inquiries",
+        metadata,
+        Column("study_instance_uid", _UID, primary_key=True),
+        Column("peer", String(64), primary_key=True),
+        Column("asked_at", Float, nullable=False),
+        Column("attempts", Integer, nullable=False),
+        Column("next_try_at", Float, nullable=False),
+        #: Of the first question without an answer since the last answer.
+        Column("vain_since", Float),
+        Column("reason", Text, nullable=False, default=""),
+    )
     Table(
         "history",
         metadata,
@@ -81,11 +113,13 @@ def _received(metadata: MetaData) -> None:
         Column("after", _STATE, nullable=False),
         Column("cause", Text, nullable=False),
         Column("actor", String(64), nullable=False),
+        #: Whose states these are: "" the study's, "job ALGORITHM", "delivery PEER".
+        Column("subject", String(96), nullable=False, default="", server_default=""),
     )
 
 
 def _worked(metadata: MetaData) -> None:
-    Table(
+    jobs = Table(
         "jobs",
         metadata,
         Column("job_uid", _UID, primary_key=True),
@@ -108,7 +142,16 @@ def _worked(metadata: MetaData) -> None:
         Column("lease_expires_at", Float),
         Column("worker", String(64)),
         Column("summary", JSON),
+        #: Grows with each claim and never falls: of two leases the one with the lower number is void.
+        Column("fence", Integer, nullable=False, default=0, server_default="0"),
+        #: A QUEUED job waits until then before its next attempt; empty: it can be claimed at once.
+        Column("next_try_at", Float),
+        #: FAILED because every attempt it may have was used up.
+        Column("dead_letter", Boolean, nullable=False, default=False, server_default=false()),
     )
+    # The next job of a priority, and the jobs without a message, however many have ended.
+    Index("jobs_waiting", jobs.c.state, jobs.c.priority, jobs.c.queued_at)
+    Index("jobs_unsent", jobs.c.state, jobs.c.sent_at)
     Table(
         "workers",
         metadata,
@@ -119,6 +162,16 @@ def _worked(metadata: MetaData) -> None:
         Column("started_at", Float, nullable=False),
         Column("heartbeat_at", Float, nullable=False),
         Column("job_uid", _UID),
+        #: What its reading process does, and when that was last heard.
+        Column("step", String(64), nullable=False, default="", server_default=""),
+        Column("moved_at", Float),
+    )
+    Table(
+        "conditions",
+        metadata,
+        Column("condition", String(80), primary_key=True),
+        Column("reason", Text, nullable=False),
+        Column("since", Float, nullable=False),
     )
 
 
@@ -134,6 +187,7 @@ def _sent(metadata: MetaData) -> None:
         Column("path", Text, nullable=False),
         Column("sha256", String(64), nullable=False),
         Column("written_at", Float, nullable=False),
+        Column("offered_at", Float),
     )
     deliveries = Table(
         "deliveries",
@@ -147,5 +201,72 @@ def _sent(metadata: MetaData) -> None:
         Column("next_try_at", Float, nullable=False),
         Column("reason", Text, nullable=False, default=""),
         Column("accepted_at", Float),
+        # Since when the object waits for this peer.
+        Column("waiting_since", Float),
+        # Changes with every change of the row: who read an older one changes nothing.
+        Column("fence", Integer, nullable=False, default=0),
+        # Whether the peer is asked for storage commitment of what it accepted.
+        Column("commitment", Boolean, nullable=False, default=False),
+        Column("transaction_uid", _UID),
+        Column("committed_at", Float),
+        # The peer that the object also goes to, since this one was away for too long.
+        Column("instead", String(64), nullable=False, default=""),
+        # Planned only because another peer was away.
+        Column("alternative", Boolean, nullable=False, default=False),
     )
     Index("deliveries_due", deliveries.c.state, deliveries.c.next_try_at)
+    Index(
+        "deliveries_of_peer",
+        deliveries.c.peer,
+        deliveries.c.state,
+        deliveries.c.commitment,
+        deliveries.c.next_try_at,
+    )
+    commitments = Table(
+        "commitments",
+        metadata,
+        Column("transaction_uid", _UID, primary_key=True),
+        Column("peer", String(64), nullable=False),
+        Column("study_instance_uid", _UID, nullable=False, index=True),
+        Column("state", _STATE, nullable=False),
+        # SOP Instance UIDs that were asked for.
+        Column("objects", JSON, nullable=False),
+        # How often these objects were asked for, with this time.
+        Column("attempts", Integer, nullable=False, default=1),
+        Column("asked_at", Float, nullable=False),
+        Column("next_try_at", Float, nullable=False),
+        Column("answered_at", Float),
+        Column("reason", Text, nullable=False, default=""),
+    )
+    Index("commitments_open", commitments.c.state, commitments.c.next_try_at)
+    # What a peer answered last, and what it was asked since then, however many transactions there were.
+    Index("commitments_of_peer", commitments.c.peer, commitments.c.answered_at, commitments.c.asked_at)
+    Table(
+        "peers_away",
+        metadata,
+        Column("peer", String(64), primary_key=True),
+        Column("since", Float, nullable=False),
+        Column("attempts", Integer, nullable=False),
+        Column("next_try_at", Float, nullable=False),
+        Column("reason", Text, nullable=False),
+    )
+
+
+def _kept(metadata: MetaData) -> None:
+    Table(
+        "archive_faults",
+        metadata,
+        Column("path", Text, primary_key=True),
+        #: missing, altered or unknown.
+        Column("kind", _STATE, nullable=False, index=True),
+        Column("study_instance_uid", _UID, nullable=False, default=""),
+        Column("sop_instance_uid", _UID, nullable=False, default=""),
+        Column("found_at", Float, nullable=False),
+    )
+    #: What the node remembers of itself: the fingerprint of these tables, how far the check of the archive is.
+    Table(
+        "marks",
+        metadata,
+        Column("name", String(32), primary_key=True),
+        Column("value", Text, nullable=False),
+    )

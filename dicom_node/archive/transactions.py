@@ -1,14 +1,17 @@
-"""Transactions on the index, and the one place where a study's state changes."""
+"""Transactions on the index, and the one place where the state of a study or a job changes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dicom_node.core.errors import IndexUnavailable, UnknownStudy
-from dicom_node.core.lifecycle import STUDY_TRANSITIONS, StudyState, check_transition
+from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobState, StudyState, check_transition
 
 
 @contextmanager
@@ -30,6 +33,14 @@ class Transactions:
         self.tables = tables
         self._writer = engine
         self._reader = engine.execution_options(sqlite_begin="DEFERRED")
+        # To build a statement takes longer than to execute it: what is executed often is built once, here as in others.
+        studies, jobs = tables["studies"], tables["jobs"]
+        uid: sa.BindParameter[str] = sa.bindparam("uid")
+        of_study = studies.c.study_instance_uid == uid
+        self._state_of_study = sa.select(studies.c.state).where(of_study).with_for_update()
+        self._change_of_study = sa.update(studies).where(of_study)
+        self._change_of_job = sa.update(jobs).where(jobs.c.job_uid == uid)
+        self._line_of_history = sa.insert(tables["history"])
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -43,16 +54,23 @@ class Transactions:
         with _answering(), self._reader.begin() as connection:
             yield connection
 
+    def find_study_state(self, connection: sa.Connection, study_instance_uid: str) -> StudyState | None:
+        """The study's state, its row locked where the database can; None where there is none."""
+        state = connection.execute(self._state_of_study, {"uid": study_instance_uid}).scalar_one_or_none()
+        return None if state is None else StudyState(state)
+
     def study_state(self, connection: sa.Connection, study_instance_uid: str) -> StudyState:
-        """The study's state, its row locked where the database can; UnknownStudy where there is none."""
-        studies = self.tables["studies"]
-        query = sa.select(studies.c.state).where(studies.c.study_instance_uid == study_instance_uid).with_for_update()
-        state = connection.execute(query).scalar_one_or_none()
+        """As `find_study_state`; UnknownStudy where there is none."""
+        state = self.find_study_state(connection, study_instance_uid)
         if state is None:
             raise UnknownStudy(
                 f"study {study_instance_uid} is not in the index; `dicom-node status` lists those that are"
             )
-        return StudyState(state)
+        return state
+
+    def change_study(self, connection: sa.Connection, study_instance_uid: str, **values: Any) -> None:
+        """Change columns of the study's row, whose lock the transaction holds."""
+        connection.execute(self._change_of_study, {"uid": study_instance_uid, **values})
 
     def move_study(
         self,
@@ -67,25 +85,71 @@ class Transactions:
         """Let the study enter a state and write its history; IllegalTransition when the table forbids it."""
         before = self.study_state(connection, study_instance_uid)
         check_transition(STUDY_TRANSITIONS, before, after)
-        studies = self.tables["studies"]
-        connection.execute(
-            sa.update(studies)
-            .where(studies.c.study_instance_uid == study_instance_uid)
-            .values(state=after.value, reason=cause, state_since=at)
-        )
+        self.change_study(connection, study_instance_uid, state=after.value, reason=cause, state_since=at)
         self.remark(connection, study_instance_uid, before=before, after=after, cause=cause, actor=actor, at=at)
+
+    def move_job(
+        self,
+        connection: sa.Connection,
+        job: Mapping[Any, Any],
+        after: JobState,
+        *,
+        cause: str,
+        actor: str,
+        at: float,
+        values: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Let a job, given as its locked row, enter a state, and write it into the history of its study.
+
+        `values` are further columns that change with it; IllegalTransition when the table forbids the state.
+        """
+        check_transition(JOB_TRANSITIONS, JobState(job["state"]), after)
+        connection.execute(self._change_of_job, {"uid": job["job_uid"], "state": after.value, **values})
+        change = {"before": job["state"], "after": after, "subject": f"job {job['algorithm']}"}
+        self.remark(connection, job["study_instance_uid"], **change, cause=cause, actor=actor, at=at)
+
+    def supersede_jobs(
+        self,
+        connection: sa.Connection,
+        study_instance_uid: str,
+        states: Collection[JobState],
+        *,
+        cause: str,
+        actor: str,
+        at: float,
+        values: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Let the study's jobs in these states count no more, and whoever holds one of them lose it."""
+        jobs = self.tables["jobs"]
+        query = sa.select(jobs).where(
+            jobs.c.study_instance_uid == study_instance_uid, jobs.c.state.in_([state.value for state in states])
+        )
+        dropped = {"lease_token": None, "lease_expires_at": None, "next_try_at": None, **values}
+        for job in connection.execute(query.with_for_update()).mappings().all():
+            self.move_job(connection, job, JobState.SUPERSEDED, cause=cause, actor=actor, at=at, values=dropped)
+
+    @staticmethod
+    def upsert(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+        """Insert the row, or let a row of the same primary key take the changes: two at once both succeed."""
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        keys = list(table.primary_key.columns)
+        connection.execute(insert(table).values(**row).on_conflict_do_update(index_elements=keys, set_=dict(changes)))
 
     def remark(
         self,
         connection: sa.Connection,
         study_instance_uid: str,
         *,
-        before: StudyState,
-        after: StudyState,
+        before: str,
+        after: str,
         cause: str,
         actor: str,
         at: float,
+        subject: str = "",
     ) -> None:
-        """Write one line of the study's history; before equals after where only something was noticed."""
-        row = {"before": before.value, "after": after.value, "cause": cause, "actor": actor, "at": at}
-        connection.execute(sa.insert(self.tables["history"]).values(study_instance_uid=study_instance_uid, **row))
+        """Write one line of the study's history; before equals after where only something was noticed.
+
+        The states are the study's, or those of the `subject`: "job ALGORITHM" or "delivery PEER".
+        """
+        row = {"before": str(before), "after": str(after), "cause": cause, "actor": actor, "at": at, "subject": subject}
+        connection.execute(self._line_of_history, {"study_instance_uid": study_instance_uid, **row})

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from dicom_node.archive.transactions import Transactions
+from dicom_node.core.lifecycle import JobState
+
+_LONGEST_STEP = 64
+#: A worker that was not heard of for so long is forgotten when another begins.
+_FORGOTTEN_AFTER_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,9 @@ class WorkerRow:
     heartbeat_at: float
     #: The job it reads now.
     job_uid: str | None
+    #: What its reading process does, and when that was last heard.
+    step: str
+    moved_at: float | None
 
 
 class Workers:
@@ -30,25 +38,52 @@ class Workers:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
         self._workers = transactions.tables["workers"]
+        jobs = transactions.tables["jobs"]
+        waiting = sa.select(jobs.c.algorithm).distinct().where(jobs.c.state == JobState.QUEUED.value)
+        self._waiting_algorithms = waiting.order_by(jobs.c.algorithm)
 
     def began(self, worker: str, *, device: str, bundles: Sequence[str], queues: Sequence[str], at: float) -> None:
-        """A worker is ready; an earlier row of the same name is replaced."""
+        """A worker is ready; an earlier row of the same name is replaced, and those silent for a day are forgotten."""
         row = {"device": device, "bundles": list(bundles), "queues": list(queues)}
         with self._transactions.write() as connection:
             self._delete(connection, worker)
+            silent = self._workers.c.heartbeat_at < at - _FORGOTTEN_AFTER_SECONDS
+            connection.execute(sa.delete(self._workers).where(silent))
             times = {"started_at": at, "heartbeat_at": at}
             connection.execute(sa.insert(self._workers).values(worker=worker, **row, **times))
 
-    def beat(self, worker: str, *, job_uid: str | None, at: float) -> None:
-        """The worker lives, and reads this job."""
+    def beat(
+        self, worker: str, *, job_uid: str | None, at: float, step: str = "", moved_at: float | None = None
+    ) -> bool:
+        """The worker lives, and reads this job; its reading process was last heard at `moved_at`, doing `step`.
+
+        False when the index does not know this worker.
+        """
+        change = sa.update(self._workers).where(self._workers.c.worker == worker)
+        values = {"heartbeat_at": at, "job_uid": job_uid, "step": step[:_LONGEST_STEP], "moved_at": moved_at}
+        with self._transactions.write() as connection:
+            return connection.execute(change.values(**values)).rowcount == 1
+
+    def can(self, worker: str, *, device: str, bundles: Sequence[str]) -> bool:
+        """What the worker can read changed; False when the index does not know this worker."""
         change = sa.update(self._workers).where(self._workers.c.worker == worker)
         with self._transactions.write() as connection:
-            connection.execute(change.values(heartbeat_at=at, job_uid=job_uid))
+            return connection.execute(change.values(device=device, bundles=list(bundles))).rowcount == 1
 
     def ended(self, worker: str) -> None:
         """The worker went home, or is known to be dead."""
         with self._transactions.write() as connection:
             self._delete(connection, worker)
+
+    def unread(self, heard_since: float) -> list[str]:
+        """The algorithms for which a job waits, and no worker that was heard since then has a bundle."""
+        with self._transactions.read() as connection:
+            waiting = connection.execute(self._waiting_algorithms).scalars().all()
+        if not waiting:
+            return []
+        live = [row for row in self.rows() if row.heartbeat_at >= heard_since]
+        read = {title.rpartition(" ")[0] for row in live for title in row.bundles}
+        return [algorithm for algorithm in waiting if algorithm not in read]
 
     def rows(self) -> list[WorkerRow]:
         """Every known worker, by name."""

@@ -2,6 +2,7 @@
 
 NodeError
 |-- SettingsError               the settings file or environment cannot be used
+|   `-- IndexDamaged            the SQLite index is no whole database any more
 |-- UnknownStudy                a study that is not in the index
 |-- IndexUnavailable            the database does not answer, or takes no change now
 |-- ExpressionError             a route's `when` that is no expression of the small language
@@ -11,21 +12,27 @@ NodeError
 |   |-- OutOfResources          0xA700
 |   |-- DatasetMismatch         0xA900
 |   `-- CannotUnderstand        0xC000
+|-- QueryFailed                 a peer that answered a C-FIND with no use to us
 |-- IllegalTransition           a state that does not follow from the one before
+|   `-- EvictedStudy            a study whose files have left the disk
 |-- QueueUnavailable            the broker does not answer; the index keeps the job
 |-- TriageError (.retryable)    a job that did not end in a report
 |   |-- NotApplicable           the algorithm does not read such a series: an answer, no fault
 |   |-- InconsistentGeometry    slices that make no volume
 |   |-- UnreadableInstance      an instance that is missing, cut short or cannot be decoded
-|   |-- BundleInvalid           weights or metadata that do not match what they claim
+|   |-- BundleInvalid           retryable: weights or metadata that are not there, or not what they claim
 |   |-- EvidenceInvalid         a report that failed its own checks and must not be sent
-|   `-- OutOfDeviceMemory       retryable
+|   |-- OutOfDeviceMemory       retryable
+|   `-- Interrupted             retryable: a reading that broke off
+|       `-- ArchiveUnusable     the archive's disk failed, or is not there
 `-- DeliveryError (.retryable)  a report that did not reach its peer
     |-- PeerUnreachable         retryable
     |-- AssociationRejected     retryable
+    |   `-- ContextsRejected    it came about, and the peer takes none of what we would send
     `-- StoreFailed (.status)   the peer answered a failure status
 """
 
+import errno
 from typing import ClassVar
 
 
@@ -35,6 +42,10 @@ class NodeError(Exception):
 
 class SettingsError(NodeError):
     """The settings cannot be used; the message names every fault with its line and its mend."""
+
+
+class IndexDamaged(SettingsError):
+    """The file of the SQLite index is no database any more; it can be made again from the archive."""
 
 
 class UnknownStudy(NodeError):
@@ -85,8 +96,16 @@ class CannotUnderstand(IntakeError):
     status = 0xC000
 
 
+class QueryFailed(NodeError):
+    """A peer answered a C-FIND with a failure status, or does not hold or count the study."""
+
+
 class IllegalTransition(NodeError):
     """A study, job or delivery was asked to enter a state that its table does not allow."""
+
+
+class EvictedStudy(IllegalTransition):
+    """What is asked needs the study's files, and they have left the disk."""
 
 
 class QueueUnavailable(NodeError):
@@ -112,7 +131,12 @@ class UnreadableInstance(TriageError):
 
 
 class BundleInvalid(TriageError):
-    """A bundle whose files are missing, altered, or do not fit this software."""
+    """A bundle whose files are missing, altered, or do not fit this software.
+
+    It may be just being copied, and another worker may have a whole one.
+    """
+
+    retryable = True
 
 
 class EvidenceInvalid(TriageError):
@@ -123,6 +147,22 @@ class OutOfDeviceMemory(TriageError):
     """The device's memory did not suffice."""
 
     retryable = True
+
+
+class Interrupted(TriageError):
+    """A reading that broke off for a reason that need not be there the next time."""
+
+    retryable = True
+
+
+class ArchiveUnusable(Interrupted):
+    """The archive's disk failed, is full, or is not mounted where this worker looks for it."""
+
+    @classmethod
+    def by_disk(cls, error: OSError) -> "ArchiveUnusable":
+        """By a disk that failed: what was in the way and what to do, without a path."""
+        name = errno.errorcode.get(error.errno or 0, "without a number")
+        return cls(f"the archive's disk was not usable ({type(error).__name__}, {name}); see its room and its mount")
 
 
 class DeliveryError(NodeError):
@@ -138,7 +178,17 @@ class PeerUnreachable(DeliveryError):
 
 
 class AssociationRejected(DeliveryError):
-    """The peer refused the association or every presentation context."""
+    """The peer refused the association."""
+
+    retryable = True
+
+
+class ContextsRejected(AssociationRejected):
+    """The peer is there, but accepted none of the presentation contexts: other objects may find it ready."""
+
+
+class CommitmentNotTaken(DeliveryError):
+    """The peer took an association for storage commitment, and ended it or fell silent when it was asked."""
 
     retryable = True
 

@@ -31,12 +31,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The right to work on a job until it expires; a newer token makes an older one worthless."""
+    """The right to work on a job until it expires; a newer one makes an older one worthless."""
 
     job_uid: str
     token: str
     worker: str
     expires_at: float
+    #: Of two leases on the same job the later has the higher number.
+    fence: int = 0
 
 
 def evidence_digest(instances: Iterable[Instance]) -> str:

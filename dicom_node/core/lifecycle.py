@@ -6,6 +6,7 @@ COMPLETE -> REPORTED (the evidence is what was already read)
 READING -> NOT_ROUTED (the algorithm answered that it does not read such a series)
 any -> FAILED (with the reason)                  COMPLETE .. COMMITTED -> RECEIVING (a late instance)
 FAILED | NOT_ROUTED | REPORTED .. COMMITTED -> COMPLETE (asked for again by a person)
+DELIVERED -> REPORTED (a peer answered that it does not hold what it had accepted: it is sent again)
 """
 
 from enum import StrEnum
@@ -45,7 +46,18 @@ class DeliveryState(StrEnum):
     """Where one object's way to one peer stands."""
 
     WAITING = "WAITING"
+    #: The peer answered a C-STORE with success.
     ACCEPTED = "ACCEPTED"
+    #: The peer answered by storage commitment that it keeps the object.
+    COMMITTED = "COMMITTED"
+    FAILED = "FAILED"
+
+
+class CommitmentState(StrEnum):
+    """Where one transaction of storage commitment stands: asked, and then answered whole or not."""
+
+    ASKED = "ASKED"
+    COMMITTED = "COMMITTED"
     FAILED = "FAILED"
 
 
@@ -58,7 +70,7 @@ STUDY_TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
     _S.QUEUED: frozenset({_S.READING, _S.RECEIVING, _S.FAILED}),
     _S.READING: frozenset({_S.QUEUED, _S.REPORTED, _S.NOT_ROUTED, _S.RECEIVING, _S.FAILED}),
     _S.REPORTED: frozenset({_S.DELIVERED, _S.RECEIVING, _S.COMPLETE, _S.FAILED}),
-    _S.DELIVERED: frozenset({_S.COMMITTED, _S.RECEIVING, _S.COMPLETE, _S.FAILED}),
+    _S.DELIVERED: frozenset({_S.COMMITTED, _S.REPORTED, _S.RECEIVING, _S.COMPLETE, _S.FAILED}),
     _S.COMMITTED: frozenset({_S.RECEIVING, _S.COMPLETE, _S.FAILED}),
     _S.FAILED: frozenset({_S.RECEIVING, _S.COMPLETE}),
 }
@@ -74,7 +86,8 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     _D.WAITING: frozenset({_D.ACCEPTED, _D.WAITING, _D.FAILED}),
-    _D.ACCEPTED: frozenset({_D.WAITING}),
+    _D.ACCEPTED: frozenset({_D.COMMITTED, _D.WAITING}),
+    _D.COMMITTED: frozenset({_D.WAITING}),
     _D.FAILED: frozenset({_D.WAITING}),
 }
 

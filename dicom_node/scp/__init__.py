@@ -1,1 +1,1 @@
-"""What we serve on the wire: Storage and Verification, as an SCP."""
+"""What we serve on the wire: Storage and Verification as an SCP, and the answers to our storage commitment requests."""

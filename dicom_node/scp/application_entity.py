@@ -15,12 +15,14 @@ from pynetdicom.sop_class import uid_to_service_class
 from dicom_node.core.errors import SettingsError
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.scp.admission import Admission, DiskWatermark
+from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.scp.handlers import Handlers, Reception
 from dicom_node.scp.presentation_contexts import (
     SupportedContext,
     storage_sop_classes,
     supported_presentation_contexts,
 )
+from dicom_node.scu.association import without_delay
 from dicom_node.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,24 +48,35 @@ class Timeouts:
 class ApplicationEntity:
     """Listens, negotiates, and hands every instance to the reception."""
 
-    def __init__(self, settings: Settings, reception: Reception, *, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reception: Reception,
+        *,
+        timeouts: Timeouts | None = None,
+        commitments: CommitmentEvents | None = None,
+    ) -> None:
+        """`commitments` takes the answers to storage commitment requests; without it no peer can give one here."""
         self._settings = settings
         self._timeouts = timeouts or Timeouts()
         self._admission = Admission.from_settings(settings.admission)
         watermark = DiskWatermark(settings.node.minimum_free_megabytes)
         self._handlers = Handlers(reception, watermark)
+        self._commitments = commitments
         self._ae = self._build()
         self._server: ThreadedAssociationServer | None = None
 
     def start(self) -> None:
         """Accept associations from now on; SettingsError where the port cannot be had."""
         node = self._settings.node
+        bindings = self._handlers.bindings() + without_delay()
+        contexts: list[PresentationContext] = list(map(_SharedContext.of, supported_presentation_contexts()))
+        if self._commitments is not None:
+            bindings += self._commitments.bindings()
+            contexts.append(self._commitments.context())
         try:
             self._server = self._ae.start_server(
-                (node.host, node.port),
-                block=False,
-                evt_handlers=self._handlers.bindings(),
-                contexts=[_SharedContext.of(context) for context in supported_presentation_contexts()],
+                (node.host, node.port), block=False, evt_handlers=bindings, contexts=contexts
             )
         except OSError as error:
             where = f"{node.host}:{node.port}"

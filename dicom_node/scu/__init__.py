@@ -1,1 +1,1 @@
-"""What we ask of peers: C-ECHO and C-STORE."""
+"""What we ask of peers: C-ECHO, C-FIND, C-STORE and storage commitment."""

@@ -1,13 +1,15 @@
 """An association that we ask a peer for, and its end."""
 
-from collections.abc import Iterable, Iterator
+import socket
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
 
-from dicom_node.core.errors import AssociationRejected, PeerUnreachable
+from dicom_node.core.errors import AssociationRejected, ContextsRejected, PeerUnreachable
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.settings import Peer
 
@@ -32,17 +34,29 @@ class ProposedContext(NamedTuple):
 
 @contextmanager
 def association(
-    peer: Peer, contexts: Iterable[ProposedContext], *, ae_title: str, timeout_seconds: float
+    peer: Peer,
+    contexts: Iterable[ProposedContext],
+    *,
+    ae_title: str,
+    timeout_seconds: float,
+    handlers: Sequence[EventHandlerType] = (),
 ) -> Iterator[Association]:
-    """An established association, released at the end; raises PeerUnreachable or AssociationRejected."""
+    """An established association, released at the end; raises PeerUnreachable or AssociationRejected.
+
+    `handlers` take what the peer asks of us on it.
+    """
     ae = AE(ae_title=ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_seconds
     for context in contexts:
         ae.add_requested_context(context.abstract_syntax, list(context.transfer_syntaxes))
+    events: list[EventHandlerType] = [
+        *without_delay(),
+        *handlers,
+    ]
     try:
-        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, evt_handlers=events)
     except OSError as error:  # the host's name leads nowhere; a refused connection is no exception
         raise PeerUnreachable(f"{_named(peer)} is not found ({error.strerror}); correct the peer's host") from error
     if not assoc.is_established:
@@ -52,6 +66,28 @@ def association(
     finally:
         if assoc.is_established:
             assoc.release()
+
+
+def without_delay() -> list[EventHandlerType]:
+    """Handlers by which neither side of an association, whoever opened it, waits for the other's acknowledgements."""
+    return [(evt.EVT_CONN_OPEN, _send_at_once), (evt.EVT_PDU_SENT, _acknowledge_at_once)]
+
+
+def _send_at_once(event: evt.Event) -> None:
+    """Messages are written in two pieces, and the second would wait for the peer's acknowledgement of the first."""
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _acknowledge_at_once(event: evt.Event) -> None:
+    """A peer that writes its answers in two pieces would wait for our acknowledgement of the first: 40 ms each time.
+
+    The kernel forgets the wish after a while (tcp(7), TCP_QUICKACK), so it is told again with whatever is sent.
+    """
+    connection = event.assoc.dul.socket
+    if hasattr(socket, "TCP_QUICKACK") and connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _refusal(peer: Peer, assoc: Association, ae_title: str) -> PeerUnreachable | AssociationRejected:
@@ -65,7 +101,7 @@ def _refusal(peer: Peer, assoc: Association, ae_title: str) -> PeerUnreachable |
             f"{where} rejected the association: {why.format(ours=ae_title, theirs=peer.ae_title)}"
         )
     if assoc.acceptor.primitive is not None and not assoc.accepted_contexts:
-        return AssociationRejected(f"{where} accepted none of the proposed presentation contexts")
+        return ContextsRejected(f"{where} accepted none of the proposed presentation contexts")
     return PeerUnreachable(f"{where} does not answer; is it running, and is nothing in between?")
 
 

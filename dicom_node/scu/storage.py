@@ -1,6 +1,6 @@
 """C-STORE of files to a peer, all over as few associations as their presentation contexts need (PS3.4 Annex B)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,15 +70,25 @@ class Sent:
     error: DeliveryError | None
 
 
-def store(peer: Peer, files: Iterable[FileToSend], *, ae_title: str, timeout_seconds: float) -> Iterator[Sent]:
-    """Send files and yield what became of each; raises PeerUnreachable or AssociationRejected when none could go."""
+def store(
+    peer: Peer,
+    files: Iterable[FileToSend],
+    *,
+    ae_title: str,
+    timeout_seconds: float,
+    wanted: Callable[[FileToSend], bool] = lambda _file: True,
+) -> Iterator[Sent]:
+    """Send files and yield what became of each; raises PeerUnreachable or AssociationRejected when none could go.
+
+    `wanted` is asked for each file when its turn comes, after the fate of those before it was yielded.
+    """
     files = list(files)
     kinds = sorted({(f.sop_class_uid, f.transfer_syntax_uid) for f in files})
     for some in _batched(kinds, MAXIMUM_CONTEXTS):
         contexts = [ProposedContext(sop_class, _proposed(syntax)) for sop_class, syntax in some]
         with association(peer, contexts, ae_title=ae_title, timeout_seconds=timeout_seconds) as assoc:
             for file in files:
-                if (file.sop_class_uid, file.transfer_syntax_uid) in some:
+                if (file.sop_class_uid, file.transfer_syntax_uid) in some and wanted(file):
                     yield _send(assoc, peer, file)
 
 

@@ -1,19 +1,22 @@
-"""The web application: the pages, `/metrics` and `/healthz`; it reads the index and changes nothing."""
+"""The web application: pages, `/metrics` and `/healthz`; all that a page can change is to have a study read again."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from importlib import resources
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from dicom_node.archive.index import Index
 from dicom_node.archive.overview import read_overview, read_study
-from dicom_node.core.errors import UnknownStudy
+from dicom_node.core.errors import IllegalTransition, UnknownStudy
 from dicom_node.core.uid import is_uid
 from dicom_node.telemetry import Metrics
 from dicom_node.web.metrics import IndexCollector
@@ -25,13 +28,17 @@ log = logging.getLogger(__name__)
 SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'none'; object-src 'none'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
+        "form-action 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: browsers then hide the Origin of our own forms, too.
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+#: Who the history says asked for a study from here.
+ACTOR = "page"
 
 _WORDS: Mapping[int, str] = {
     404: "There is no such page. The overview lists the studies that this node holds.",
@@ -49,19 +56,21 @@ def build_application(
     metrics: Metrics | None = None,
     free_bytes: Callable[[], int] | None = None,
     title: str = "DICOM node",
+    dispensable: frozenset[str] = frozenset(),
 ) -> FastAPI:
     """The application over an index.
 
     `queue_lengths` answers None when the broker does not; `health` tells of each part whether it lives; `clock` gives
     seconds since 1970 UTC; `free_bytes` the archive's free room; `metrics` are this process's own counts, and are
-    extended by what the index knows.
+    extended by what the index knows; `dispensable` names the parts without which the node still does its work.
     """
     application = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     pages = Pages(title)
     own = Metrics() if metrics is None else metrics
     own.registry.register(IndexCollector(index, queue_lengths, clock, free_bytes))
     _add_pages(application, pages, index, queue_lengths, health, clock)
-    _add_machine_readables(application, own, health)
+    _add_deeds(application, index, clock)
+    _add_machine_readables(application, own, health, dispensable)
     _add_manners(application, pages, clock)
     static = resources.files("dicom_node.web") / "static"
     application.mount("/static", StaticFiles(directory=str(static)))
@@ -83,16 +92,51 @@ def _add_pages(
 
     @application.api_route("/studies/{study_instance_uid}", methods=["GET", "HEAD"])
     def study(study_instance_uid: str) -> HTMLResponse:
-        if not is_uid(study_instance_uid):
-            raise HTTPException(HTTPStatus.NOT_FOUND, "That is no Study Instance UID.")
-        try:
+        with _answering_for(study_instance_uid):
             return HTMLResponse(pages.study(read_study(index, study_instance_uid, clock())))
-        except UnknownStudy as error:
-            words = f"Study {study_instance_uid} is not in the index. The overview lists those that are."
-            raise HTTPException(HTTPStatus.NOT_FOUND, words) from error
 
 
-def _add_machine_readables(application: FastAPI, metrics: Metrics, health: Callable[[], Mapping[str, bool]]) -> None:
+def _add_deeds(application: FastAPI, index: Index, clock: Callable[[], float]) -> None:
+    @application.post("/studies/{study_instance_uid}/requeue")
+    def requeue(request: Request, study_instance_uid: str) -> RedirectResponse:
+        if not _is_from_our_page(request.headers):
+            raise HTTPException(
+                HTTPStatus.FORBIDDEN, "This can only be asked for by the button of the node's own page."
+            )
+        with _answering_for(study_instance_uid):
+            index.jobs.ask_again(study_instance_uid, actor=ACTOR, at=clock())
+        log.info("a study was asked for again", extra={"study_instance_uid": study_instance_uid, "actor": ACTOR})
+        return RedirectResponse(f"/studies/{study_instance_uid}", status_code=HTTPStatus.SEE_OTHER)
+
+
+@contextmanager
+def _answering_for(study_instance_uid: str) -> Iterator[None]:
+    """Say in words what is wrong with a study's UID, or with what was asked of it."""
+    if not is_uid(study_instance_uid):
+        raise HTTPException(HTTPStatus.NOT_FOUND, "That is no Study Instance UID.")
+    try:
+        yield
+    except UnknownStudy as error:
+        words = f"Study {study_instance_uid} is not in the index. The overview lists those that are."
+        raise HTTPException(HTTPStatus.NOT_FOUND, words) from error
+    except IllegalTransition as error:
+        words = f"Study {study_instance_uid} cannot be read again now: {error}."
+        raise HTTPException(HTTPStatus.CONFLICT, words) from error
+
+
+def _is_from_our_page(headers: Headers) -> bool:
+    """Whether a form of this very origin was sent: another site's must not be able to ask in a visitor's name.
+
+    Browsers say so in Sec-Fetch-Site over TLS and on this machine, else in Origin; no site can forge either.
+    """
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return site == "same-origin"
+    return urlsplit(headers.get("origin", "")).netloc == headers.get("host", "") != ""
+
+
+def _add_machine_readables(
+    application: FastAPI, metrics: Metrics, health: Callable[[], Mapping[str, bool]], dispensable: frozenset[str]
+) -> None:
     @application.get("/metrics")
     def scrape() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -100,9 +144,11 @@ def _add_machine_readables(application: FastAPI, metrics: Metrics, health: Calla
     @application.api_route("/healthz", methods=["GET", "HEAD"])
     def healthz() -> JSONResponse:
         parts = dict(health())
-        ok = all(parts.values())
+        # Whoever starts a node again that is not well must not do so for what it works on without.
+        ok = all(alive for name, alive in parts.items() if name not in dispensable)
         status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
-        return JSONResponse({"ok": ok, "parts": parts}, status_code=status)
+        missed = sorted(name for name, alive in parts.items() if not alive)
+        return JSONResponse({"ok": ok, "missed": missed, "parts": parts}, status_code=status)
 
 
 def _add_manners(application: FastAPI, pages: Pages, clock: Callable[[], float]) -> None:

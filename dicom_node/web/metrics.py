@@ -42,12 +42,15 @@ class IndexCollector:
         overview = read_overview(self._index, self._clock(), limit=0)
         yield _studies(overview)
         yield from _queues(overview)
-        yield _deliveries(overview)
+        yield from _deliveries(overview)
         yield from _workers(overview)
         yield _messages(self._queue_lengths())
         if self._free_bytes is not None:
             yield GaugeMetricFamily("dicom_node_free_disk_bytes", "Room left in the archive", value=self._free_bytes())
         yield _jobs(self._index)
+        yield from _archive(self._index)
+        says = "Jobs that gave up after their last attempt and wait for a person"
+        yield GaugeMetricFamily("dicom_node_dead_letters", says, value=overview.dead_letters)
         name, says = "dicom_node_time_to_result_seconds", "From a study's last instance to its report at every peer"
         yield _histogram(name, says, read_time_to_result(self._index, BOUNDS))
         name, says = "dicom_node_job_seconds", "From a job's claim by a worker to its report"
@@ -91,13 +94,36 @@ def _jobs(index: Index) -> Metric:
     return family
 
 
-def _deliveries(overview: Overview) -> Metric:
+def _archive(index: Index) -> Iterator[Metric]:
+    says = "Files of the archive that are missing, altered, or unknown to the index"
+    faults = GaugeMetricFamily("dicom_node_archive_faults", says, labels=["kind"])
+    for kind, count in index.faults.counts().items():
+        faults.add_metric([kind], count)
+    yield faults
+    says = "Files that the look at the whole archive has compared since it began"
+    yield GaugeMetricFamily("dicom_node_archive_checked_files", says, value=index.inventory.position().files)
+    says = "Studies whose files have left the disk by the rules of [retention]"
+    yield GaugeMetricFamily("dicom_node_evicted_studies", says, value=index.evictions.count())
+
+
+def _deliveries(overview: Overview) -> Iterator[Metric]:
     labels = ["peer", "state"]
     family = GaugeMetricFamily("dicom_node_deliveries", "Objects on their way to a peer, by state", labels=labels)
     for line in overview.peers:
-        for state, count in (("waiting", line.waiting), ("accepted", line.accepted), ("failed", line.failed)):
-            family.add_metric([line.peer, state], count)
-    return family
+        for state in ("waiting", "accepted", "committed", "failed"):
+            family.add_metric([line.peer, state], getattr(line, state))
+    yield family
+    says = "How long the longest waiting object waits for a peer"
+    oldest = GaugeMetricFamily("dicom_node_delivery_oldest_waiting_seconds", says, labels=["peer"])
+    says = "Storage commitments that a peer was asked for and has not answered"
+    commitments = GaugeMetricFamily("dicom_node_commitments_open", says, labels=["peer"])
+    says = "Whether no association with a peer could be had the last time"
+    away = GaugeMetricFamily("dicom_node_peer_away", says, labels=["peer"])
+    for line in overview.peers:
+        oldest.add_metric([line.peer], line.oldest_waiting_seconds or 0.0)
+        commitments.add_metric([line.peer], line.commitments_open)
+        away.add_metric([line.peer], line.away_since is not None)
+    yield from (oldest, commitments, away)
 
 
 def _workers(overview: Overview) -> Iterator[Metric]:

@@ -27,7 +27,8 @@ def test_a_signal_ends_every_process_in_order_and_without_a_fault(tmp_path: Path
         for line in node.program.log.read_text().splitlines()
         if '"a part stopped"' in line
     ]
-    assert stopped == ["receiver", "web", "assembly", "delivery", "worker", "redis"]
+    inner = ["stocktaking", "retention", "dispatch", "leases", "assembly", "commitment", "delivery"]
+    assert stopped == ["receiver", "web", *inner, "worker", "redis"]
 
 
 def test_a_node_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:

@@ -4,20 +4,23 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 
+from dicom_node import job_queue
 from dicom_node.archive.index import Index
-from dicom_node.assembly import Assembly
 from dicom_node.broker import answers, broker_url, own_redis, socket_path
 from dicom_node.core.errors import QueueUnavailable
 from dicom_node.core.priority import Priority
+from dicom_node.dispatch import ASK_SECONDS, LOST_BELL_SECONDS, Dispatch
 from dicom_node.job_queue import TASK, CeleryJobQueue, celery_options
 from dicom_node.parts import ChildProcess
 from dicom_node.settings import Settings
@@ -90,13 +93,30 @@ def test_a_job_waits_in_the_queue_of_its_priority_as_uids_alone(jobs: CeleryJobQ
     }
 
 
+@dataclass
+class Rounds:
+    """A dispatch over a real broker, and a clock that a test turns."""
+
+    dispatch: Dispatch
+    clock: list[float]
+
+    def later(self, seconds: float) -> None:
+        """Time passes, then there is a round."""
+        self.clock[0] += seconds
+        self.dispatch.ring()
+
+
+@pytest.fixture
+def rounds(jobs: CeleryJobQueue, index: Index) -> Rounds:
+    clock = [NOW]
+    return Rounds(Dispatch(Settings(), index, jobs, lambda: clock[0]), clock)
+
+
 def test_a_redis_that_dies_is_told_and_after_its_return_every_waiting_job_is_rung_for_again(
-    redis: ChildProcess, jobs: CeleryJobQueue, index: Index
+    redis: ChildProcess, jobs: CeleryJobQueue, index: Index, rounds: Rounds
 ) -> None:
-    now = [NOW]
-    assembly = Assembly(Settings(), index, jobs, lambda: now[0])
     queue(index, "a", at=NOW)
-    assembly.step()
+    rounds.later(1)
     assert jobs.lengths()["routine"] == 1
     assert redis.pid is not None
     os.kill(redis.pid, signal.SIGKILL)
@@ -105,13 +125,62 @@ def test_a_redis_that_dies_is_told_and_after_its_return_every_waiting_job_is_run
     queue(index, "b", at=NOW)
     with pytest.raises(QueueUnavailable):
         jobs.lengths()
-    assembly.step()
+    rounds.later(ASK_SECONDS)
+    assert not rounds.dispatch.broker_answers
     redis.start()
-    assembly.step()
+    rounds.later(ASK_SECONDS)
+    assert rounds.dispatch.broker_answers
     assert jobs.lengths()["routine"] == 1, "the new one is rung for at once"
-    # A worker takes that message; the first study's is lost with the old Redis.
-    now[0] += 20
-    redis.stop()
-    redis.start()
-    assembly.step()
+    # The first study's bell is lost with the old Redis.
+    rounds.later(LOST_BELL_SECONDS)
     assert jobs.lengths()["routine"] == 2
+
+
+def test_a_flushed_redis_costs_no_job_its_bell(jobs: CeleryJobQueue, index: Index, path: Path, rounds: Rounds) -> None:
+    for study in "abc":
+        queue(index, study, at=NOW)
+    rounds.later(1)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(b"FLUSHALL\r\n")
+        assert connection.recv(16) == b"+OK\r\n"
+    assert jobs.lengths()["routine"] == 0
+    rounds.later(LOST_BELL_SECONDS + 1)
+    assert jobs.lengths()["routine"] == 3
+
+
+def test_a_redis_that_was_stopped_is_away_until_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, redis: ChildProcess, index: Index, path: Path
+) -> None:
+    monkeypatch.setattr(job_queue, "ANSWER_SECONDS", 0.3)
+    jobs = CeleryJobQueue(broker_url(path))
+    clock = [NOW]
+    rounds = Rounds(Dispatch(Settings(), index, jobs, lambda: clock[0]), clock)
+    queue(index, "a", at=NOW)
+    rounds.later(1)
+    assert redis.pid is not None
+    os.kill(redis.pid, signal.SIGSTOP)
+    try:
+        queue(index, "b", at=NOW)
+        began = time.monotonic()
+        rounds.later(ASK_SECONDS)
+        assert time.monotonic() - began < 5
+        assert not rounds.dispatch.broker_answers
+        job = index.jobs.unsent(0.0)[0]
+        with pytest.raises(QueueUnavailable):
+            jobs.send(job)
+    finally:
+        os.kill(redis.pid, signal.SIGCONT)
+    rounds.later(ASK_SECONDS)
+    assert rounds.dispatch.broker_answers
+    assert jobs.lengths()["routine"] >= 2
+    jobs.close()
+
+
+def test_a_redis_without_memory_left_is_a_broker_that_is_away(jobs: CeleryJobQueue, index: Index, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(b"CONFIG SET maxmemory 1\r\n")
+        assert connection.recv(16) == b"+OK\r\n"
+    with pytest.raises(QueueUnavailable, match="the broker took no message"):
+        jobs.send(queue(index, "a", at=NOW))

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,15 +8,15 @@ from dicom_node import assembly as assembly_module
 from dicom_node.archive.index import Index
 from dicom_node.archive.jobs import JobRow
 from dicom_node.archive.studies import Added, StudyRow
-from dicom_node.assembly import LOST_MESSAGE_SECONDS, STALE_MESSAGE_SECONDS, Assembly
-from dicom_node.core.errors import IndexUnavailable, QueueUnavailable
+from dicom_node.assembly import Assembly
+from dicom_node.core.errors import IndexUnavailable
 from dicom_node.core.expression import parse_expression
 from dicom_node.core.job import Job, Lease, evidence_digest
 from dicom_node.core.lifecycle import JobState, StudyState
-from dicom_node.core.priority import QUEUES, Priority, queue_of
+from dicom_node.core.priority import Priority
 from dicom_node.core.routing import Route
 from dicom_node.core.study import Study
-from dicom_node.settings import QueueSettings, Settings
+from dicom_node.settings import Peer, Settings
 from tests.populated_index import NOW, instance, objects, study_uid, summary, uid
 from tests.strategies import slice_at
 
@@ -24,46 +24,17 @@ STUDY = study_uid("a")
 CT_ROUTE = Route(name="chest", algorithm="lung_nodule", when=parse_expression('Modality == "CT"'), minimum_instances=3)
 
 
-class FakeQueue:
-    """A broker in memory that can be away and can lose its messages; the real one is tested in tests/integration."""
-
-    def __init__(self) -> None:
-        self.messages: dict[str, list[str]] = {name: [] for name in QUEUES}
-        self.away = False
-        self.log: list[str] = []
-
-    def send(self, job: Job) -> None:
-        """Keep the job's UID."""
-        self._answer()
-        self.messages[queue_of(job.priority)].append(job.job_uid)
-        self.log.append(job.job_uid)
-
-    def lengths(self) -> Mapping[str, int]:
-        """Messages kept in each queue."""
-        self._answer()
-        return {name: len(held) for name, held in self.messages.items()}
-
-    def clear(self) -> None:
-        """Take every message: a worker did, or it is lost."""
-        for held in self.messages.values():
-            held.clear()
-
-    def _answer(self) -> None:
-        if self.away:
-            raise QueueUnavailable("the broker does not answer")
-
-
 @dataclass
 class Room:
     """An assembly over a real index, and a clock that a test turns."""
 
     index: Index
-    queue: FakeQueue = field(default_factory=FakeQueue)
     now: float = NOW
+    announced: list[Job] = field(default_factory=list)
 
-    def assembly(self, *routes: Route, **queue: Any) -> Assembly:
-        settings = Settings(routes=routes or (CT_ROUTE,), queue=QueueSettings(**queue))
-        return Assembly(settings, self.index, self.queue, lambda: self.now)
+    def assembly(self, *routes: Route) -> Assembly:
+        settings = Settings(routes=routes or (CT_ROUTE,))
+        return Assembly(settings, self.index, lambda: self.now, self.announced.append)
 
     def receive(self, *numbers: int, series: int = 2, **attributes: Any) -> None:
         """Slices of 2.5 mm of the study arrive now."""
@@ -97,21 +68,52 @@ def room() -> Iterator[Room]:
     room.index.close()
 
 
-def test_a_whole_quiet_study_is_complete_routed_queued_and_rung_for_in_one_round(room: Room) -> None:
+def test_a_whole_quiet_study_is_complete_routed_and_queued_in_one_round(room: Room) -> None:
     assembly = room.assembly()
     room.receive(1, 2, 3, 4)
     assembly.step()
-    assert (room.row.state, room.queue.log) == (StudyState.RECEIVING, [])
+    assert (room.row.state, room.jobs) == (StudyState.RECEIVING, [])
     room.quiet(assembly)
     (row,) = room.jobs
     study = room.index.studies.study(STUDY)
     assert room.row.state is StudyState.QUEUED
     assert (row.job.algorithm, row.job.route, row.job.state) == ("lung_nodule", "chest", JobState.QUEUED)
     assert row.job.evidence == evidence_digest(study.series[0].instances)
-    assert row.sent_at == room.now
-    assert room.queue.log == [row.job.job_uid]
-    states = [line.after for line in room.index.studies.history(STUDY)]
+    states = [line.after for line in room.index.studies.history(STUDY) if not line.subject]
     assert states == [StudyState.RECEIVING, StudyState.COMPLETE, StudyState.QUEUED]
+
+
+def test_the_job_is_announced_once_while_only_the_quiet_time_is_waited_for(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3, 4)
+    assembly.step()
+    assert room.announced == []
+    for _ in range(3):
+        room.quiet(assembly, 0.6)
+    assert len(room.announced) == 1
+    room.quiet(assembly, 0.6)
+    assert room.row.state is StudyState.QUEUED
+    assert [room.jobs[0].job] == room.announced
+
+
+def test_another_instance_lets_another_job_be_announced(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 3)
+    room.quiet(assembly, 0.6)
+    room.receive(4)
+    room.quiet(assembly, 0.6)
+    first, second = room.announced
+    assert first.evidence != second.evidence
+
+
+def test_nothing_is_announced_of_a_study_that_lacks_slices_or_that_no_route_wants(room: Room) -> None:
+    assembly = room.assembly()
+    room.receive(1, 2, 4, 5)
+    room.quiet(assembly, 0.6)
+    other = room.assembly(replace(CT_ROUTE, minimum_instances=99))
+    room.receive(3)
+    room.quiet(other, 0.6)
+    assert room.announced == []
 
 
 def test_a_study_that_lacks_a_slice_is_waited_for_longer_and_says_so(room: Room) -> None:
@@ -133,7 +135,7 @@ def test_a_study_whose_sender_is_still_there_is_waited_for_longer(room: Room) ->
     room.quiet(assembly, 10)
     assert room.row.state is StudyState.RECEIVING
     room.index.studies.association_ended("open", "released", room.now)
-    assembly.step()
+    room.quiet(assembly, 0.5)
     assert room.row.state is StudyState.QUEUED
 
 
@@ -142,13 +144,13 @@ def test_an_instance_between_judgement_and_completion_keeps_the_study_open(
 ) -> None:
     assembly = room.assembly()
     room.receive(1, 2, 3)
-    complete = room.index.studies.complete
+    arrived = room.index.studies.arrived
 
     def overtaken(*args: Any, **kwargs: Any) -> bool:
         room.receive(4)
-        return complete(*args, **kwargs)
+        return arrived(*args, **kwargs)
 
-    monkeypatch.setattr(room.index.studies, "complete", overtaken)
+    monkeypatch.setattr(room.index.studies, "arrived", overtaken)
     room.quiet(assembly)
     assert room.row.state is StudyState.RECEIVING
     monkeypatch.undo()
@@ -175,7 +177,6 @@ def test_an_instance_between_completion_and_routing_opens_the_study_and_harms_no
     room.quiet(assembly)
     assert (room.row.state, room.jobs) == (StudyState.RECEIVING, [])
     assert room.index.studies.rows(study_uid("b"))[0].state is StudyState.QUEUED
-    assert len(room.queue.log) == 1
     monkeypatch.undo()
     room.quiet(assembly)
     assert room.row.state is StudyState.QUEUED
@@ -190,7 +191,6 @@ def test_a_late_slice_makes_new_evidence_and_a_new_job(room: Room) -> None:
     old, new = room.jobs
     assert (old.job.state, new.job.state) == (JobState.SUPERSEDED, JobState.QUEUED)
     assert old.job.evidence != new.job.evidence
-    assert room.queue.log == [old.job.job_uid, new.job.job_uid]
 
 
 def test_a_late_instance_of_another_series_leads_back_to_the_report_there_is(room: Room) -> None:
@@ -198,11 +198,10 @@ def test_a_late_instance_of_another_series_leads_back_to_the_report_there_is(roo
     room.receive(1, 2, 3)
     room.quiet(assembly)
     room.index.jobs.report(room.claim(), objects("a"), summary=summary(1), at=room.now)
-    room.queue.clear()
     room.receive(1, series=3, Modality="SR")
     room.quiet(assembly)
     assert (room.row.state, room.row.reason) == (StudyState.REPORTED, "the evidence is what was already read")
-    assert len(room.jobs) == len(room.queue.log) == 1
+    assert len(room.jobs) == 1
 
 
 def test_a_study_that_no_route_reads_says_why_of_every_series(room: Room) -> None:
@@ -213,7 +212,7 @@ def test_a_study_that_no_route_reads_says_why_of_every_series(room: Room) -> Non
     assert room.row.state is StudyState.NOT_ROUTED
     assert 'Modality is "MR"' in room.row.reason
     assert "it has 2 slices, fewer than 3" in room.row.reason
-    assert (room.jobs, room.queue.log) == ([], [])
+    assert room.jobs == []
 
 
 def test_the_history_tells_which_series_is_read_and_why_no_other(room: Room) -> None:
@@ -226,7 +225,7 @@ def test_the_history_tells_which_series_is_read_and_why_no_other(room: Room) -> 
     assert f"not series {uid('series', 'a', 2)}: it has fewer slices: 3 against 4" in cause
 
 
-def test_two_routes_make_two_jobs_in_the_queues_of_their_priorities(room: Room) -> None:
+def test_two_routes_make_two_jobs_of_their_priorities(room: Room) -> None:
     bones = Route(
         name="bones",
         algorithm="fracture",
@@ -239,70 +238,12 @@ def test_two_routes_make_two_jobs_in_the_queues_of_their_priorities(room: Room) 
     room.receive(1, 2, 3)
     room.quiet(assembly)
     by_route = {row.job.route: row.job for row in room.jobs}
-    assert room.queue.messages["stat"] == [by_route["bones"].job_uid]
-    assert room.queue.messages["routine"] == [by_route["chest"].job_uid]
+    assert [by_route[name].priority for name in ("bones", "chest")] == [Priority.STAT, Priority.ROUTINE]
     assert (by_route["bones"].send_to, by_route["chest"].send_to) == (("er",), ())
     assert room.row.priority == "STAT"
 
 
-def test_while_the_broker_is_away_jobs_wait_in_the_index_and_then_all_are_sent(
-    room: Room, caplog: pytest.LogCaptureFixture
-) -> None:
-    assembly = room.assembly()
-    room.queue.away = True
-    room.receive(1, 2, 3)
-    for _ in range(3):
-        room.quiet(assembly)
-    assert (room.row.state, room.jobs[0].sent_at) == (StudyState.QUEUED, None)
-    assert [r.message for r in caplog.records].count("the broker is away; jobs wait in the index") == 1
-    room.queue.away = False
-    room.quiet(assembly)
-    assert room.queue.log == [room.jobs[0].job.job_uid]
-    room.quiet(assembly)
-    assert len(room.queue.log) == 1
-
-
-def test_a_lost_message_is_sent_again_once_its_own_queue_is_empty_for_long_enough(room: Room) -> None:
-    assembly = room.assembly()
-    room.receive(1, 2, 3)
-    room.quiet(assembly)
-    room.quiet(assembly, LOST_MESSAGE_SECONDS + 1)
-    assert len(room.queue.log) == 1, "its message still waits"
-    room.queue.clear()
-    room.queue.messages["stat"].append("a message that no worker takes")
-    room.quiet(assembly)
-    assert len(room.queue.log) == 2
-    room.queue.clear()
-    room.quiet(assembly, LOST_MESSAGE_SECONDS - 1)
-    assert len(room.queue.log) == 2, "only just sent"
-
-
-def test_no_message_is_sent_for_a_job_that_is_being_read(room: Room) -> None:
-    assembly = room.assembly(lease_seconds=1000)
-    room.receive(1, 2, 3)
-    room.quiet(assembly)
-    lease = room.claim()
-    room.index.jobs.renew(lease, room.now + 1000)
-    room.queue.clear()
-    room.quiet(assembly, LOST_MESSAGE_SECONDS + 5)
-    assert len(room.queue.log) == 1
-
-
-def test_a_silent_workers_job_is_rung_for_again_in_the_same_round_until_it_has_failed(room: Room) -> None:
-    assembly = room.assembly(maximum_attempts=2)
-    room.receive(1, 2, 3)
-    room.quiet(assembly)
-    room.claim()
-    room.queue.clear()
-    room.quiet(assembly, 31)
-    assert len(room.queue.log) == 2
-    room.claim()
-    room.quiet(assembly, 31)
-    assert (room.row.state, len(room.queue.log)) == (StudyState.FAILED, 2)
-    assert room.row.reason == "the worker went silent during attempt 2 of 2"
-
-
-def test_a_study_asked_for_again_is_routed_and_rung_for_again(room: Room) -> None:
+def test_a_study_asked_for_again_is_routed_again(room: Room) -> None:
     assembly = room.assembly()
     room.receive(1, 2, 3)
     room.quiet(assembly)
@@ -311,25 +252,13 @@ def test_a_study_asked_for_again_is_routed_and_rung_for_again(room: Room) -> Non
     assembly.step()
     (row,) = room.jobs
     assert (room.row.state, row.job.state, row.job.attempts) == (StudyState.QUEUED, JobState.QUEUED, 0)
-    assert room.queue.log == [row.job.job_uid] * 2
 
 
 def test_a_new_assembly_over_the_same_index_goes_on_where_the_old_one_stood(room: Room) -> None:
     room.receive(1, 2, 3)
     room.quiet(room.assembly())
     room.quiet(room.assembly())
-    assert (len(room.jobs), len(room.queue.log)) == (1, 1)
-
-
-def test_a_message_lost_from_a_queue_that_never_empties_is_sent_again_once_it_is_old(room: Room) -> None:
-    assembly = room.assembly()
-    room.receive(1, 2, 3)
-    room.quiet(assembly)
-    room.queue.messages["routine"] = ["another job"]
-    room.quiet(assembly, STALE_MESSAGE_SECONDS - 1)
-    assert len(room.queue.log) == 1
-    room.quiet(assembly, 2)
-    assert len(room.queue.log) == 2
+    assert (room.row.state, len(room.jobs)) == (StudyState.QUEUED, 1)
 
 
 @pytest.mark.parametrize("step", ["missing_slices", "route_study"])
@@ -419,12 +348,20 @@ def test_a_study_whose_uids_are_all_another_studys_fails_and_says_so(room: Room)
     assert room.row.state is StudyState.QUEUED
 
 
-def test_a_job_that_has_failed_by_silence_is_an_error_in_the_log(room: Room, caplog: pytest.LogCaptureFixture) -> None:
-    assembly = room.assembly(maximum_attempts=1)
+def test_routes_that_want_the_same_of_a_series_share_one_reading_and_each_gets_its_peers(room: Room) -> None:
+    peers = (
+        Peer(name="all", ae_title="A", host="a", port=104, results=True),
+        *(Peer(name=name, ae_title=name.upper(), host=name, port=104) for name in ("ward", "clinic")),
+    )
+    routes = (
+        replace(CT_ROUTE, name="ward", send_to=("ward",)),
+        replace(CT_ROUTE, name="stat", send_to=("clinic", "ward"), priority=Priority.STAT),
+        replace(CT_ROUTE, name="everyone"),
+    )
+    assembly = Assembly(Settings(routes=routes, peers=peers), room.index, lambda: room.now)
     room.receive(1, 2, 3)
+    assembly.step()
     room.quiet(assembly)
-    room.claim()
-    room.quiet(assembly, 31)
-    (line,) = (record for record in caplog.records if record.levelname == "ERROR")
-    assert line.message == "a worker went silent; its job has failed"
-    assert vars(line)["job_uid"] == room.jobs[0].job.job_uid
+    (row,) = room.jobs
+    assert row.job.send_to == ("ward", "clinic", "all")
+    assert (row.job.priority, row.job.route) == (Priority.STAT, "ward + stat + everyone")

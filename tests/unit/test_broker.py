@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node import broker
-from dicom_node.broker import answers, broker_url, own_redis, redis_program, socket_path
+from dicom_node.broker import OwnRedis, answers, broker_url, own_redis, redis_program, socket_path
 from dicom_node.core.errors import SettingsError
 
 
@@ -73,6 +73,31 @@ def test_without_any_redis_the_mend_is_named(monkeypatch: pytest.MonkeyPatch, tm
         SettingsError, match=rf"no redis-server was found for {sys.platform}: install .+ or set broker\.url"
     ):
         redis_program()
+
+
+def test_our_redis_as_a_part_looks_for_its_program_at_each_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(broker, "find_spec", lambda _name: None)
+    path = socket_path(Path("x" * 120))
+    part = OwnRedis(path)
+    assert not part.alive()
+    part.stop()
+    try:
+        with monkeypatch.context() as nowhere:
+            nowhere.setenv("PATH", str(tmp_path))
+            with pytest.raises(SettingsError, match="no redis-server was found"):
+                part.start()
+            assert not part.alive()
+        if shutil.which("redis-server") is None:
+            pytest.skip("not checked: redis-server is not installed")
+        part.start()
+        assert part.alive()
+        assert answers(path)
+    finally:
+        part.stop()
+        shutil.rmtree(path.parent)
+    assert not part.alive()
 
 
 def test_a_redis_on_the_path_goes_before_the_one_that_is_carried(

@@ -13,6 +13,7 @@ from dicom_node.core.lifecycle import StudyState
 from tests.instances import ct_instance, sop_uid, write_instance
 from tests.peers import CT, Behaviour, free_port, storage_peer
 from tests.populated_index import NOW, queue, report, study_uid
+from tests.room import Room
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(r"ignore:unclosed <socket\.socket:ResourceWarning")
@@ -217,3 +218,19 @@ def test_an_index_that_cannot_be_opened_is_named_without_its_password(
     assert status == 1
     assert "correct url of [index]" in err
     assert "secret" not in err
+
+
+def test_an_index_is_made_again_from_the_archive(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    room = Room(tmp_path / "data")
+    room.receive(1, 2)
+    room.index.close()
+    (tmp_path / "data" / "index.sqlite").write_bytes(b"no database" * 1000)
+    status, out, err = command("status")
+    assert (status, out) == (1, "")
+    assert "is damaged" in err
+    status, out, _ = command("reindex", "--read-days", 1)
+    assert status == 0
+    assert f"the damaged index is now {tmp_path / 'data'}/index.sqlite.damaged-" in out
+    assert "2 instance(s) taken in, 1 of their studies new to the index\n" in out
+    assert "1 RECEIVING" in command("status")[1]

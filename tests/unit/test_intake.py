@@ -1,5 +1,6 @@
 import errno
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,38 +115,39 @@ def test_a_crash_between_file_and_row_is_mended_by_sending_again(room: Room, mon
     class Crash(BaseException):
         """The process is gone at this moment."""
 
-    def crash(*_args: object) -> None:
+    def crash(*_args: object, **_kwargs: object) -> None:
         raise Crash
 
     monkeypatch.setattr(room.index.studies, "add_instance", crash)
     with pytest.raises(Crash):
         room.intake.store(received(ct_instance()))
     monkeypatch.undo()
-    (orphan,) = files_below(room.root)
+    second_name, orphan = files_below(room.root)
+    assert second_name.startswith("incoming/")
     assert room.index.studies.rows() == []
 
     assert room.intake.store(received(ct_instance())) is Added.NEW
-    assert files_below(room.root) == [orphan]
+    assert files_below(room.root) == [second_name, orphan]
     assert room.index.studies.find(sop_uid(1))[0].path == orphan
 
 
 def test_the_file_is_on_the_disk_before_its_row(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     add = room.index.studies.add_instance
 
-    def check(instance: Any, association_id: str | None = None) -> Added:
+    def check(instance: Any, association_id: str | None = None, *, written: bool = False) -> Added:
         assert data_set_of(room.archive.path_of(instance.path)) == encoded(ct_instance())
-        return add(instance, association_id)
+        assert [whole for _, whole in room.archive.leftovers(math.inf)] == [True]
+        return add(instance, association_id, written=written)
 
     monkeypatch.setattr(room.index.studies, "add_instance", check)
     assert room.intake.store(received(ct_instance())) is Added.NEW
+    assert list(room.archive.leftovers(math.inf)) == []
 
 
-def test_a_start_clears_away_what_an_earlier_process_left(room: Room) -> None:
+def test_at_a_start_no_association_of_an_earlier_process_is_open(room: Room) -> None:
     room.intake.store(received(ct_instance()))
-    (room.root / "incoming" / "half").write_bytes(b"half")
     assert room.index.studies.receptions()[0].open_associations == 1
     room.intake.start()
-    assert [name for name in files_below(room.root) if name.startswith("incoming")] == []
     (reception,) = room.index.studies.receptions()
     assert (reception.open_associations, reception.aborted_associations) == (0, 1)
 

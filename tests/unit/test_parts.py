@@ -75,6 +75,37 @@ def test_when_one_cannot_start_those_before_it_are_stopped_and_its_error_is_rais
     assert diary == ["start a", "start b", "start c", "stop b", "stop a"]
 
 
+def test_a_dispensable_part_that_cannot_start_holds_nobody_up_and_is_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [0.0]
+    diary: list[str] = []
+    broker = Recorder("broker", diary, fails=True)
+    supervisor = Supervisor([broker, Recorder("b", diary)], lambda: now[0], dispensable={"broker"})
+    supervisor.start()
+    assert supervisor.health() == {"broker": False, "b": True}
+    assert vars(caplog.records[0])["reason"] == "broker cannot start"
+    for _ in range(4):
+        supervisor.watch()
+        now[0] += 0.5
+    assert diary.count("start broker") == 3, "at once, and after a second"
+    broker.fails = False
+    for _ in range(2):
+        supervisor.watch()
+        now[0] += 2
+    assert supervisor.health() == {"broker": True, "b": True}
+    supervisor.stop()
+    assert diary[-2:] == ["stop b", "stop broker"]
+
+
+def test_a_part_that_is_not_dispensable_is_never_gone_without() -> None:
+    diary: list[str] = []
+    supervisor = Supervisor([Recorder("a", diary), Recorder("b", diary, fails=True)], dispensable={"a"})
+    with pytest.raises(NodeError, match="b cannot start"):
+        supervisor.start()
+    assert diary == ["start a", "start b", "stop a"]
+
+
 def test_a_part_that_keeps_dying_is_started_again_after_waits_that_grow_to_a_longest() -> None:
     diary: list[str] = []
     now = [0.0]
@@ -117,21 +148,54 @@ def test_a_part_that_cannot_be_started_again_is_tried_again_and_the_others_go_on
     assert supervisor.health() == {"a": True, "b": True}
 
 
-def test_a_parts_deaths_are_forgiven_after_a_quiet_while() -> None:
+def test_a_part_that_had_started_well_is_started_again_at_once_however_often_it_is_killed() -> None:
     now = [0.0]
     part = Recorder("a", [])
     supervisor = Supervisor([part], clock=lambda: now[0])
     supervisor.start()
-    for _ in range(3):
+    for _ in range(4):
         part.lives = False
         supervisor.watch()
         now[0] += 10
         supervisor.watch()
-        assert part.lives
-    now[0] += Supervisor.FORGIVEN_AFTER
+        assert part.lives, "it has died soon after its start, and waited"
+    for _ in range(9):
+        now[0] += Supervisor.SETTLED_AFTER
+        part.lives = False
+        supervisor.watch()
+        assert part.lives, "as at a first death, without a wait"
+    now[0] += Supervisor.SETTLED_AFTER - 0.1
     part.lives = False
     supervisor.watch()
-    assert part.lives, "as at a first death, without a wait"
+    assert not part.lives, "a second death in a row"
+    now[0] += Supervisor.FIRST_WAIT
+    supervisor.watch()
+    assert part.lives
+
+
+def test_a_part_that_takes_long_to_fail_its_start_has_not_lived() -> None:
+    now = [0.0]
+    diary: list[str] = []
+
+    class Slow(Recorder):
+        """Needs longer to find out that it cannot start than one that started well must live."""
+
+        def start(self) -> None:
+            now[0] += 30
+            super().start()
+
+    part = Slow("a", diary)
+    supervisor = Supervisor([part], clock=lambda: now[0])
+    supervisor.start()
+    part.fails, part.lives = True, False
+    waits = []
+    for attempt in range(2, 8):
+        ended = now[0]
+        while len(diary) < attempt:
+            supervisor.watch()
+            now[0] += 0 if len(diary) == attempt else 0.5
+        waits.append(now[0] - 30 - ended)
+    assert waits == [0, 1, 2, 4, 8, 16]
 
 
 def test_a_served_object_is_a_part() -> None:

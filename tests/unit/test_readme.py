@@ -11,7 +11,8 @@ from deploy.marked_text import MarkMissing, with_parts
 from deploy.readme import README, parts
 from dicom_node import cli
 from dicom_node.core.lifecycle import StudyState
-from dicom_node.settings import SettingReference, load_settings, settings_reference
+from dicom_node.settings import SettingReference, settings_reference
+from dicom_node.settings_loading import load_settings
 
 ROOT = README.parent
 TEXT = README.read_text(encoding="utf-8")

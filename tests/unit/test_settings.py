@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from dicom_node.core.errors import SettingsError
 from dicom_node.core.priority import Priority
-from dicom_node.settings import Peer, load_settings, settings_reference
+from dicom_node.settings import Peer, settings_reference
 from dicom_node.settings_file import lines_of
+from dicom_node.settings_loading import load_settings
 
 PACS = """
 [[peers]]
@@ -203,6 +204,15 @@ orientation = "sagital"
         ("[queue]\nlease_seconds = nan", "line 2: [queue] lease_seconds is nan; it must be a number"),
         ("[queue]\nlease_seconds = '9'", 'line 2: [queue] lease_seconds is "9"; it must be a number'),
         ("[delivery]\nfirst_wait_seconds = 1000", "[delivery] maximum_wait_seconds is shorter than first_wait_seconds"),
+        ("[queue]\nfirst_wait_seconds = 1000", "[queue] maximum_wait_seconds is shorter than first_wait_seconds"),
+        (
+            "[completeness]\nquestion_first_wait_seconds = 1000",
+            "[completeness] question_maximum_wait_seconds is shorter than question_first_wait_seconds",
+        ),
+        (
+            "[completeness]\nmaximum_waiting_seconds = 10",
+            "[completeness] maximum_waiting_seconds is shorter than quiet_seconds_otherwise",
+        ),
         (
             "[completeness]\nquiet_seconds_otherwise = 1",
             "line 2: [completeness] quiet_seconds_otherwise is shorter than",
@@ -214,6 +224,7 @@ orientation = "sagital"
             'line 6: [[routes]] number 1 send_to names "pacs", no peer; there are no [[peers]]',
         ),
         (PACS + ROUTE + "send_to = ['pasc']", 'send_to names "pasc", no peer; peers are pacs'),
+        (PACS + ROUTE + "send_to = ['pacs', 'pacs']", 'send_to names "pacs" twice'),
         (ROUTE + "priority = 'SOON'", 'priority is "SOON"; it must be one of STAT, HIGH, ROUTINE, MEDIUM, LOW'),
         (ROUTE.replace("Modality", "StationName"), "StationName is not kept by this node"),
         ("zebra = 1", "line 1: [zebra] is no setting; there are node, index,"),
@@ -240,6 +251,14 @@ def test_each_fault_is_named_with_its_line_and_mend(faults, text, fault):
 def test_a_fault_of_the_environment_names_its_variable(faults, variable, value, fault):
     rows = faults(PACS, {variable: value})
     assert any(row.startswith(f"environment {variable}: ") and fault in row for row in rows)
+
+
+def test_who_can_be_asked_is_known_by_every_title_that_it_sends_under(load):
+    second = PACS.replace('"pacs"', '"second"').replace("4242", '4243\nquery = true\nsends_as = ["OUT", "ORTHANC"]')
+    third = PACS.replace('"pacs"', '"third"').replace("4242", '4244\nquery = true\nsends_as = ["OUT"]')
+    settings = load(PACS + second + third)
+    assert settings.askable_peers == {"ORTHANC": ("second", "third"), "OUT": ("second", "third")}
+    assert load(PACS).askable_peers == {}
 
 
 def test_a_file_that_is_not_there_or_no_toml_or_no_text_is_named(tmp_path, load):
@@ -300,3 +319,28 @@ def test_the_defaults_of_the_reference_are_the_defaults(load):
             sections.setdefault(row.section, []).append(f"{row.key} = {row.default}")
     text = "\n".join(line for section, rows in sections.items() for line in [f"[{section}]", *rows])
     assert load(text) == load("")
+
+
+def peers_text(**instead: str) -> str:
+    """Peers by name, each with the name of the one instead of it."""
+    entry = '[[peers]]\nname = "{}"\nae_title = "A"\nhost = "h"\nport = 104\ninstead = "{}"\n'
+    return "".join(entry.format(name, other) for name, other in instead.items())
+
+
+def test_a_peer_may_name_another_one_instead(load):
+    first, _, last = load(peers_text(a="b", b="c", c="")).peers
+    assert (first.instead, last.instead, first.commitment) == ("b", "", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (peers_text(a="b"), r'line 6: \[\[peers\]\] number 1 instead names "b", no peer; other peers are none'),
+        (peers_text(a="a"), "instead leads back to itself: a -> a"),
+        (peers_text(a="b", b="c", c="a"), "instead leads back to itself: a -> b -> c -> a"),
+        ("[delivery]\ncommitment_timeout_seconds = 4000", "is shorter than commitment_timeout_seconds"),
+    ],
+)
+def test_an_alternative_that_is_none_and_waits_that_shrink_are_named(load, text, words):
+    with pytest.raises(SettingsError, match=words):
+        load(text)

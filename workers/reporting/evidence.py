@@ -8,6 +8,7 @@ from typing import Any
 
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
+from pydicom.valuerep import DA, TM
 
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.codes import Code
@@ -71,6 +72,8 @@ class Evidence:
     #: When the last of the evidence was received, with a time zone. Not when the reading ended: a second reading of the
     #: same evidence writes the same UIDs, and so must write the same times.
     completed_at: datetime.datetime
+    #: The structured report of this study and algorithm that this one replaces, without its content; None for a first.
+    predecessor: Dataset | None = None
 
     @property
     def header(self) -> Dataset:
@@ -83,7 +86,20 @@ class Evidence:
         # Parameters too: another threshold writes another report, and one UID must never name two contents.
         parameters = (f"{name}={value}" for name, value in algorithm.parameters)
         reading = (algorithm.name, algorithm.version, algorithm.checksum, *parameters, self.evidence)
-        return derived_uid(self.volume.study_instance_uid, *reading, role)
+        replaced = () if self.predecessor is None else (str(self.predecessor.SOPInstanceUID),)
+        return derived_uid(self.volume.study_instance_uid, *reading, *replaced, role)
+
+    def series_uid(self, role: str) -> str:
+        """The UID of one result series of the study: what one version of an algorithm writes stays together."""
+        algorithm = self.algorithm
+        of_series = ("series", algorithm.name, algorithm.version, algorithm.checksum)
+        return derived_uid(self.volume.study_instance_uid, *of_series, role)
+
+    @property
+    def _earlier_in_series(self) -> Dataset | None:
+        """The predecessor, where the same version of the algorithm wrote it."""
+        earlier = self.predecessor
+        return earlier if earlier is not None and earlier.SeriesInstanceUID == self.series_uid("SR") else None
 
     @property
     def character_set(self) -> str | list[str] | None:
@@ -127,6 +143,10 @@ class Evidence:
     def header_attributes(self) -> dict[str, Any]:
         """Arguments that every object's constructor takes: series, equipment and times."""
         completed = self.completed_locally
+        # A series begins with its first report.
+        number, began_on, began_at = 1, completed.date(), completed.time()
+        if (earlier := self._earlier_in_series) is not None:
+            number, began_on, began_at = int(earlier.InstanceNumber) + 1, DA(earlier.SeriesDate), TM(earlier.SeriesTime)
         return {
             "series_description": self.series_description(),
             "manufacturer": self.algorithm.manufacturer,
@@ -135,8 +155,9 @@ class Evidence:
             "device_serial_number": self.algorithm.checksum,
             "content_date": completed.date(),
             "content_time": completed.time(),
-            "series_date": completed.date(),
-            "series_time": completed.time(),
+            "series_date": began_on,
+            "series_time": began_at,
+            "instance_number": number,
         }
 
     def complete(self, result: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
@@ -74,9 +74,9 @@ def _faults(rule: Callable[[WrittenReport], Iterable[str]], written: WrittenRepo
 def uid_faults(written: WrittenReport) -> Iterator[str]:
     """Every UID is one, and no two objects or series share one."""
     for result in written.objects:
-        for element in result.iterall():
+        for element in _uid_elements(result):
             values = element.value if element.VM > 1 else [element.value]
-            if element.VR == "UI" and not all(is_uid(str(value)) for value in values):
+            if not all(is_uid(str(value)) for value in values):
                 yield f"{element.keyword} of {result.Modality} is no UID"
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
         known = {str(header[keyword].value) for header in written.evidence.volume.headers}
@@ -106,6 +106,17 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
     references = (reference for item in _walk(report) for reference in item.get("ReferencedSOPSequence", []))
     used = {str(reference.ReferencedSOPInstanceUID) for reference in references}
     yield from (f"the report refers to {uid}, which is not its evidence" for uid in sorted(used - listed))
+
+
+def predecessor_faults(written: WrittenReport) -> Iterator[str]:
+    """A report names the one that it replaces, of the same study, and no other (PS3.3 Section C.17.2)."""
+    replaced = written.evidence.predecessor
+    named = _references(written.structured_report.get("PredecessorDocumentsSequence", []))
+    expected = set() if replaced is None else {str(replaced.SOPInstanceUID)}
+    if named != expected:
+        yield f"it names {sorted(named)} as what it replaces, and should name {sorted(expected)}"
+    if replaced is not None and replaced.StudyInstanceUID != written.evidence.volume.study_instance_uid:
+        yield f"{replaced.SOPInstanceUID}, which it replaces, is of another study"
 
 
 def tracking_faults(written: WrittenReport) -> Iterator[str]:
@@ -200,6 +211,7 @@ RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "uid": uid_faults,
     "study": study_faults,
     "evidence": evidence_faults,
+    "predecessor": predecessor_faults,
     "tracking": tracking_faults,
     "geometry": geometry_faults,
     "frames": frame_faults,
@@ -229,7 +241,18 @@ def _text_of(group: Dataset, name: Code) -> str:
     return next((_value_of(item) for item in group.get("ContentSequence", []) if _is_named(item, name)), "")
 
 
+def _uid_elements(item: Dataset) -> Iterator[DataElement]:
+    """Every element of a data set that holds UIDs, at any depth; the values of others are not even looked at."""
+    for tag in item.keys():  # noqa: SIM118 - a data set's own iteration converts every value
+        vr = item.get_item(tag).VR
+        if vr == "SQ":
+            for child in item[tag].value:
+                yield from _uid_elements(child)
+        elif vr == "UI":
+            yield item[tag]
+
+
 def _references(items: Iterable[Dataset]) -> set[str]:
     """The SOP instances that data sets refer to, at any depth."""
-    elements = (element for item in items for element in item.iterall())
+    elements = (element for item in items for element in _uid_elements(item))
     return {str(element.value) for element in elements if element.keyword == "ReferencedSOPInstanceUID"}

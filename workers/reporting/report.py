@@ -12,6 +12,8 @@ from workers.reporting.evidence import Evidence
 from workers.reporting.segmentation import build_segmentation
 from workers.reporting.structured_report import build_structured_report
 
+_REPLACES = "This report replaces an earlier one of this study: more was received after that was written."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -35,6 +37,8 @@ def build_report(
     Remarks are sentences for the comment.
     Raises EvidenceInvalid where findings, labels and evidence do not belong together.
     """
+    if evidence.predecessor is not None:
+        remarks = (*remarks, _REPLACES)
     segmentation = build_segmentation(evidence, findings, labels)
     structured_report = build_structured_report(evidence, findings, segmentation, remarks)
     return Report(structured_report=structured_report, segmentation=segmentation)

@@ -24,21 +24,26 @@ def build_structured_report(
 
     Remarks are sentences for the comment.
     """
+    root = _content(evidence, findings, segmentation, remarks)
+    tree, root.ContentSequence = root.ContentSequence, hd_sr.ContentSequence()
     objects = [*evidence.source_images, *([] if segmentation is None else [segmentation])]
     report = hd_sr.Comprehensive3DSR(
         evidence=objects,
-        content=hd_sr.ContentSequence([_content(evidence, findings, segmentation, remarks)], is_root=True),
-        series_instance_uid=evidence.uid("SR series"),
+        # The root alone: of a whole tree the constructor makes two copies, and looks into each item three times, all
+        # to find out whether what it refers to is among the evidence, which the gate does for itself.
+        content=hd_sr.ContentSequence([root], is_root=True),
+        series_instance_uid=evidence.series_uid("SR"),
         series_number=STRUCTURED_REPORT_SERIES_NUMBER,
         sop_instance_uid=evidence.uid("SR"),
-        instance_number=1,
         is_complete=True,
         is_final=False,
         is_verified=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         contributing_equipment=[contributing_equipment(evidence)],
+        previous_versions=None if evidence.predecessor is None else [evidence.predecessor],
         **evidence.header_attributes(),
     )
+    report.ContentSequence = tree
     evidence.complete(report)
     keep_own_equipment(report, evidence.algorithm)
     return report

@@ -40,8 +40,12 @@ def test_every_object_is_planned_once_for_every_peer(index: Index) -> None:
         (DeliveryState.WAITING, 0, 0, None)
     }
     assert index.deliveries.unplanned() == []
-    assert len(index.deliveries.due(NOW)) == 4
-    assert index.deliveries.due(NOW - 0.1) == []
+    assert [index.deliveries.due_studies(peer, NOW, 9) for peer in ("pacs", "archive", "none")] == [
+        [STUDY],
+        [STUDY],
+        [],
+    ]
+    assert index.deliveries.due_studies("pacs", NOW - 0.1, 9) == []
 
 
 def test_nothing_is_planned_for_a_study_that_is_not_reported(index: Index) -> None:
@@ -59,7 +63,7 @@ def test_a_study_is_delivered_with_the_last_object_at_the_last_peer(index: Index
     assert state_of(index) is StudyState.DELIVERED
     assert index.studies.rows(STUDY)[0].reason == "2 object(s) accepted by every peer"
     assert index.deliveries.unfinished() == []
-    assert index.deliveries.due(NOW + 9999) == []
+    assert index.deliveries.due_studies("pacs", NOW + 9999, 9) == []
 
 
 def test_an_object_that_nobody_waits_for_does_not_make_a_study_delivered(index: Index) -> None:
@@ -72,13 +76,14 @@ def test_an_object_that_nobody_waits_for_does_not_make_a_study_delivered(index: 
 
 
 def test_a_postponed_object_waits_for_its_time_and_counts_refusals_apart(index: Index) -> None:
-    row = plan(index, "pacs")[0]
-    index.deliveries.postponed(row, reason="no answer", refused=False, next_try_at=NOW + 10)
-    assert row.sop_instance_uid not in {due.sop_instance_uid for due in index.deliveries.due(NOW + 9.9)}
-    (row,) = (due for due in index.deliveries.due(NOW + 10) if due.sop_instance_uid == row.sop_instance_uid)
+    for row in plan(index, "pacs"):
+        index.deliveries.postponed(row, reason="no answer", refused=False, next_try_at=NOW + 10, at=NOW)
+    assert index.deliveries.due_studies("pacs", NOW + 9.9, 9) == []
+    assert index.deliveries.due_studies("pacs", NOW + 10, 9) == [STUDY]
+    row = index.deliveries.at_peer(STUDY, "pacs")[0]
     assert (row.state, row.attempts, row.refusals, row.reason) == (DeliveryState.WAITING, 1, 0, "no answer")
-    index.deliveries.postponed(row, reason="0xA700", refused=True, next_try_at=NOW + 20)
-    row = next(r for r in index.deliveries.of_study(STUDY) if r.sop_instance_uid == row.sop_instance_uid)
+    index.deliveries.postponed(row, reason="0xA700", refused=True, next_try_at=NOW + 20, at=NOW + 10)
+    row = index.deliveries.at_peer(STUDY, "pacs")[0]
     assert (row.attempts, row.refusals) == (2, 1)
 
 
@@ -87,7 +92,7 @@ def test_one_delivery_that_fails_fails_the_study_and_the_others_still_go_out(ind
     index.deliveries.failed(first, reason="0xC000, cannot understand", at=NOW + 1)
     row = index.studies.rows(STUDY)[0]
     assert (row.state, row.reason) == (StudyState.FAILED, "delivery to pacs failed: 0xC000, cannot understand")
-    assert index.deliveries.due(NOW + 1) == [second]
+    assert index.deliveries.due_studies("pacs", NOW + 1, 9) == [STUDY]
     index.deliveries.accepted(second, reason="", at=NOW + 2)
     assert state_of(index) is StudyState.FAILED
     assert [r.state for r in index.deliveries.unfinished()] == [DeliveryState.FAILED]
@@ -117,6 +122,7 @@ def test_settling_again_changes_nothing(index: Index) -> None:
     for row in plan(index, "pacs"):
         index.deliveries.accepted(row, reason="", at=NOW + 1)
     before = index.studies.history(STUDY)
+    assert before
     index.deliveries.settle(STUDY, NOW + 5)
     assert index.studies.history(STUDY) == before
 
@@ -150,33 +156,35 @@ def test_an_old_report_does_not_go_out_after_a_late_instance_unless_it_counts_ag
     plan(index, "pacs")
     job = index.jobs.of_study(STUDY)[0].job
     index.studies.add_instance(instance("a", 99, at=NOW + 1, series=7))
-    assert index.deliveries.due(NOW + 9) == []
+    assert index.deliveries.due_studies("pacs", NOW + 9, 9) == []
     index.studies.move(STUDY, StudyState.COMPLETE, cause="quiet", actor="assembly", at=NOW + 3)
     index.jobs.queue(STUDY, [job], cause="", actor="assembly", at=NOW + 4)
-    assert {row.sop_instance_uid for row in index.deliveries.due(NOW + 9)} == OBJECTS
+    assert index.deliveries.due_studies("pacs", NOW + 9, 9) == [STUDY]
+    assert {row.sop_instance_uid for row in index.deliveries.at_peer(STUDY, "pacs")} == OBJECTS
 
 
-def test_the_most_urgent_studies_objects_are_due_first_and_then_the_oldest(index: Index) -> None:
+def test_the_most_urgent_studies_are_due_first_and_then_the_oldest(index: Index) -> None:
     report(index, "routine later", at=NOW + 2)
     report(index, "stat last", at=NOW + 3, priority=Priority.STAT)
     plan(index, "pacs")
-    studies = list(dict.fromkeys(row.study_instance_uid for row in index.deliveries.due(NOW + 9)))
-    assert studies == [study_uid("stat last"), STUDY, study_uid("routine later")]
+    studies = [study_uid("stat last"), STUDY, study_uid("routine later")]
+    assert index.deliveries.due_studies("pacs", NOW + 9, 9) == studies
+    assert index.deliveries.due_studies("pacs", NOW + 9, 2) == studies[:2]
 
 
 def test_only_a_study_that_would_move_is_settled(index: Index) -> None:
     report(index, "b", at=NOW)
-    assert index.deliveries.settled() == [], "nothing is planned yet"
+    assert index.deliveries.unsettled() == [], "nothing is planned yet"
     plan(index, "pacs")
-    assert index.deliveries.settled() == []
+    assert index.deliveries.unsettled() == []
     with index.deliveries._transactions.write() as connection:
         deliveries = index.deliveries._deliveries
         accepted = deliveries.update().values(state=DeliveryState.ACCEPTED.value)
         connection.execute(accepted.where(deliveries.c.study_instance_uid == STUDY))
-    assert index.deliveries.settled() == [STUDY]
+    assert index.deliveries.unsettled() == [STUDY]
     index.deliveries.settle(STUDY, NOW + 1)
     assert state_of(index) is StudyState.DELIVERED
-    assert index.deliveries.settled() == []
+    assert index.deliveries.unsettled() == []
 
 
 def test_a_delivered_report_does_not_hide_what_another_algorithm_failed_by(index: Index) -> None:
@@ -192,3 +200,64 @@ def test_a_delivered_report_does_not_hide_what_another_algorithm_failed_by(index
     study = index.studies.rows(STUDY)[0]
     expected = "2 object(s) accepted by every peer; fracture failed: the bones are gone"
     assert (study.state, study.reason) == (StudyState.DELIVERED, expected)
+
+
+def test_a_late_result_of_somebody_else_changes_nothing(index: Index, caplog: pytest.LogCaptureFixture) -> None:
+    row = plan(index, "pacs")[0]
+    assert index.deliveries.postponed(row, reason="no answer", refused=False, next_try_at=NOW + 10, at=NOW)
+    assert not index.deliveries.accepted(row, reason="accepted (0x0000)", at=NOW + 1)
+    now = index.deliveries.at_peer(STUDY, "pacs")[0]
+    assert (now.state, now.attempts, now.reason) == (DeliveryState.WAITING, 1, "no answer")
+    assert "a delivery changed meanwhile" in caplog.text
+
+
+def test_a_late_result_does_not_count_for_a_report_that_was_written_again(index: Index) -> None:
+    (old, *_) = plan(index, "pacs")
+    index.jobs.ask_again(STUDY, actor="a person", at=NOW + 2)
+    job = index.jobs.of_study(STUDY)[0].job
+    index.jobs.queue(STUDY, [job], cause="", actor="assembly", at=NOW + 3)
+    lease = claim(index, job, at=NOW + 4)
+    index.jobs.report(lease, index.jobs.report_rows(job.job_uid), summary={"result": "again"}, at=NOW + 5)
+    plan(index, "pacs")
+    assert not index.deliveries.accepted(old, reason="accepted (0x0000)", at=NOW + 6)
+    assert {row.state for row in index.deliveries.at_peer(STUDY, "pacs")} == {DeliveryState.WAITING}
+
+
+def test_every_change_of_a_delivery_stands_in_the_history_of_its_study(index: Index) -> None:
+    row = plan(index, "pacs")[0]
+    index.deliveries.postponed(row, reason="no answer", refused=False, next_try_at=NOW + 10, at=NOW + 1)
+    row = index.deliveries.at_peer(STUDY, "pacs")[0]
+    index.deliveries.accepted(row, reason="accepted (0x0000)", at=NOW + 2)
+    lines = [line for line in index.studies.history(STUDY) if line.subject]
+    lines = [line for line in lines if line.subject.startswith("delivery")]
+    assert [(line.at, line.subject, line.before, line.after, line.cause) for line in lines] == [
+        (NOW + 1, "delivery pacs", "WAITING", "WAITING", f"object {row.sop_instance_uid}: no answer"),
+        (NOW + 2, "delivery pacs", "WAITING", "ACCEPTED", f"object {row.sop_instance_uid}: accepted (0x0000)"),
+    ]
+
+
+def test_an_alternative_has_what_waits_and_the_study_is_delivered_by_it(index: Index) -> None:
+    plan(index, "pacs")
+    assert index.deliveries.also_to("pacs", "archive", reason="away", at=NOW + 1, limit=1) == 1
+    assert index.deliveries.also_to("pacs", "archive", reason="away", at=NOW + 1, limit=9) == 1
+    assert index.deliveries.also_to("pacs", "archive", reason="away", at=NOW + 1, limit=9) == 0
+    for row in index.deliveries.at_peer(STUDY, "archive"):
+        assert row.alternative
+        index.deliveries.accepted(row, reason="", at=NOW + 2)
+    study = index.studies.rows(STUDY)[0]
+    expected = "2 object(s) accepted by every peer; archive in place of pacs"
+    assert (study.state, study.reason) == (StudyState.DELIVERED, expected)
+    assert index.deliveries.due_studies("pacs", NOW + 3, 9) == [STUDY], "the peer gets it all the same"
+    for row in index.deliveries.at_peer(STUDY, "pacs"):
+        index.deliveries.accepted(row, reason="", at=NOW + 4)
+    assert state_of(index) is StudyState.DELIVERED
+
+
+def test_an_alternative_that_gets_the_object_anyway_is_not_asked_twice(index: Index) -> None:
+    plan(index, "pacs", "archive")
+    for row in index.deliveries.at_peer(STUDY, "archive"):
+        index.deliveries.accepted(row, reason="", at=NOW)
+    assert state_of(index) is StudyState.REPORTED
+    index.deliveries.also_to("pacs", "archive", reason="away", at=NOW + 1, limit=9)
+    assert len(index.deliveries.at_peer(STUDY, "archive")) == 2
+    assert state_of(index) is StudyState.DELIVERED

@@ -1,13 +1,17 @@
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage, JPEGLSLossless
 
-from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set
+from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set, read_file_meta
+from dicom_node.archive.kept_instance import read_kept_instance
+from dicom_node.core.errors import UnreadableInstance
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.instances import ct_instance, encoded
 
@@ -63,3 +67,28 @@ def test_a_file_opens_at_its_data_set(tmp_path: Path, content: bytes) -> None:
     with file:
         assert file.read() == content
     assert syntax == "1.2.840.10008.1.2.1"
+
+
+# What pydicom remarks on values that are none is no error of the node's.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(changes=st.dictionaries(st.integers(128, 400), st.integers(0, 255), max_size=4), length=st.integers(0, 500))
+def test_any_bytes_are_a_file_or_no_dicom_file(tmp_path: Path, changes: dict[int, int], length: int) -> None:
+    whole = bytearray(encode_file_meta(meta()) + bytes(100))
+    for place, value in changes.items():
+        whole[min(place, len(whole) - 1)] = value
+    path = tmp_path / "instance.dcm"
+    path.write_bytes(whole[: length if length < 400 else None])
+    with suppress(InvalidDicomError):
+        open_data_set(path)[1].close()
+    with suppress(InvalidDicomError):
+        read_file_meta(path)
+    with suppress(UnreadableInstance):
+        read_kept_instance(path)
+
+
+def test_what_the_disk_says_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_data_set(tmp_path / "nothing")
+    with pytest.raises(IsADirectoryError):
+        read_file_meta(tmp_path)

@@ -1,4 +1,6 @@
 import errno
+import hashlib
+import math
 import os
 import threading
 from io import BytesIO
@@ -36,7 +38,9 @@ def store(
         sending_ae_title="SCANNER",
         receiving_ae_title="TRIAGE",
     )
-    return archive.store(BytesIO(data), meta, study_uid=study, series_uid=series)
+    kept = archive.store(BytesIO(data), meta, study_uid=study, series_uid=series)
+    archive.indexed(kept)
+    return kept
 
 
 def test_a_stored_data_set_lies_under_its_uids_byte_for_byte(archive: Archive) -> None:
@@ -50,10 +54,10 @@ def test_a_stored_data_set_lies_under_its_uids_byte_for_byte(archive: Archive) -
 
 def test_a_second_identical_instance_changes_nothing(archive: Archive, tmp_path: Path) -> None:
     first = store(archive, b"content")
-    before = archive.path_of(first.path).stat()
+    before = archive.path_of(first.path).stat().st_mtime_ns
     second = store(archive, b"content")
     assert (second.path, second.sha256, second.written) == (first.path, first.sha256, False)
-    assert archive.path_of(first.path).stat() == before
+    assert archive.path_of(first.path).stat().st_mtime_ns == before
     assert len(files_below(tmp_path)) == 1
 
 
@@ -184,17 +188,70 @@ def test_a_result_replaces_the_earlier_one_of_its_uid(archive: Archive, tmp_path
     assert len(files_below(tmp_path)) == 1
 
 
-def test_a_sweep_removes_what_was_not_finished_and_nothing_else(archive: Archive, tmp_path: Path) -> None:
+def test_a_sweep_removes_the_results_that_were_not_finished_and_nothing_else(archive: Archive, tmp_path: Path) -> None:
     kept = store(archive, b"content")
     root = tmp_path / "archive"
-    (root / "incoming" / "half").write_bytes(b"half")
     (root / "outgoing" / "being written by a worker").write_bytes(b"half")
     old = root / "outgoing" / "of a worker that died"
     old.write_bytes(b"half")
     os.utime(old, (0, 0))
-    assert archive.sweep() == 2
+    assert archive.sweep() == 1
     assert files_below(root) == ["outgoing/being written by a worker", kept.path]
     assert archive.sweep() == 0
+
+
+def test_a_new_file_has_a_second_name_until_the_index_knows_it(archive: Archive) -> None:
+    meta = FileMeta(
+        sop_class_uid=CTImageStorage,
+        sop_instance_uid="1.2.3.4",
+        transfer_syntax_uid=EXPLICIT,
+        sending_ae_title="SCANNER",
+        receiving_ae_title="TRIAGE",
+    )
+    (archive.path_of("incoming") / "half").write_bytes(b"half")
+    kept = archive.store(BytesIO(b"content"), meta, study_uid="1.2", series_uid="1.2.3")
+    leftovers = {path.name: is_whole for path, is_whole in archive.leftovers(math.inf)}
+    assert kept.incoming is not None
+    assert leftovers == {"half": False, kept.incoming.name: True}
+    assert list(archive.leftovers(before=0.0)) == []
+    again = archive.store(BytesIO(b"content"), meta, study_uid="1.2", series_uid="1.2.3")
+    assert (again.path, again.incoming) == (kept.path, None)
+    archive.indexed(again)
+    archive.indexed(kept)
+    assert [path.name for path, _ in archive.leftovers(math.inf)] == ["half"]
+
+
+def test_no_file_of_a_study_is_removed_while_one_is_filed(archive: Archive) -> None:
+    with archive.filing("1.2"), archive.filing("1.2"), archive.emptying("1.2") as may_be_emptied:
+        assert not may_be_emptied
+    with archive.emptying("1.2") as may_be_emptied, archive.emptying("1.2") as by_another:
+        assert may_be_emptied
+        assert not by_another
+    with archive.filing("1.2"):
+        pass
+
+
+def test_filing_waits_until_the_study_was_emptied(archive: Archive) -> None:
+    filed = threading.Event()
+
+    def file() -> None:
+        with archive.filing("1.2"):
+            filed.set()
+
+    with archive.emptying("1.2"):
+        waiting = threading.Thread(target=file)
+        waiting.start()
+        assert not filed.wait(0.1)
+    assert filed.wait(10)
+    waiting.join()
+
+
+def test_a_results_checksum_is_that_of_the_whole_file(archive: Archive) -> None:
+    path = archive.store_result(study_uid="1.2", series_uid="1.2.9", sop_uid="1.2.9.1", data=b"report")
+    archive.verify(path, hashlib.sha256(b"report").hexdigest())
+    archive.path_of(path).write_bytes(b"retort")
+    with pytest.raises(UnreadableInstance, match="altered"):
+        archive.verify(path, hashlib.sha256(b"report").hexdigest())
 
 
 def test_files_are_for_the_nodes_own_group_only(archive: Archive) -> None:

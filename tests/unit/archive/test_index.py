@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from dicom_node.archive.index import Index
 from dicom_node.archive.tables import build_metadata
+from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import IllegalTransition, IndexUnavailable, UnknownStudy
 from dicom_node.core.lifecycle import StudyState
 from tests.populated_index import NOW, complete, instance, receive, study_uid
@@ -116,3 +117,23 @@ def test_a_statement_of_ours_that_is_wrong_is_a_defect_and_shows_no_row(index: I
             )
         )
     assert "Secret" not in str(caught.value)
+
+
+def test_what_two_write_at_once_for_the_first_time_is_one_row_with_the_earlier_time(index: Index) -> None:
+    for number in range(2):
+        index.peers.missed("pacs", reason=f"reason {number}", next_try_at=NOW + 10 * number, at=NOW + number)
+        index.conditions.began("disk", reason=f"reason {number}", at=NOW + number)
+    (away,), (condition,) = index.peers.all_away(), index.conditions.rows()
+    assert (away.since, away.attempts, away.next_try_at, away.reason) == (NOW, 2, NOW + 10, "reason 1")
+    assert (condition.since, condition.reason) == (NOW, "reason 1")
+
+
+def test_a_row_that_is_inserted_or_changed_is_one_statement_in_postgresql_too() -> None:
+    table = build_metadata().tables["peers_away"]
+    said: list[str] = []
+    engine = sa.create_mock_engine(
+        "postgresql://", lambda query, *_: said.append(str(query.compile(dialect=engine.dialect)))
+    )
+    changes = {"attempts": table.c.attempts + 1}
+    Transactions.upsert(engine, table, {"peer": "pacs", "since": NOW, "attempts": 1}, changes)  # type: ignore[arg-type]  # it has what is used of a connection
+    assert "ON CONFLICT (peer) DO UPDATE SET attempts = (peers_away.attempts + " in said[0]

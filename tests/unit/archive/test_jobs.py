@@ -14,10 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dicom_node.archive.index import Index
 from dicom_node.archive.jobs import JobRow, LeaseLost
+from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import IllegalTransition, UnknownStudy
 from dicom_node.core.job import Job, Lease
-from dicom_node.core.lifecycle import STUDY_TRANSITIONS, JobState, StudyState
-from dicom_node.core.priority import Priority
+from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobState, StudyState
+from dicom_node.core.priority import QUEUES, Priority
 from tests.conftest import ROOT
 from tests.populated_index import (
     NOW,
@@ -34,6 +35,9 @@ from tests.populated_index import (
 )
 
 STUDY = study_uid("a")
+
+#: Three attempts without a rest between them.
+AT_ONCE = Attempts(maximum=3, first_wait_seconds=0.0)
 
 
 @pytest.fixture
@@ -59,7 +63,7 @@ def again(index: Index, *jobs: Job, at: float) -> list[Job]:
 
 
 def expire(index: Index, at: float) -> list[Job]:
-    return index.jobs.expire(now=at, maximum_attempts=3, actor="assembly")
+    return index.jobs.expire(now=at, attempts=AT_ONCE, actor="dispatch")
 
 
 def test_a_queued_job_is_claimed_once_and_its_study_is_read(index: Index) -> None:
@@ -135,7 +139,7 @@ def test_the_most_urgent_of_the_unsent_jobs_comes_first(index: Index) -> None:
 
 def test_a_sent_message_is_sent_again_only_when_asked_for_older_ones(index: Index) -> None:
     job = queue(index, "a", at=NOW)
-    index.jobs.sent(job.job_uid, NOW + 1)
+    index.jobs.sent([job.job_uid], NOW + 1)
     assert index.jobs.unsent(NOW + 1) == []
     assert index.jobs.unsent(NOW + 1.1) == [job]
 
@@ -150,7 +154,7 @@ def test_a_lease_is_renewed_while_it_holds_and_never_after(index: Index) -> None
 
 def test_a_silent_workers_job_waits_again_with_its_attempts_counted(index: Index) -> None:
     job = queue(index, "a", at=NOW)
-    index.jobs.sent(job.job_uid, NOW)
+    index.jobs.sent([job.job_uid], NOW)
     claim(index, job, at=NOW)
     assert expire(index, NOW + 30) == [], "a lease ends after its last second"
     assert len(expire(index, NOW + 31)) == 1
@@ -275,7 +279,7 @@ def test_a_study_with_two_jobs_is_reported_with_its_last(index: Index) -> None:
 def test_two_jobs_of_a_study_that_fall_silent_together_fail_together(index: Index) -> None:
     for job in two_jobs(index):
         claim(index, job, at=NOW)
-    index.jobs.expire(now=NOW + 31, maximum_attempts=1, actor="assembly")
+    index.jobs.expire(now=NOW + 31, attempts=Attempts(maximum=1), actor="dispatch")
     assert [job_of(index, n).job.state for n in (0, 1)] == [JobState.FAILED, JobState.FAILED]
     assert state_of(index) is StudyState.FAILED
 
@@ -409,6 +413,24 @@ class OneJob(RuleBasedStateMachine):
         self.index.jobs.end(self.lease, JobState.FAILED, reason="broken", at=self.later())
         self.lose()
 
+    @precondition(lambda self: self.held)
+    @rule()
+    def retry(self) -> None:
+        assert self.lease is not None
+        attempts = job_of(self.index).job.attempts
+        state = self.index.jobs.retry(self.lease, reason="fault", attempts=AT_ONCE, at=self.later())
+        assert state is (JobState.QUEUED if attempts < 3 else JobState.FAILED)
+        assert job_of(self.index).dead_letter == (state is JobState.FAILED)
+        self.lose()
+
+    @rule()
+    def claim_next(self) -> None:
+        waiting = job_of(self.index).job.state is JobState.QUEUED
+        claimed = self.index.jobs.claim_next(worker="gpu1:2", queues=QUEUES, lease_seconds=30, at=self.later())
+        assert (claimed is not None) == waiting
+        if claimed is not None:
+            self.lease = claimed[1]
+
     @rule()
     def fall_silent(self) -> None:
         self.now += 31
@@ -457,12 +479,33 @@ class OneJob(RuleBasedStateMachine):
 
     @invariant()
     def the_history_is_one_unbroken_way(self) -> None:
-        lines = self.index.studies.history(STUDY)
+        lines = [line for line in self.index.studies.history(STUDY) if not line.subject]
         for earlier, later in pairwise(lines):
-            assert later.before is earlier.after
-            assert later.after in STUDY_TRANSITIONS[later.before] | {later.before}
-        assert lines[-1].after is state_of(self.index)
+            assert later.before == earlier.after
+            assert later.after in STUDY_TRANSITIONS[StudyState(later.before)] | {later.before}
+        assert lines[-1].after == state_of(self.index)
+
+    @invariant()
+    def the_jobs_history_is_one_unbroken_way_with_growing_fences(self) -> None:
+        lines = [line for line in self.index.studies.history(STUDY) if line.subject == "job lung_nodule"]
+        for earlier, later in pairwise(lines):
+            assert later.before == earlier.after
+            assert later.after in JOB_TRANSITIONS[JobState(later.before)]
+        assert lines[-1].after == job_of(self.index).job.state
+        if self.lease is not None:
+            assert all(lost.fence < self.lease.fence for lost in self.lost)
 
 
 TestOneJob = OneJob.TestCase
 TestOneJob.settings = settings(max_examples=10, stateful_step_count=15)
+
+
+def test_an_attempt_that_is_given_back_is_not_counted_and_keeps_its_fence(index: Index) -> None:
+    job = queue(index, "a", at=NOW)
+    first = claim(index, job, at=NOW)
+    index.jobs.give_back(first, reason="the worker was asked to stop", at=NOW + 1)
+    (row,) = index.jobs.of_study(job.study_instance_uid)
+    assert (row.job.state, row.job.attempts, row.next_try_at) == (JobState.QUEUED, 0, None)
+    with pytest.raises(LeaseLost):
+        index.jobs.give_back(first, reason="again", at=NOW + 1)
+    assert claim(index, job, at=NOW + 2).fence == first.fence + 1

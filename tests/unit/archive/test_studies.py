@@ -1,6 +1,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -103,7 +104,7 @@ def test_a_conflicting_copy_is_noted_counted_and_no_part_of_the_study(index: Ind
     row = index.studies.rows(STUDY)[0]
     assert (row.state, row.conflicts, row.last_received_at) == (StudyState.COMPLETE, 1, NOW - 2)
     last = index.studies.history(STUDY)[-1]
-    assert last.before is last.after is StudyState.COMPLETE
+    assert last.before == last.after == StudyState.COMPLETE
     assert f"instance {other.sop_instance_uid} came again with other content" in last.cause
 
 
@@ -143,10 +144,10 @@ def test_a_study_that_grew_since_it_was_judged_is_not_complete(index: Index) -> 
     (judged,) = index.studies.receptions()
     index.studies.add_instance(instance("a", 99, at=NOW + 1))
     words = {"cause": "quiet", "actor": "assembly", "at": NOW + 2}
-    assert not index.studies.complete(STUDY, last_received_at=judged.last_received_at, **words)  # type: ignore[arg-type]  # text and a number
+    assert not index.studies.arrived(STUDY, StudyState.COMPLETE, last_received_at=judged.last_received_at, **words)  # type: ignore[arg-type]  # text and a number
     assert state_of(index) is StudyState.RECEIVING
     (judged,) = index.studies.receptions()
-    assert index.studies.complete(STUDY, last_received_at=judged.last_received_at, **words)  # type: ignore[arg-type]  # as above
+    assert index.studies.arrived(STUDY, StudyState.COMPLETE, last_received_at=judged.last_received_at, **words)  # type: ignore[arg-type]  # as above
     assert state_of(index) is StudyState.COMPLETE
     assert index.studies.receptions() == []
 
@@ -256,3 +257,22 @@ def test_a_copy_of_an_instance_that_a_study_did_not_fail_by_stays_beside_it(inde
     fail_by(index, named.format(uid=other.sop_instance_uid))
     assert index.studies.add_instance(other) is Added.CONFLICT
     assert state_of(index) is StudyState.FAILED
+
+
+def test_of_two_associations_that_begin_a_study_at_once_the_later_finds_it_begun(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.studies.add_instance(instance("a", 1, at=NOW))
+    known = index.studies._evictions.end
+    blind = [True]
+
+    def end(*arguments: Any) -> bool:
+        """What a transaction sees that began before the other's end, and what it sees after it."""
+        return not (blind and blind.pop()) and known(*arguments)
+
+    monkeypatch.setattr(index.studies._evictions, "end", end)
+    assert index.studies.add_instance(instance("a", 2, at=NOW + 1)) is Added.NEW
+    blind.append(True)
+    assert index.studies.add_instance(instance("a", 1, at=NOW + 2)) is Added.IDENTICAL
+    assert len(index.studies.study(STUDY).series[0].instances) == 2
+    assert [line.cause for line in index.studies.history(STUDY)] == ["the first instance arrived"]

@@ -34,7 +34,7 @@ def test_a_server_answers_when_start_returns_and_is_gone_when_stop_does(server: 
     port = server.port
     try:
         assert server.alive
-        assert get(port, "/healthz") == (200, b'{"ok":true,"parts":{"broker":true}}')
+        assert get(port, "/healthz") == (200, b'{"ok":true,"missed":[],"parts":{"broker":true}}')
         assert get(port, "/")[0] == 200
     finally:
         server.stop()

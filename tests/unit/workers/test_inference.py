@@ -1,5 +1,7 @@
 """A network run window by window gives what it gives at once, and is not run where nothing is asked."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 from dicom_node.core.errors import OutOfDeviceMemory
 from tests.bundles import little_bundle
 from workers.bundles import Bundle, load_bundle
-from workers.inference import Inference, chosen_device
+from workers.inference import CPU, Inference, check_device, chosen_device, window_multiple
 
 SHAPE = (40, 72, 80)
 
@@ -132,3 +134,116 @@ def test_warming_up_runs_the_network_and_counts_for_no_patient(bundle: Bundle) -
     inference.warm_up()
     assert run == [(1, 1, 16, 32, 32)]
     assert inference.seconds == 0
+
+
+def least_memory(inference: Inference, voxels: int) -> list[tuple[int, ...]]:
+    """Let the network have memory for no more than so many voxels at once; returns the windows that it ran."""
+    run: list[tuple[int, ...]] = []
+
+    def measure(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        window = inputs[0]
+        if window.numel() > voxels:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+        run.append(tuple(window.shape[2:]))
+
+    inference._network.register_forward_pre_hook(measure)
+    return run
+
+
+def test_too_little_memory_for_the_bundles_window_is_met_by_smaller_ones(
+    bundle: Bundle, voxels: NDArray[np.float32]
+) -> None:
+    whole = Inference(bundle, "cpu").probability(voxels, everywhere())
+    inference = Inference(bundle, "cpu")
+    run = least_memory(inference, 8 * 16 * 16)
+    found = inference.probability(voxels, everywhere())
+
+    assert set(run) == {(8, 16, 16)}
+    assert inference.concession == "in windows of 8 x 16 x 16 voxels on the CPU"
+    assert inference.seconds > 0
+    # Random weights: how those that ship agree in a real lung, tests/integration/test_little_memory.py says.
+    assert np.corrcoef(found.ravel(), whole.ravel())[0, 1] > 0.9
+
+
+def test_the_next_run_begins_with_the_bundles_window_again(bundle: Bundle, voxels: NDArray[np.float32]) -> None:
+    inference = Inference(bundle, "cpu")
+    whole = inference.probability(voxels, everywhere())
+    short = True
+
+    def sometimes(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if short and inputs[0].numel() > 8 * 16 * 16:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    inference._network.register_forward_pre_hook(sometimes)
+    inference.probability(voxels, everywhere())
+    assert inference.concession
+    short = False
+    np.testing.assert_array_equal(inference.probability(voxels, everywhere()), whole)
+    assert inference.concession == ""
+
+
+def test_windows_of_less_than_the_network_takes_are_not_tried(bundle: Bundle, voxels: NDArray[np.float32]) -> None:
+    inference = Inference(bundle, "cpu")
+    run = least_memory(inference, 8 * 16 * 16 - 1)
+    with pytest.raises(OutOfDeviceMemory, match="free some or add some"):
+        inference.probability(voxels, everywhere())
+    assert run == []
+
+
+def test_a_device_without_memory_for_any_window_gives_way_to_the_cpu(
+    bundle: Bundle, voxels: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is one that computes nothing; how often it is asked, and that the CPU does the work, is real."""
+    inference = Inference(bundle, "cpu")
+    whole = inference.probability(voxels, everywhere())
+    inference.device = torch.device("meta")
+    asked: list[str] = []
+    run = inference._run
+
+    def without_memory(step: Any, *arrays: NDArray[Any]) -> NDArray[np.float32]:
+        asked.append(f"{step.device} {step.concession}".strip())
+        if step.device != CPU:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return run(step, *arrays)
+
+    monkeypatch.setattr(inference, "_run", without_memory)
+    found = inference.probability(voxels, everywhere())
+    assert asked == ["meta", "meta", "meta in windows of 8 x 16 x 16 voxels", "cpu on the CPU"]
+    assert inference.concession == "on the CPU"
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "multiple"),
+    [(["8*n", "16*n", "8 * n"], 16), ([96, 96, 96], 32), (["*", "2**p"], 32), ([], 32)],
+)
+def test_windows_are_multiples_of_what_the_bundle_says_or_of_what_is_usual(shape: list[object], multiple: int) -> None:
+    metadata = {"network_data_format": {"inputs": {"image": {"spatial_shape": shape}}}}
+    assert window_multiple(metadata) == multiple
+
+
+def test_a_bundle_that_says_nothing_of_its_input_has_the_usual_multiple() -> None:
+    assert window_multiple({}) == 32
+
+
+def test_each_window_is_a_beat_and_a_beat_may_end_the_run(bundle: Bundle, voxels: NDArray[np.float32]) -> None:
+    class Enough(Exception):
+        pass
+
+    beats: list[str] = []
+
+    def beat(step: str) -> None:
+        beats.append(step)
+        if len(beats) == 5:
+            raise Enough
+
+    inference = Inference(bundle, "cpu", beat=beat)
+    with pytest.raises(Enough):
+        inference.probability(voxels, everywhere())
+    assert beats == ["network"] * 5
+
+
+def test_a_device_is_checked_by_computing_on_it() -> None:
+    check_device(CPU)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        check_device(torch.device("meta"))

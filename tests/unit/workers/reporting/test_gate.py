@@ -52,6 +52,12 @@ def draw_on_an_unread_image(_: Dataset, seg: Dataset) -> None:
     seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID = "2.25.99"
 
 
+def replace_what_it_does_not(sr: Dataset, _: Dataset) -> None:
+    document = Dataset()
+    document.ReferencedSOPClassUID, document.ReferencedSOPInstanceUID = sr.SOPClassUID, "2.25.99"
+    sr.PredecessorDocumentsSequence = [document]
+
+
 def track_otherwise(_: Dataset, seg: Dataset) -> None:
     seg.SegmentSequence[1].TrackingUID = "2.25.99"
 
@@ -116,6 +122,7 @@ BREAKS: dict[str, list[Callable[[Dataset, Dataset], None]]] = {
     "uid": [give_a_word_for_a_uid, share_a_series],
     "study": [name_another_patient],
     "evidence": [forget_an_image, refer_to_an_unread_image, draw_on_an_unread_image],
+    "predecessor": [replace_what_it_does_not],
     "tracking": [track_otherwise, swap_two_segments, leave_a_segment_unmeasured],
     "geometry": [use_another_frame_of_reference, move_a_frame, turn_the_frames, lose_a_frames_source],
     "frames": [empty_a_frame],

@@ -1,0 +1,126 @@
+"""The one thing that the page can change: the button that has a study read again."""
+
+import http.client
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from dicom_node.archive.index import Index
+from dicom_node.archive.lines import to_json
+from dicom_node.archive.overview import read_overview, read_study
+from dicom_node.core.attempts import Attempts
+from dicom_node.core.lifecycle import StudyState
+from dicom_node.web.application import build_application
+from dicom_node.web.server import WebServer
+from tests.populated_index import NOW, claim, queue, receive, study_uid
+
+STUDY = study_uid("poison")
+
+
+class Visitor:
+    """Presses buttons of a running page, from wherever a test says."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str, str]:
+        """Status, Location and text of the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, headers=dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.headers.get("Location", ""), answer.read().decode()
+        finally:
+            connection.close()
+
+    def press(self, study: str = STUDY, **headers: str) -> tuple[int, str, str]:
+        """The button of a study's page, by default as a browser on the page does."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.ask("POST", f"/studies/{study}/requeue", sent or {"Origin": f"http://127.0.0.1:{self.port}"})
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    """One study whose only attempt failed."""
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    lease = claim(index, queue(index, "poison", at=NOW - 60), at=NOW - 50)
+    index.jobs.retry(lease, reason="the reading process was killed", attempts=Attempts(maximum=1), at=NOW - 40)
+    yield index
+    index.close()
+
+
+@pytest.fixture
+def visitor(index: Index) -> Iterator[Visitor]:
+    server = WebServer(build_application(index, dict, dict, lambda: NOW), "127.0.0.1", 0)
+    server.start()
+    yield Visitor(server.port)
+    server.stop()
+
+
+def test_a_dead_letter_is_shown_as_such_with_its_reason_and_a_button(visitor: Visitor, index: Index) -> None:
+    for path in ("/", f"/studies/{STUDY}"):
+        _status, _location, text = visitor.ask("GET", path, {})
+        assert "Dead letter: lung_nodule gave up after the last attempt." in text
+        assert "the reading process was killed" in text
+        assert f'action="/studies/{STUDY}/requeue"' in text
+    assert "dicom_node_dead_letters 1.0" in visitor.ask("GET", "/metrics", {})[2]
+    assert read_overview(index, NOW).dead_letters == 1
+    (job,) = to_json(read_study(index, STUDY, NOW))["jobs"]
+    assert (job["dead_letter"], job["state"], job["next_try_at"]) == (True, "FAILED", None)
+
+
+def test_the_button_has_the_study_read_again_and_leads_back_to_its_page(visitor: Visitor, index: Index) -> None:
+    status, location, _ = visitor.press()
+    assert (status, location) == (303, f"/studies/{STUDY}")
+    assert index.studies.rows(STUDY)[0].state is StudyState.COMPLETE
+    last = index.studies.history(STUDY)[-1]
+    assert (last.at, last.before, last.after, last.cause, last.actor) == (
+        NOW,
+        "FAILED",
+        "COMPLETE",
+        "asked for again",
+        "page",
+    )
+    assert index.jobs.dead_letters() == 0
+    _status, _location, text = visitor.ask("GET", location, {})
+    assert "page" in text
+    assert "requeue" not in text, "what waits needs no button"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site", "Origin": "http://evil.example"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Fetch_Site": "none"},
+        {"User_Agent": "curl"},
+    ],
+)
+def test_no_other_site_can_press_it(visitor: Visitor, index: Index, headers: dict[str, str]) -> None:
+    before = index.studies.history(STUDY)
+    status, _, text = visitor.press(**headers)
+    assert status == 403
+    assert "own page" in text
+    assert index.studies.history(STUDY) == before
+
+
+def test_over_tls_the_browsers_word_is_enough(visitor: Visitor) -> None:
+    # Behind a proxy the host that the browser asked for may not be the one that we are asked as.
+    assert visitor.press(Sec_Fetch_Site="same-origin", Origin="https://node.example")[0] == 303
+
+
+def test_what_cannot_be_read_again_says_why(visitor: Visitor, index: Index) -> None:
+    receive(index, "arriving", at=NOW)
+    status, _, text = visitor.press(study_uid("arriving"))
+    assert status == 409
+    assert "still arriving" in text
+    assert visitor.press("1.2.3")[0] == 404
+    assert visitor.press("Doe%5EJane")[0] == 404
+
+
+def test_the_button_cannot_be_pressed_by_following_a_link(visitor: Visitor, index: Index) -> None:
+    assert visitor.ask("GET", f"/studies/{STUDY}/requeue", {"Sec-Fetch-Site": "same-origin"})[0] in (404, 405)
+    assert index.studies.rows(STUDY)[0].state is StudyState.FAILED

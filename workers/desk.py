@@ -1,0 +1,162 @@
+"""The desk of a reading process: where one request after the other is read, and what is ready for the next lies."""
+
+import importlib
+import logging
+import time
+from dataclasses import dataclass
+from typing import cast
+
+from dicom_node.archive.files import Archive
+from dicom_node.core.errors import ArchiveUnusable, Interrupted, OutOfDeviceMemory, TriageError
+from dicom_node.telemetry import log_context
+from workers.inference import check_device, chosen_device
+from workers.pipe import WAITING, Begin, Failed, Prepare, Read, Ready, Reported, SeriesToRead
+from workers.readers import Algorithms, Readers
+from workers.reading import Loaded, load, read
+from workers.rehearsal import rehearse
+from workers.requests import Abandoned, Requests
+
+log = logging.getLogger(__name__)
+
+#: With nothing to do, the process says so this often, and looks for bundles that changed.
+_REST_SECONDS = 2.0
+#: What was prepared and not asked for is given up: it may take gigabytes.
+_KEPT_SECONDS = 60.0
+#: sysexits.h EX_SOFTWARE: the process found a fault in itself.
+_FAULTY = 70
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ahead:
+    """A series prepared before its job came."""
+
+    #: Algorithm, evidence, and checksum of the bundle.
+    key: tuple[str, str, str]
+    loaded: Loaded
+    #: Of time.monotonic.
+    at: float
+
+
+class Desk:
+    """Serves a worker's requests, one at a time."""
+
+    def __init__(self, requests: Requests, archive: Archive, readers: Readers) -> None:
+        self._requests = requests
+        self._archive = archive
+        self._readers = readers
+        self._ahead: _Ahead | None = None
+        self._told: Ready | None = None
+
+    def serve(self, device: str) -> int:
+        """Serve until something unforeseen; the exit status. The worker's end ends the process itself."""
+        self._requests.beat("checking the device")
+        found = chosen_device(device)
+        check_device(found)
+        self._readers.refresh()
+        self._requests.beat("rehearsing")
+        rehearse()
+        self._requests.beat(WAITING)
+        while True:
+            self._tell_ready(str(found))
+            request = self._requests.next(_REST_SECONDS)
+            if isinstance(request, Read):
+                answer = self.read(request)
+                self._requests.beat(WAITING)
+                self._requests.answer(answer)
+                if isinstance(answer, Failed) and answer.last:
+                    return _FAULTY
+            elif isinstance(request, Prepare):
+                self.prepare(request)
+                self._requests.beat(WAITING)
+            else:
+                self.rest()
+
+    def read(self, request: Read) -> Reported | Failed:
+        """Read a series; whatever goes wrong is part of the answer."""
+        uids = {"job_uid": request.job_uid, "study_instance_uid": request.series.study_instance_uid}
+        with log_context(**uids), self._requests.in_hand(request):
+            return self._read(request)
+
+    def prepare(self, request: Prepare) -> None:
+        """Do what can be done before the job comes. What goes wrong here is said by the reading itself."""
+        self._ahead = None
+        try:
+            with self._requests.in_hand(request):
+                self._ahead = self._made_ahead(request.series)
+        except Abandoned:
+            log.info("preparing was abandoned for a reading")
+        # The rim: what ends the process here would be met again by the reading, which says it.
+        except Exception as error:
+            log.info("a series could not be prepared", extra={"error": type(error).__name__})
+
+    def rest(self) -> None:
+        """With nothing to do: give up what nobody asked for, and look for new bundles."""
+        self._requests.beat(WAITING)
+        if self._ahead is not None and time.monotonic() - self._ahead.at > _KEPT_SECONDS:
+            self._ahead = None
+        self._readers.refresh()
+
+    def _read(self, request: Read) -> Reported | Failed:
+        series, job_uid = request.series, request.job_uid
+        try:
+            reader = self._readers.reader(series.algorithm)
+            ahead = self._taken((series.algorithm, series.evidence, reader.identification.checksum))
+            objects, summary = read(request, reader, self._archive, self._requests.beat, ahead)
+            return Reported(job_uid=job_uid, objects=objects, summary=summary)
+        except Abandoned:
+            return _failed(job_uid, Interrupted("nobody wants the report any more"))
+        except TriageError as error:
+            # What a lack of memory leaves behind is best given back by the end of the process.
+            return _failed(job_uid, error, last=isinstance(error, OutOfDeviceMemory))
+        except OSError as error:
+            log.error("reading was interrupted", exc_info=True)
+            return _failed(job_uid, ArchiveUnusable.by_disk(error))
+        # The rim of this process: whatever it is, the worker must hear of it. What else it left behind, on the device
+        # or in memory, nobody knows: the next job gets a new process.
+        except Exception as error:
+            log.error("reading broke off", exc_info=True)
+            kind = type(error).__name__
+            return _failed(job_uid, Interrupted(f"an unexpected {kind}; the worker's log has its place"), last=True)
+
+    def _made_ahead(self, series: SeriesToRead) -> _Ahead:
+        reader = self._readers.reader(series.algorithm)
+        volume = load(series, self._archive, self._requests.beat)
+        self._requests.beat("preparing")
+        loaded = Loaded(volume=volume, prepared=reader.algorithm.prepare(volume))
+        key = (series.algorithm, series.evidence, reader.identification.checksum)
+        return _Ahead(key=key, loaded=loaded, at=time.monotonic())
+
+    def _taken(self, key: tuple[str, str, str]) -> Loaded | None:
+        """What was prepared under this key; whatever was, it is not kept any longer."""
+        ahead, self._ahead = self._ahead, None
+        return ahead.loaded if ahead is not None and ahead.key == key else None
+
+    def _tell_ready(self, device: str) -> None:
+        """Tell what can be read, at first and when that changed."""
+        readers = self._readers
+        ready = Ready(device=device, bundles=readers.titles, algorithms=readers.algorithms, broken=readers.broken)
+        if ready != self._told:
+            self._told = ready
+            self._requests.answer(ready)
+
+
+def desk_of(begin: Begin, requests: Requests) -> Desk:
+    """The desk that a worker asks for."""
+    readers = Readers(
+        _table(begin.algorithms),
+        bundle_dirs=begin.bundle_dirs,
+        device=begin.device,
+        threads=begin.threads,
+        beat=requests.beat,
+    )
+    return Desk(requests, Archive(begin.archive), readers)
+
+
+def _failed(job_uid: str, error: TriageError, *, last: bool = False) -> Failed:
+    return Failed(job_uid=job_uid, kind=type(error).__name__, message=str(error), last=last)
+
+
+def _table(name: str) -> Algorithms:
+    """The table of algorithms that "module:name" names."""
+    module, _, attribute = name.partition(":")
+    return cast(Algorithms, getattr(importlib.import_module(module), attribute))

@@ -1,0 +1,130 @@
+"""The pipe between a worker and its reading process: what is asked, and what is answered; plain values only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: The step of a reading process that has nothing to do.
+WAITING = "waiting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begin:
+    """The first message to a reading process: how it is to be set up."""
+
+    #: Root of the archive.
+    archive: Path
+    bundle_dirs: tuple[Path, ...]
+    device: str
+    #: CPU threads of the inference; 0: as many as there are cores.
+    threads: int
+    #: "module:name" of the table that says which algorithm makes sense of which bundle.
+    algorithms: str
+    #: Whether log lines are JSON objects.
+    log_as_json: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One instance in the archive."""
+
+    #: Relative to the archive's root.
+    path: str
+    #: Of its data set as it was received.
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesToRead:
+    """A series as it was when its job was queued, and who shall read it."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    algorithm: str
+    #: Digest of the instances.
+    evidence: str
+    #: When the last of them was received, in seconds since 1970.
+    completed_at: float
+    files: tuple[SourceFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """Read a series; answered by Reported or Failed."""
+
+    job_uid: str
+    series: SeriesToRead
+    #: Path of the structured report that this one will replace, relative to the archive's root; None for a first.
+    predecessor: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """A job for this series may soon come: do what can be done before; not answered."""
+
+    series: SeriesToRead
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """Nobody wants this job's report any more: its reading ends with its next beat, as Failed."""
+
+    job_uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """The process can read; sent again whenever the bundles in memory changed."""
+
+    device: str
+    #: Name and version of each.
+    bundles: tuple[str, ...]
+    #: Names of the algorithms that can read.
+    algorithms: tuple[str, ...] = ()
+    #: Names of those whose bundle is there and cannot be used now.
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """The process moves, and is at this step."""
+
+    step: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportObject:
+    """One object of a report as the file it will be."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """A reading that ended in a report, in the order of delivery."""
+
+    job_uid: str
+    objects: tuple[ReportObject, ...]
+    #: What people see of it before they open it; made of what JSON knows.
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A reading that ended without a report."""
+
+    job_uid: str
+    #: Name of a class of the error tree.
+    kind: str
+    message: str
+    #: Whether the process is to be replaced: what it met was not foreseen, and may have left anything behind.
+    last: bool = False
+
+
+Request = Begin | Read | Prepare | Drop
+Answer = Ready | Beat | Reported | Failed

@@ -1,0 +1,199 @@
+"""One reading, from a series' files to the files of its report; read top to bottom."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+
+from dicom_node.archive.files import Archive
+from dicom_node.core.algorithm import AlgorithmIdentification
+from dicom_node.core.codes import ACTIONABLE_CATEGORY_3
+from dicom_node.core.errors import ArchiveUnusable, UnreadableInstance
+from dicom_node.core.finding import Finding
+from workers.algorithms import Algorithm, Prepared, Reading
+from workers.pipe import Read, ReportObject, SeriesToRead
+from workers.reporting.evidence import Evidence
+from workers.reporting.gate import check_report
+from workers.reporting.report import build_report
+from workers.volume import Volume, load_volume
+
+log = logging.getLogger(__name__)
+
+#: Called between the steps of a reading with the name of the next; may raise what ends the reading.
+Beat = Callable[[str], None]
+
+
+class LastRun(Protocol):
+    """What is to be known of the network's last run."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        ...
+
+    @property
+    def concession(self) -> str:
+        """What it did otherwise for want of memory, as a parameter's value; empty when nothing."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """An algorithm ready to read, and how reports name it."""
+
+    algorithm: Algorithm
+    identification: AlgorithmIdentification
+    last_run: LastRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A series in memory."""
+
+    volume: Volume
+    #: What the algorithm made of it ahead of the reading.
+    prepared: Prepared | None = None
+
+
+class Stopwatch:
+    """Seconds that each step took, by name, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """The step of this name ends here, and the next begins."""
+        now = time.monotonic()
+        self.seconds[name] = round(now - self._since, 3)
+        self._since = now
+
+
+def load(series: SeriesToRead, archive: Archive, beat: Beat) -> Volume:
+    """The series as a volume, every byte as it was received."""
+    try:
+        for file in series.files:
+            beat("checking the files")
+            archive.verify(file.path, file.sha256)
+        beat("loading the series")
+        return load_volume([archive.path_of(file.path) for file in series.files])
+    except UnreadableInstance as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        if not missing or archive.holds_studies():
+            raise
+        raise ArchiveUnusable("the archive that this worker looks into is empty; see its mount") from error
+
+
+def read(
+    request: Read, reader: Reader, archive: Archive, beat: Beat, ahead: Loaded | None = None
+) -> tuple[tuple[ReportObject, ...], dict[str, Any]]:
+    """The objects of the report in the order of delivery, and the reading's summary.
+
+    `ahead` is the same series, where it was loaded before. Raises TriageError, OSError, and what `beat` raises.
+    """
+    watch, series = Stopwatch(), request.series
+    loaded = ahead or Loaded(volume=load(series, archive, beat))
+    volume = loaded.volume
+    watch.lap("load")
+    beat("reading")
+    reading = reader.algorithm.read(volume, loaded.prepared)
+    watch.lap("reading")
+    beat("writing the report")
+    concession = reader.last_run.concession
+    evidence = Evidence(
+        volume=volume,
+        algorithm=replace(reader.identification, parameters=_parameters(reading, concession)),
+        evidence=series.evidence,
+        completed_at=datetime.fromtimestamp(series.completed_at, UTC),
+        predecessor=_predecessor(request, archive),
+    )
+    report = build_report(evidence, reading.findings, reading.labels, _remarks(reading, concession))
+    files = check_report(report, evidence)
+    watch.lap("report")
+    objects = tuple(
+        ReportObject(
+            study_instance_uid=str(ds.StudyInstanceUID),
+            series_instance_uid=str(ds.SeriesInstanceUID),
+            sop_instance_uid=str(ds.SOPInstanceUID),
+            sop_class_uid=str(ds.SOPClassUID),
+            data=file,
+        )
+        for ds, file in zip(report.datasets, files, strict=True)
+    )
+    seconds = {**watch.seconds, "network": round(reader.last_run.seconds, 3)}
+    summary = summarise(reading, reader.identification, volume, seconds)
+    summary |= {"ahead": loaded.prepared is not None, "memory": concession}
+    # What a worker without NumPy can take, and what the index's JSON can hold.
+    return objects, json.loads(json.dumps(summary))
+
+
+def _predecessor(request: Read, archive: Archive) -> Dataset | None:
+    """The structured report that will be replaced, without its content."""
+    if request.predecessor is None:
+        return None
+    try:
+        ds = dcmread(archive.path_of(request.predecessor))
+    except (FileNotFoundError, InvalidDicomError) as error:
+        # Better a report that refers to no earlier one than none at all.
+        log.warning("the report that this one replaces cannot be read", extra={"error": type(error).__name__})
+        return None
+    ds.pop("ContentSequence", None)
+    return ds
+
+
+def _parameters(reading: Reading, concession: str) -> tuple[tuple[str, str], ...]:
+    # Part of the report's identity: a network that ran otherwise may have seen other things.
+    return (*reading.parameters, ("for want of memory", concession)) if concession else reading.parameters
+
+
+def _remarks(reading: Reading, concession: str) -> tuple[str, ...]:
+    remark = f"For want of memory the network ran {concession}."
+    return (*reading.remarks, remark) if concession else reading.remarks
+
+
+def summarise(
+    reading: Reading, algorithm: AlgorithmIdentification, volume: Volume, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What people see of a reading before they open its report: no patient data."""
+    return {
+        "result": in_words(reading),
+        "findings": len(reading.findings),
+        "priority": ACTIONABLE_CATEGORY_3.meaning if reading.findings else "",
+        "algorithm": f"{algorithm.name} {algorithm.version}",
+        "slices": len(volume.headers),
+        "inference_seconds": seconds["network"],
+        "steps": dict(seconds),
+        "rows": [_row(finding) for finding in reading.findings],
+    }
+
+
+def in_words(reading: Reading) -> str:
+    """The reading in one line."""
+    further = f"; {reading.not_reported} not outlined" if reading.not_reported else ""
+    findings = reading.findings
+    if not findings:
+        return f"no nodules found{further}"
+    largest = max(finding.long_axis.length_mm for finding in findings)
+    count = f"{len(findings)} nodule{'s' if len(findings) > 1 else ''}"
+    return f"{count} found, the largest {largest:.1f} mm{further}"
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    return {
+        "number": finding.number,
+        "finding": finding.concept.meaning,
+        "site": finding.site.meaning,
+        "laterality": finding.laterality.meaning if finding.laterality else "",
+        "centre_mm": [round(value, 1) for value in finding.centre],
+        "long_axis_mm": round(finding.long_axis.length_mm, 1),
+        "short_axis_mm": round(finding.short_axis.length_mm, 1),
+        "volume_mm3": round(finding.volume_mm3),
+        "mean_hu": round(finding.mean_hu),
+        "score": round(finding.score, 3),
+    }
