@@ -3,7 +3,7 @@
 The rules read the objects back from their bytes, as a PACS will, and trust nothing that the writers remember.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -13,8 +13,11 @@ from pydicom import DataElement, Dataset, dcmread
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
+from dicom_node.core.form import STRUCTURED_REPORTS, Form
+from dicom_node.core.outcome import Outcome
 from dicom_node.core.uid import is_uid
 from workers.reporting.evidence import Evidence
+from workers.reporting.measurement_group import BIDIRECTIONAL
 from workers.reporting.report import Report, as_file
 
 TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")
@@ -41,6 +44,7 @@ class WrittenReport:
     structured_report: Dataset
     segmentation: Dataset | None
     evidence: Evidence
+    outcome: Outcome
 
     @property
     def objects(self) -> tuple[Dataset, ...]:
@@ -53,14 +57,35 @@ def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
 
     Raises EvidenceInvalid naming the first rule that is broken; its message holds UIDs and no patient's data.
     """
-    files = tuple(as_file(dataset) for dataset in report.datasets)
-    *before, structured_report = (dcmread(BytesIO(file)) for file in files)
-    segmentation = before[0] if before else None
-    written = WrittenReport(structured_report=structured_report, segmentation=segmentation, evidence=evidence)
-    for name, rule in RULES.items():
-        for fault in _faults(rule, written):
-            raise EvidenceInvalid(f"the report breaks the rule '{name}': {fault}; it is not sent")
-    return files
+    files = {form: as_file(dataset) for form, dataset in report.objects.items()}
+    for faults in find_faults(report, files, evidence).values():
+        for rule, fault in faults:
+            raise EvidenceInvalid(f"the report breaks the rule '{rule}': {fault}; it is not sent")
+    return tuple(files.values())
+
+
+def find_faults(
+    report: Report, files: Mapping[Form, bytes], evidence: Evidence
+) -> dict[Form, tuple[tuple[str, str], ...]]:
+    """What is wrong with the objects of a report, read back from their files: by form, rule and fault.
+
+    The segmentation is judged together with each structured report.
+    """
+    written = {form: dcmread(BytesIO(file)) for form, file in files.items()}
+    found: dict[Form, tuple[tuple[str, str], ...]] = {}
+    for form, dataset in written.items():
+        if form is Form.SEG:
+            continue
+        is_report = form in (*STRUCTURED_REPORTS, Form.UNREAD)
+        pair = WrittenReport(
+            structured_report=dataset,
+            segmentation=written.get(Form.SEG),
+            evidence=evidence if form is report.form or not is_report else evidence.in_form(form),
+            outcome=report.ended,
+        )
+        rules = RULES if is_report else RULES_OF_OTHERS
+        found[form] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
+    return found
 
 
 def _faults(rule: Callable[[WrittenReport], Iterable[str]], written: WrittenReport) -> list[str]:
@@ -110,13 +135,13 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
 
 def predecessor_faults(written: WrittenReport) -> Iterator[str]:
     """A report names the one that it replaces, of the same study, and no other (PS3.3 Section C.17.2)."""
-    replaced = written.evidence.predecessor
     named = _references(written.structured_report.get("PredecessorDocumentsSequence", []))
-    expected = set() if replaced is None else {str(replaced.SOPInstanceUID)}
+    expected = {str(replaced.SOPInstanceUID) for replaced in written.evidence.replaced}
     if named != expected:
         yield f"it names {sorted(named)} as what it replaces, and should name {sorted(expected)}"
-    if replaced is not None and replaced.StudyInstanceUID != written.evidence.volume.study_instance_uid:
-        yield f"{replaced.SOPInstanceUID}, which it replaces, is of another study"
+    for replaced in written.evidence.replaced:
+        if replaced.StudyInstanceUID != written.evidence.volume.study_instance_uid:
+            yield f"{replaced.SOPInstanceUID}, which it replaces, is of another study"
 
 
 def tracking_faults(written: WrittenReport) -> Iterator[str]:
@@ -125,10 +150,12 @@ def tracking_faults(written: WrittenReport) -> Iterator[str]:
     if written.segmentation is not None:
         segments = {int(s.SegmentNumber): (s.TrackingID, s.TrackingUID) for s in written.segmentation.SegmentSequence}
     groups = [item for item in _walk(written.structured_report) if _is_named(item, MEASUREMENT_GROUP)]
+    uids = {uid for _, uid in segments.values()}
     reported = set()
     for group in groups:
         names = (_text_of(group, TRACKING_IDENTIFIER), _text_of(group, TRACKING_UID))
-        if names not in segments.values():
+        # What viewers draw may bear the name of their tool; its Tracking Unique Identifier is the segment's all the same.
+        if names not in segments.values() and not (names[0] == BIDIRECTIONAL and names[1] in uids):
             yield f"the report tracks {names[1]}, which is no segment"
         for item in group.ContentSequence:
             if _is_named(item, REFERENCED_SEGMENT):
@@ -175,15 +202,17 @@ def status_faults(written: WrittenReport) -> Iterator[str]:
     for keyword, value in _STATUS:
         if report.get(keyword) != value:
             yield f"{keyword} is not {value}"
-    comments = [str(item.get("TextValue", "")) for item in _walk(report) if _is_named(item, codes.COMMENT)]
-    if not any("not for diagnostic use" in comment for comment in comments):
+    if "not for diagnostic use" not in _comment_of(report):
         yield "it does not say that it is not for diagnostic use"
 
 
 def summary_faults(written: WrittenReport) -> Iterator[str]:
-    """The summary says that there are findings exactly when there are."""
-    found = written.segmentation is not None
-    expected = codes.ALL_SUCCEEDED_WITH_FINDINGS if found else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS
+    """The summary says how the reading ended, and that there are findings exactly when there are; else also why."""
+    expected = written.outcome.summary
+    if expected.meaning.endswith("with findings") is (written.segmentation is None):
+        yield f"the reading ended as {expected.value} ({expected.meaning}), which its segmentation contradicts"
+    if written.outcome.reason and written.outcome.reason[1:] not in _comment_of(written.structured_report):
+        yield "it does not say why the study was not read, or not wholly"
     summaries = [item for item in _walk(written.structured_report) if _is_named(item, codes.PROCESSING_SUMMARY)]
     said = [item.ConceptCodeSequence[0].CodeValue for item in summaries]
     if said != [expected.value]:
@@ -220,6 +249,9 @@ RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "equipment": equipment_faults,
 }
 
+#: Of objects that are neither segmentation nor structured report.
+RULES_OF_OTHERS = {name: RULES[name] for name in ("uid", "study", "equipment")}
+
 
 def _walk(item: Dataset) -> Iterator[Dataset]:
     """Every content item of a tree, depth first."""
@@ -231,6 +263,11 @@ def _walk(item: Dataset) -> Iterator[Dataset]:
 def _is_named(item: Dataset, name: Code) -> bool:
     names = item.get("ConceptNameCodeSequence")
     return bool(names) and (names[0].get("CodeValue"), names[0].CodingSchemeDesignator) == (name.value, name.scheme)
+
+
+def _comment_of(report: Dataset) -> str:
+    comments = (item for item in _walk(report) if _is_named(item, codes.COMMENT))
+    return "\n".join(str(item.get("TextValue", "")) for item in comments)
 
 
 def _value_of(item: Dataset) -> str:
