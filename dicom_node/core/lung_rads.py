@@ -106,7 +106,7 @@ TABLE: tuple[Row, ...] = (
     Row(composition=_NON, course=_BASELINE, total_mm=(30, inf), category=_3),
     Row(composition=_NON, course=_NEW, total_mm=(0, 30), category=_2),
     Row(composition=_NON, course=_NEW, total_mm=(30, inf), category=_3),
-    # A larger one that grows fast has no row; of stable solid ones the earlier category decides, which is not known here.
+    # A larger one that grows fast has no row; of stable solid ones the earlier category decides, which is unknown here.
     Row(composition=_NON, course=_GROWING, total_mm=(0, 30), category=_2),
     Row(composition=_NON, course=_STABLE, category=_2),
 )
@@ -114,7 +114,9 @@ TABLE: tuple[Row, ...] = (
 MANAGEMENT: dict[Category, Management] = {
     _2: Management(text="low-dose CT in 12 months", months=12),
     _3: Management(text="low-dose CT in 6 months", months=6),
-    _4A: Management(text="low-dose CT in 3 months; PET/CT may be considered with a solid part of 8 mm or more", months=3),
+    _4A: Management(
+        text="low-dose CT in 3 months; PET/CT may be considered with a solid part of 8 mm or more", months=3
+    ),
     _4B: Management(text="referral for further clinical evaluation", months=None),
 }
 

@@ -42,4 +42,6 @@ def outcome_of_reading(*, found: bool, incomplete: str = "") -> Outcome:
 def outcome_of_error(error: str, reason: str) -> Outcome:
     """Of one that came to nothing: the name of a class of the error tree, and its message."""
     quality = codes.NON_DIAGNOSTIC_QUALITY if error in _OF_THE_IMAGES else None
-    return Outcome(summary=codes.NONE_SUCCEEDED, quality=quality, reason=reason.strip().rstrip("."))
+    # The report is written in the character set of its source, which may have no other letters.
+    said = reason.strip().rstrip(".").encode("ascii", "replace").decode("ascii")
+    return Outcome(summary=codes.NONE_SUCCEEDED, quality=quality, reason=said)

@@ -154,7 +154,7 @@ def tracking_faults(written: WrittenReport) -> Iterator[str]:
     reported = set()
     for group in groups:
         names = (_text_of(group, TRACKING_IDENTIFIER), _text_of(group, TRACKING_UID))
-        # What viewers draw may bear the name of their tool; its Tracking Unique Identifier is the segment's all the same.
+        # What viewers draw may bear the name of their tool; its Tracking UID is the segment's all the same.
         if names not in segments.values() and not (names[0] == BIDIRECTIONAL and names[1] in uids):
             yield f"the report tracks {names[1]}, which is no segment"
         for item in group.ContentSequence:

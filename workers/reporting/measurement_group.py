@@ -138,10 +138,8 @@ def bidirectional_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSe
     header = _outlined_image(evidence, finding.outline)
     group = hd_sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd_sr.TrackingIdentifier(uid=tracking_uid(evidence, finding), identifier=BIDIRECTIONAL),
-        finding_category=concept(finding.category),
         finding_type=concept(finding.concept),
         finding_sites=[_site(finding)],
-        algorithm_id=algorithm_template(evidence.algorithm),
         measurements=[_drawn(name, axis(finding), header) for name, axis in _AXES],
     )
     comment = hd_sr.TextContentItem(concept(codes.COMMENT), label(finding), hd_sr.RelationshipTypeValues.CONTAINS)

@@ -97,9 +97,7 @@ def _language() -> hd_sr.CodedConcept:
     return hd_sr.CodedConcept("en-US", "RFC5646", "English (United States)")
 
 
-def _portable_groups(
-    evidence: Evidence, findings: tuple[Finding, ...], segmentation: Dataset
-) -> hd_sr.ContentSequence:
+def _portable_groups(evidence: Evidence, findings: tuple[Finding, ...], segmentation: Dataset) -> hd_sr.ContentSequence:
     """Two groups a finding, all numbers first: OHIF joins the groups of one Tracking UID in the order they stand."""
     groups = hd_sr.ContentSequence()
     for finding in findings:

@@ -20,8 +20,8 @@ INFERRED_FROM = hd_sr.RelationshipTypeValues.INFERRED_FROM
 
 #: What every report ends with.
 LIMITS = (
-    "Not verified by a physician; it may miss findings, and mark what is none. The absence of a mark does not lower the "
-    "priority of the study."
+    "Not verified by a physician; it may miss findings, and mark what is none. The absence of a mark does not lower "
+    "the priority of the study."
 )
 
 
@@ -44,16 +44,12 @@ def container_of(name: Code) -> hd_sr.ContainerContentItem:
     return container
 
 
-def code_of(
-    name: Code, value: Code, relationship: hd_sr.RelationshipTypeValues = CONTAINS
-) -> hd_sr.CodeContentItem:
+def code_of(name: Code, value: Code, relationship: hd_sr.RelationshipTypeValues = CONTAINS) -> hd_sr.CodeContentItem:
     """A coded item."""
     return hd_sr.CodeContentItem(name=concept(name), value=concept(value), relationship_type=relationship)
 
 
-def text_of(
-    name: Code, value: str, relationship: hd_sr.RelationshipTypeValues = CONTAINS
-) -> hd_sr.TextContentItem:
+def text_of(name: Code, value: str, relationship: hd_sr.RelationshipTypeValues = CONTAINS) -> hd_sr.TextContentItem:
     """An item in words."""
     return hd_sr.TextContentItem(concept(name), value, relationship)
 
@@ -62,7 +58,7 @@ def _processing(outcome: Outcome) -> Iterator[hd_sr.ContentItem]:
     """How the processing went, and why not better; what the images were good for, where that was found out."""
     went = code_of(codes.PROCESSING_SUMMARY, outcome.summary)
     if outcome.reason:
-        _infer(went, f"{_sentence(outcome.reason)}")
+        _infer(went, _sentence(outcome.reason))
     yield went
     if outcome.quality is not None:
         yield code_of(codes.IMAGE_QUALITY, outcome.quality)
@@ -92,12 +88,15 @@ def _recommendation(findings: tuple[Finding, ...]) -> Iterator[hd_sr.ContentItem
     text = f"By Lung-RADS {category}, if a radiologist agrees: {management.text}."
     yield text_of(codes.RECOMMENDATION, text)
     if management.months is not None:
-        yield hd_sr.NumContentItem(
+        interval = hd_sr.NumContentItem(
             name=concept(codes.RECOMMENDED_INTERVAL),
             value=management.months,
             unit=concept(codes.MONTH),
             relationship_type=CONTAINS,
         )
+        # The library would write 3 months as 3.0.
+        interval.MeasuredValueSequence[0].NumericValue = str(management.months)
+        yield interval
 
 
 def _comment(evidence: Evidence, findings: tuple[Finding, ...], outcome: Outcome, remarks: tuple[str, ...]) -> str:
