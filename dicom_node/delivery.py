@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dicom_node.archive.deliveries import DeliveryRow
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
-from dicom_node.core.delivery_plan import growing_wait, is_document, plan_sending
+from dicom_node.core.delivery_plan import growing_wait, is_referred_to, plan_sending
 from dicom_node.core.errors import (
     AssociationRejected,
     ContextsRejected,
@@ -22,6 +22,7 @@ from dicom_node.core.errors import (
     StoreFailed,
     UnreadableInstance,
 )
+from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState
 from dicom_node.scu.storage import FileToSend, Sent, store
 from dicom_node.settings import DeliverySettings, Peer, Settings
@@ -81,15 +82,23 @@ class Delivery:
 
     def _plan(self, since: float, now: float) -> None:
         found = [
-            (uid, tuple(dict.fromkeys(named or self._takers))) for uid, named in self._index.deliveries.unplanned(since)
+            (uid, tuple(dict.fromkeys(named or self._takers)), form)
+            for uid, named, form in self._index.deliveries.unplanned(since)
         ]
-        if wanted := [(uid, peers) for uid, peers in found if peers]:
-            self._index.deliveries.plan_all(wanted, now)
+        wanted = [(uid, self._wanting(peers, form)) for uid, peers, form in found if peers]
+        if planned := [(uid, peers) for uid, peers in wanted if peers]:
+            self._index.deliveries.plan_all(planned, now)
+        if unwanted := [uid for uid, peers in wanted if not peers]:
+            self._index.deliveries.unwanted(unwanted, now)
         unknown = {name for _, peers in wanted for name in peers} - self._peers.keys()
         if since == 0.0:
             unknown |= self._index.deliveries.waiting_for_others_than(self._peers)
         for name in unknown:
             self._fail_unknown(name, now)
+
+    def _wanting(self, peers: Sequence[str], form: Form) -> tuple[str, ...]:
+        """Those of the peers that take this form; of one that is not in the settings, nobody knows what it takes."""
+        return tuple(name for name in peers if name not in self._peers or self._peers[name].takes(form))
 
     def _fail_unknown(self, name: str, now: float) -> None:
         """A route or earlier settings named a peer that there is none of."""
@@ -192,17 +201,16 @@ class Lane:
             self._hold_and_plan(study)
             return None
         gone: DeliveryError | None = None
-        # Of these jobs a segmentation did not arrive: their Structured Reports are not sent, and stay where they are.
-        broken: set[str] = set()
+        # What refers to one of these, which did not arrive, is not sent, and stays where it is.
+        broken: list[DeliveryRow] = []
 
         def wanted(file: FileToSend) -> bool:
             row = waiting[file.sop_instance_uid]
-            if not is_document(row):
-                return True
-            if row.job_uid in broken:
+            if any(is_referred_to(part, row) for part in broken):
                 return False
-            # Whatever becomes of the answer, from now on the peer may have it.
-            self._index.reports.offered(row.sop_instance_uid, self._clock())
+            if row.form is not Form.SEG:
+                # Whatever becomes of the answer, from now on the peer may have it.
+                self._index.reports.offered(row.sop_instance_uid, self._clock())
             return True
 
         try:
@@ -218,7 +226,7 @@ class Lane:
                 self._record(row, sent)
                 del waiting[row.sop_instance_uid]
                 if sent.error is not None:
-                    broken.add(row.job_uid)
+                    broken.append(row)
                 if isinstance(sent.error, PeerUnreachable):
                     gone = sent.error
         except ContextsRejected as error:
@@ -247,16 +255,16 @@ class Lane:
     def _files(self, waiting: dict[str, DeliveryRow]) -> dict[str, FileToSend]:
         """What can be sent, by SOP Instance UID, in the order of the rows; what cannot has failed and waits no more."""
         files: dict[str, FileToSend] = {}
-        lost: set[str] = set()
+        lost: list[DeliveryRow] = []
         for uid, row in list(waiting.items()):
-            if is_document(row) and row.job_uid in lost:
+            if any(is_referred_to(part, row) for part in lost):
                 del waiting[uid]
                 continue
             try:
                 files[uid] = self._file(row)
             except UnreadableInstance as error:
                 del waiting[uid]
-                lost.add(row.job_uid)
+                lost.append(row)
                 self._index.deliveries.failed(row, reason=str(error), at=self._clock(), refused=False)
                 log.error("a report's file cannot be sent", extra={**_facts(row), "reason": str(error)})
         return files

@@ -3,14 +3,16 @@
 import importlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 from dicom_node.archive.files import Archive
 from dicom_node.core.errors import ArchiveUnusable, Interrupted, OutOfDeviceMemory, TriageError
 from dicom_node.telemetry import log_context
+from workers.explanation import explain, unknown_algorithm
 from workers.inference import check_device, chosen_device
-from workers.pipe import WAITING, Begin, Failed, Prepare, Read, Ready, Reported, SeriesToRead
+from workers.pipe import WAITING, Begin, Explain, Failed, Prepare, Read, Ready, Reported, SeriesToRead
 from workers.readers import Algorithms, Readers
 from workers.reading import Loaded, load, read
 from workers.rehearsal import rehearse
@@ -59,8 +61,8 @@ class Desk:
         while True:
             self._tell_ready(str(found))
             request = self._requests.next(_REST_SECONDS)
-            if isinstance(request, Read):
-                answer = self.read(request)
+            if isinstance(request, Read | Explain):
+                answer = self.read(request) if isinstance(request, Read) else self.explain(request)
                 self._requests.beat(WAITING)
                 self._requests.answer(answer)
                 if isinstance(answer, Failed) and answer.last:
@@ -75,7 +77,13 @@ class Desk:
         """Read a series; whatever goes wrong is part of the answer."""
         uids = {"job_uid": request.job_uid, "study_instance_uid": request.series.study_instance_uid}
         with log_context(**uids), self._requests.in_hand(request):
-            return self._read(request)
+            return self._answered(request.job_uid, lambda: self._read(request))
+
+    def explain(self, request: Explain) -> Reported | Failed:
+        """Write why a series was not read; whatever goes wrong is part of the answer."""
+        uids = {"job_uid": request.job_uid, "study_instance_uid": request.series.study_instance_uid}
+        with log_context(**uids), self._requests.in_hand(request):
+            return self._answered(request.job_uid, lambda: self._explain(request))
 
     def prepare(self, request: Prepare) -> None:
         """Do what can be done before the job comes. What goes wrong here is said by the reading itself."""
@@ -96,13 +104,24 @@ class Desk:
             self._ahead = None
         self._readers.refresh()
 
-    def _read(self, request: Read) -> Reported | Failed:
-        series, job_uid = request.series, request.job_uid
+    def _read(self, request: Read) -> Reported:
+        series = request.series
+        reader = self._readers.reader(series.algorithm)
+        ahead = self._taken((series.algorithm, series.evidence, reader.identification.checksum))
+        objects, summary = read(request, reader, self._archive, self._requests.beat, ahead)
+        return Reported(job_uid=request.job_uid, objects=objects, summary=summary)
+
+    def _explain(self, request: Explain) -> Reported:
         try:
-            reader = self._readers.reader(series.algorithm)
-            ahead = self._taken((series.algorithm, series.evidence, reader.identification.checksum))
-            objects, summary = read(request, reader, self._archive, self._requests.beat, ahead)
-            return Reported(job_uid=job_uid, objects=objects, summary=summary)
+            identification = self._readers.reader(request.series.algorithm).identification
+        except TriageError:
+            identification = unknown_algorithm(request.series.algorithm)
+        objects = explain(request, identification, self._archive, self._requests.beat)
+        return Reported(job_uid=request.job_uid, objects=objects, summary={})
+
+    def _answered(self, job_uid: str, do: Callable[[], Reported]) -> Reported | Failed:
+        try:
+            return do()
         except Abandoned:
             return _failed(job_uid, Interrupted("nobody wants the report any more"))
         except TriageError as error:

@@ -4,7 +4,9 @@ import hashlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from dicom_node.archive.files import Archive
@@ -14,19 +16,30 @@ from dicom_node.archive.leases import LeaseLost
 from dicom_node.archive.lines import SILENT_AFTER_SECONDS
 from dicom_node.core.errors import (
     ArchiveUnusable,
+    EvidenceInvalid,
     IndexUnavailable,
     Interrupted,
     NotApplicable,
     TriageError,
     UnreadableInstance,
 )
+from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job, Lease, evidence_digest
 from dicom_node.core.lifecycle import JobState
 from dicom_node.core.study import Instance
 from dicom_node.settings import QueueSettings
 from dicom_node.telemetry import log_context
 from workers.heartbeat import Heartbeat
-from workers.pipe import Prepare, Read, ReportObject, SeriesToRead, SourceFile
+from workers.pipe import (
+    Explain,
+    Prepare,
+    Read,
+    ReceivedImage,
+    Reported,
+    ReportObject,
+    SeriesToRead,
+    SourceFile,
+)
 from workers.readings import Readings, Stopped
 
 T = TypeVar("T")
@@ -39,6 +52,9 @@ _WAITS = (1.0, 5.0, 15.0)
 UNREAD = "algorithms"
 #: It is looked for them this often.
 _LOOK_FOR_UNREAD_SECONDS = 10.0
+#: Jobs of which it is to be said why they have no report: so many are looked at, and each is tried so often.
+_OWED_AT_ONCE = 20
+_TRIES = 3
 #: An archive that does not take so much, or as much as the largest report so far, is called full.
 _PROBE_BYTES = 1 << 20
 
@@ -56,9 +72,11 @@ class Triage:
         queues: Sequence[str],
         heartbeat: Heartbeat,
         worker: str,
+        forms: frozenset[Form] = BY_DEFAULT,
         clock: Callable[[], float] = time.time,
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
+        """`forms` are those that reports are written in."""
         self._index = index
         self._archive = archive
         self._readings = readings
@@ -66,7 +84,10 @@ class Triage:
         self._queues = tuple(queues)
         self._heartbeat = heartbeat
         self._worker = worker
+        self._forms = forms
         self._clock = clock
+        #: How often it was tried to say why there is no report, by job.
+        self._tries: Counter[str] = Counter()
         self._rest = rest
         self._working = threading.Lock()
         #: When a stop that was asked for waits no longer, of time.monotonic.
@@ -99,7 +120,7 @@ class Triage:
         Called by every message and every few seconds; whoever finds another at work waits for him.
         """
         with self._working:
-            while self._readings.ready(lambda: self.stopping) and self._archive_is_back() and self._read_next():
+            while self._readings.ready(lambda: self.stopping) and self._archive_is_back() and self._next():
                 pass
             if not self.stopping:
                 self._look_for_unread()
@@ -116,6 +137,10 @@ class Triage:
             log.info("a series could not be prepared", extra={"reason": str(error)})
         finally:
             self._working.release()
+
+    def _next(self) -> bool:
+        """Read the next job, or say of one that ended without a report why; whether there was anything to do."""
+        return self._explain_next() or self._read_next()
 
     def _read_next(self) -> bool:
         """Read the next job to an end; whether there was one."""
@@ -193,7 +218,8 @@ class Triage:
         request = Read(
             job_uid=job.job_uid,
             series=_series(instances, job.algorithm, job.evidence),
-            predecessor=self._index.reports.predecessor(job),
+            earlier=self._index.reports.earlier(job),
+            forms=self._forms,
         )
         reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
         self._renew(lease)
@@ -203,11 +229,77 @@ class Triage:
             raise ArchiveUnusable("the archive that this worker writes to is empty; see its mount")
         began = time.monotonic()
         rows = [self._keep(kept) for kept in reported.objects]
+        if reported.is_held:
+            self._hold(job, lease, rows, reported.why_held)
+            return
+        if reported.why_held:
+            log.error("an object failed its checks and is held", extra={"reason": reported.why_held})
         seconds = {**reported.summary["steps"], "write": round(time.monotonic() - began, 3)}
         summary = {**reported.summary, "steps": seconds}
         self._tell(lambda: self._index.jobs.report(lease, rows, summary=summary, at=self._clock()))
         facts = {"result": summary["result"], "inference_seconds": summary["inference_seconds"]}
         log.info("reading ended", extra=facts)
+
+    def _hold(self, job: Job, lease: Lease, rows: Sequence[ReportRow], why: str) -> None:
+        """A report that failed its own checks is kept for those who mend that, and sent to nobody."""
+        reason = f"the report failed its checks and is held: {why}"
+        log.error("a report failed its checks and is held", extra={"reason": reason})
+        error = EvidenceInvalid.__name__
+        held = [replace(row, held=row.held or "a part of its report failed its checks") for row in rows]
+        self._tell(lambda: self._index.jobs.hold(lease, held, reason=reason, error=error, at=self._clock()))
+
+    def _explain_next(self) -> bool:
+        """Write what is to be said of a job that ended without a report; whether there was one."""
+        try:
+            owed = [one for one in self._index.jobs.owed(_OWED_AT_ONCE) if self._tries[one[0].job_uid] < _TRIES]
+            if not owed:
+                return False
+            (job, error), *_ = owed
+            self._tries[job.job_uid] += 1
+            with log_context(job_uid=job.job_uid, study_instance_uid=job.study_instance_uid):
+                return self._explain(job, error)
+        except IndexUnavailable as unavailable:
+            log.warning("no report was written on what was not read", extra={"reason": str(unavailable)})
+            return False
+
+    def _explain(self, job: Job, error: str) -> bool:
+        """Say why a job ended without a report, or that this cannot be said; False where it is to be tried later."""
+        rows: list[ReportRow] = []
+        try:
+            rows = [self._keep(kept) for kept in self._explained(job, error).objects]
+            cause = "a report was written that says why there is none"
+            if held := next((row.held for row in rows if row.held), ""):
+                cause = f"what was to be said of it failed its checks and is held: {held}"
+                log.error("a report failed its checks and is held", extra={"reason": cause})
+        except (TriageError, OSError) as failed:
+            last = self._tries[job.job_uid] >= _TRIES
+            known = failed if isinstance(failed, TriageError) else ArchiveUnusable.by_disk(failed)
+            if isinstance(known, ArchiveUnusable) and not self._archive_takes():
+                self._archive_away = True
+                self._tries[job.job_uid] -= 1
+                return False
+            if isinstance(known, Stopped) or (known.retryable and not last):
+                return False
+            cause = f"nothing was sent that says why there is no report: {known}"
+            log.error("a peer is not told why a study was not read", extra={"reason": str(known)})
+        self._tries.pop(job.job_uid, None)
+        self._index.jobs.answered(job, rows, cause=cause, actor=self._worker, at=self._clock())
+        return True
+
+    def _explained(self, job: Job, error: str) -> Reported:
+        instances = self._instances(job.study_instance_uid, job.series_instance_uid)
+        request = Explain(
+            job_uid=job.job_uid,
+            series=_series(instances, job.algorithm, job.evidence),
+            instances=tuple(
+                ReceivedImage(sop_instance_uid=i.sop_instance_uid, sop_class_uid=i.sop_class_uid, path=i.path)
+                for i in instances
+            ),
+            error=error,
+            reason=job.reason,
+            earlier=self._index.reports.earlier(job),
+        )
+        return self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: False)
 
     def _out_of_time(self) -> bool:
         return self._stop_at is not None and time.monotonic() >= self._stop_at
@@ -237,6 +329,8 @@ class Triage:
             sop_class_uid=written.sop_class_uid,
             path=path,
             sha256=hashlib.sha256(written.data).hexdigest(),
+            form=written.form.value,
+            held=written.held,
         )
 
     def _end(self, job: Job, lease: Lease, error: TriageError) -> None:
@@ -282,9 +376,10 @@ class Triage:
             self._index.jobs.give_back(lease, reason=reason, at=now)
             return JobState.QUEUED
         if error.retryable:
-            return self._index.jobs.retry(lease, reason=reason, attempts=self._settings.attempts, at=now)
+            attempts, kind = self._settings.attempts, type(error).__name__
+            return self._index.jobs.retry(lease, reason=reason, attempts=attempts, error=kind, at=now)
         state = JobState.NOT_APPLICABLE if isinstance(error, NotApplicable) else JobState.FAILED
-        self._index.jobs.end(lease, state, reason=reason, at=now)
+        self._index.jobs.end(lease, state, reason=reason, error=type(error).__name__, at=now)
         return state
 
     def _tell(self, change: Callable[[], T]) -> T:

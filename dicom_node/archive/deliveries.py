@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from dicom_node.archive.settlement import Settlement
 from dicom_node.archive.transactions import Transactions
+from dicom_node.core.form import Form, form_of
 from dicom_node.core.lifecycle import DELIVERY_TRANSITIONS, DeliveryState, StudyState, check_transition
 from dicom_node.core.priority import Priority
 
@@ -52,6 +53,7 @@ class DeliveryRow:
     instead: str
     #: Planned only because another peer was away.
     alternative: bool
+    form: Form
 
 
 class Deliveries:
@@ -74,11 +76,22 @@ class Deliveries:
             deliveries.c.state == sa.bindparam("before"),
         )
 
-    def unplanned(self, since: float = 0.0) -> list[tuple[str, tuple[str, ...]]]:
-        """Objects of studies REPORTED since then that no delivery knows yet, with the peers their route names."""
+    def unplanned(self, since: float = 0.0) -> list[tuple[str, tuple[str, ...], Form]]:
+        """Objects written since then that no delivery knows yet, with the peers their route names, and their form."""
         with self._transactions.read() as connection:
             rows = connection.execute(self._unplanned, {"since": since}).all()
-        return [(uid, tuple(peers)) for uid, peers in rows]
+        return [(uid, tuple(peers), form_of(form, sop_class)) for uid, peers, form, sop_class in rows]
+
+    def unwanted(self, sop_instance_uids: Sequence[str], at: float) -> None:
+        """No peer takes these objects: they are not missed, and their studies may be done without them."""
+        reports = self._reports
+        with self._transactions.write() as connection:
+            studies = self._studies_of(connection, sop_instance_uids)
+            for uid in sop_instance_uids:
+                same = reports.c.sop_instance_uid == uid
+                connection.execute(sa.update(reports).where(same).values(unwanted=True))
+            for study in sorted(set(studies.values())):
+                self._settlement.settle(connection, study, at)
 
     def plan(self, sop_instance_uid: str, peers: Sequence[str], at: float) -> None:
         """Let an object wait for each of these peers, due at once."""
@@ -247,14 +260,18 @@ class Deliveries:
 
 
 def _unplanned(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
-    """Objects, and where their route sends them, of studies REPORTED `since`."""
+    """Objects of jobs that count, and where their route sends them, of studies that were written or ended `since`."""
     studies, jobs, reports, deliveries = (tables[name] for name in ("studies", "jobs", "reports", "deliveries"))
     known = sa.select(deliveries.c.sop_instance_uid).where(deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
+    # A study that was not read stays what it is; that it was not is told all the same.
+    told = (StudyState.REPORTED.value, StudyState.NOT_ROUTED.value, StudyState.FAILED.value)
+    late = sa.or_(studies.c.state_since >= sa.bindparam("since"), reports.c.written_at >= sa.bindparam("since"))
     return (
-        sa.select(reports.c.sop_instance_uid, jobs.c.send_to)
+        sa.select(reports.c.sop_instance_uid, jobs.c.send_to, reports.c.form, reports.c.sop_class_uid)
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .join(studies, studies.c.study_instance_uid == reports.c.study_instance_uid)
-        .where(studies.c.state == StudyState.REPORTED.value, studies.c.state_since >= sa.bindparam("since"))
+        .where(studies.c.state.in_(told), late)
+        .where(reports.c.held == "", reports.c.unwanted.is_(False))
         .where(jobs.c.current.is_(True), ~known.exists())
         .order_by(reports.c.written_at)
     )
@@ -311,11 +328,12 @@ def is_of_current_job(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
 def select_deliveries(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
     """Deliveries with what `delivery_row` takes of their reports."""
     deliveries, reports = tables["deliveries"], tables["reports"]
-    columns = (reports.c.path, reports.c.sop_class_uid, reports.c.job_uid, reports.c.sha256)
+    columns = (reports.c.path, reports.c.sop_class_uid, reports.c.job_uid, reports.c.sha256, reports.c.form)
     return sa.select(deliveries, *columns).join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
 
 
 def delivery_row(row: Mapping[Any, Any]) -> DeliveryRow:
     """A delivery of such a row."""
     fields = {name: row[name] for name in DeliveryRow.__dataclass_fields__}
-    return DeliveryRow(**{**fields, "state": DeliveryState(row["state"])})
+    terms = {"state": DeliveryState(row["state"]), "form": form_of(row["form"], row["sop_class_uid"])}
+    return DeliveryRow(**{**fields, **terms})

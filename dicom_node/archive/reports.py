@@ -3,10 +3,15 @@
 import sqlalchemy as sa
 
 from dicom_node.archive.transactions import Transactions
+from dicom_node.core.form import Earlier, form_of
 from dicom_node.core.job import Job
 
 #: Comprehensive 3D SR Storage, the form of every report (PS3.6 Table A-1).
 STRUCTURED_REPORT = "1.2.840.10008.5.1.4.1.1.88.34"
+
+
+#: More than one form of a report, and some that came before.
+_MOST = 20
 
 
 class Reports:
@@ -21,22 +26,25 @@ class Reports:
         )
         first = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), reports.c.offered_at.is_(None))
         self._offer = sa.update(reports).where(first).values(offered_at=sa.bindparam("at"))
-        self._predecessor = (
-            sa.select(reports.c.path)
+        offered = sa.or_(reports.c.offered_at.is_not(None), accepted.exists())
+        own = jobs.c.job_uid == sa.bindparam("job")
+        self._earlier = (
+            sa.select(reports.c.path, reports.c.form, reports.c.job_uid, offered.label("offered"))
             .join(jobs, jobs.c.job_uid == reports.c.job_uid)
             .where(
                 reports.c.study_instance_uid == sa.bindparam("uid"),
                 reports.c.sop_class_uid == STRUCTURED_REPORT,
+                reports.c.held == "",
                 jobs.c.algorithm == sa.bindparam("name"),
-                jobs.c.job_uid != sa.bindparam("job"),
                 # What stands beside this job's report is not replaced by it.
-                jobs.c.current.is_(False),
-                sa.or_(reports.c.offered_at.is_not(None), accepted.exists()),
+                sa.or_(own, sa.and_(jobs.c.current.is_(False), offered)),
             )
             .order_by(
-                sa.case((jobs.c.series_instance_uid == sa.bindparam("of"), 0), else_=1), reports.c.written_at.desc()
+                sa.case((own, 0), (jobs.c.series_instance_uid == sa.bindparam("of"), 1), else_=2),
+                reports.c.written_at.desc(),
+                reports.c.form,
             )
-            .limit(1)
+            .limit(_MOST)
         )
 
     def offered(self, sop_instance_uid: str, at: float) -> None:
@@ -44,12 +52,21 @@ class Reports:
         with self._transactions.write() as connection:
             connection.execute(self._offer, {"uid": sop_instance_uid, "at": at})
 
-    def predecessor(self, job: Job) -> str | None:
-        """The path of the structured report that this job's will replace, relative to the archive's root, or None.
+    def earlier(self, job: Job) -> tuple[Earlier, ...]:
+        """The structured reports that this job's may replace: its own ones first, then by what is most likely.
 
-        It is the last one that the same algorithm wrote of evidence of the study that does not count any more, of the
-        same series if there is one, and that a peer may have: what nobody was ever offered is not to be referred to.
+        Others are of the same algorithm, of evidence of the study that does not count any more, first of the same
+        series, and a peer may have them: what nobody was ever offered is not to be referred to.
         """
         of = {"uid": job.study_instance_uid, "name": job.algorithm, "of": job.series_instance_uid, "job": job.job_uid}
         with self._transactions.read() as connection:
-            return connection.execute(self._predecessor, of).scalar_one_or_none()
+            rows = connection.execute(self._earlier, of).mappings().all()
+        return tuple(
+            Earlier(
+                path=row["path"],
+                form=form_of(row["form"], STRUCTURED_REPORT),
+                offered=bool(row["offered"]),
+                own=row["job_uid"] == job.job_uid,
+            )
+            for row in rows
+        )

@@ -49,6 +49,9 @@ SRForm = Literal["portable", "ohif"]
 #: Of these a peer must ask for one: the others are not written where nothing was found, and silence is no answer.
 SAY_THAT_NOTHING_WAS_FOUND: tuple[FormChoice, ...] = ("SR",)
 
+#: Where one of these must not be sent, nothing of its report is.
+ESSENTIAL = (Form.SEG, Form.SR, Form.SR_OHIF, Form.UNREAD)
+
 #: Structured reports on a reading.
 STRUCTURED_REPORTS = (Form.SR, Form.SR_OHIF)
 
@@ -56,6 +59,19 @@ _SR_FORMS: dict[SRForm, Form] = {"portable": Form.SR, "ohif": Form.SR_OHIF}
 
 #: What is written where no peer asks for anything.
 BY_DEFAULT = frozenset({Form.SEG, Form.SR})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A structured report of the same study and algorithm as one that is to be written."""
+
+    #: Relative to the archive's root.
+    path: str
+    form: Form
+    #: Whether a peer may have it.
+    offered: bool
+    #: Whether the same job wrote it.
+    own: bool
 
 
 def forms_of(choices: tuple[FormChoice, ...], sr_form: SRForm) -> frozenset[Form]:

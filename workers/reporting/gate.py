@@ -64,6 +64,31 @@ def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
     return tuple(files.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """One object of a report that went through the gate."""
+
+    form: Form
+    dataset: Dataset
+    file: bytes
+    #: Why it must not be sent; empty where it may.
+    fault: str
+
+
+def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
+    """The objects of a report with what is wrong with each, in the order of its data sets."""
+    files = {form: as_file(dataset) for form, dataset in report.objects.items()}
+    faults = find_faults(report, files, evidence)
+    return tuple(
+        Checked(form=form, dataset=dataset, file=files[form], fault=_in_words(form, faults.get(form, ())))
+        for form, dataset in report.objects.items()
+    )
+
+
+def _in_words(form: Form, faults: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{form} breaks the rule '{rule}': {fault}" for rule, fault in faults)
+
+
 def find_faults(
     report: Report, files: Mapping[Form, bytes], evidence: Evidence
 ) -> dict[Form, tuple[tuple[str, str], ...]]:
