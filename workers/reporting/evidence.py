@@ -2,13 +2,15 @@
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from highdicom.sr import CodedConcept
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 from pydicom.valuerep import DA, TM
 
 from dicom_node.core.algorithm import AlgorithmIdentification
@@ -18,6 +20,9 @@ from dicom_node.core.form import Form
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.core.uid import derived_uid
 from workers.volume import Volume
+
+#: By tag.
+Elements = MutableMapping[BaseTag, DataElement | RawDataElement]
 
 UTF_8 = "ISO_IR 192"
 LONG_STRING = 64
@@ -157,8 +162,9 @@ class Evidence:
     @cached_property
     def source_images(self) -> tuple[Dataset, ...]:
         """The source images by k as the object writers want them: whole, alike, and without the patient."""
-        describe = _source_image if self.was_read else _received_image
-        first, *others = (describe(header, self.header) for header in self.volume.headers)
+        shared = _shared_elements(self.header, placed=self.was_read)
+        keywords = _OF_EVERY_IMAGE if self.was_read else _OF_ANY_IMAGE
+        first, *others = (_source_image(header, shared, keywords) for header in self.volume.headers)
         for keyword in _OF_THE_SERIES:
             if keyword in self.header:
                 first[keyword] = self.header[keyword]
@@ -206,31 +212,25 @@ def concept(code: Code) -> CodedConcept:
     return CodedConcept(code.value, code.scheme, code.meaning)
 
 
-def _received_image(header: Dataset, _first: Dataset) -> Dataset:
-    """One image that was received, with what a reference to it needs."""
-    image = Dataset()
-    for keyword in _OF_ANY_IMAGE:
-        _take(image, header, keyword)
+def _shared_elements(first: Dataset, *, placed: bool) -> Elements:
+    """What all source images have in common for those who write of them: no patient, and one place's grid."""
+    shared = Dataset()
     for keyword in _OF_THE_PATIENT:
-        setattr(image, keyword, "")
-    return image
+        setattr(shared, keyword, "")
+    if placed:
+        # A volume lets these stray by a rounding error from slice to slice; the derived object has them once.
+        shared.ImageOrientationPatient = first.ImageOrientationPatient
+        shared.PixelSpacing = first.PixelSpacing
+        shared.SliceThickness = first.get("SliceThickness")
+    return {element.tag: element for element in shared}
 
 
-def _take(image: Dataset, header: Dataset, keyword: str) -> None:
-    if not header.get(keyword):
-        raise EvidenceInvalid(f"source instance {header.get('SOPInstanceUID')} has no {keyword}: send it whole")
-    image[keyword] = header[keyword]
-
-
-def _source_image(header: Dataset, first: Dataset) -> Dataset:
+def _source_image(header: Dataset, shared: Elements, keywords: Sequence[str]) -> Dataset:
     """One source image with what a derived object needs to know of it."""
-    image = Dataset()
-    for keyword in _OF_EVERY_IMAGE:
-        _take(image, header, keyword)
-    # A volume lets these stray by a rounding error from slice to slice; the derived object has them once.
-    image.ImageOrientationPatient = first.ImageOrientationPatient
-    image.PixelSpacing = first.PixelSpacing
-    image.SliceThickness = first.get("SliceThickness")
-    for keyword in _OF_THE_PATIENT:
-        setattr(image, keyword, "")
-    return image
+    elements: Elements = dict(shared)
+    for keyword in keywords:
+        if not header.get(keyword):
+            raise EvidenceInvalid(f"source instance {header.get('SOPInstanceUID')} has no {keyword}: send it whole")
+        element = header[keyword]
+        elements[element.tag] = element
+    return Dataset(elements)

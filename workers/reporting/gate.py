@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from highdicom.seg import Segmentation
+from highdicom.sr import Comprehensive3DSR
 from pydicom import DataElement, Dataset, dcmread
 
 from dicom_node.core import codes
@@ -17,6 +19,7 @@ from dicom_node.core.form import STRUCTURED_REPORTS, Form
 from dicom_node.core.outcome import Outcome
 from dicom_node.core.uid import is_uid
 from workers.reporting.evidence import Evidence
+from workers.reporting.iod import IodChecks
 from workers.reporting.measurement_group import BIDIRECTIONAL
 from workers.reporting.report import Report, as_file
 
@@ -78,9 +81,13 @@ class Checked:
 def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
     """The objects of a report with what is wrong with each, in the order of its data sets."""
     files = {form: as_file(dataset) for form, dataset in report.objects.items()}
+    outside = IodChecks(files)
     faults = find_faults(report, files, evidence)
+    for form, dataset in report.objects.items():
+        found = tuple(("iod", fault) for fault in outside.faults(form, dataset, evidence))
+        faults[form] = (*faults.get(form, ()), *found)
     return tuple(
-        Checked(form=form, dataset=dataset, file=files[form], fault=_in_words(form, faults.get(form, ())))
+        Checked(form=form, dataset=dataset, file=files[form], fault=_in_words(form, faults[form]))
         for form, dataset in report.objects.items()
     )
 
@@ -94,7 +101,7 @@ def find_faults(
 ) -> dict[Form, tuple[tuple[str, str], ...]]:
     """What is wrong with the objects of a report, read back from their files: by form, rule and fault.
 
-    The segmentation is judged together with each structured report.
+    The segmentation is judged together with the structured reports, and what is wrong with the pair is said of them.
     """
     written = {form: dcmread(BytesIO(file)) for form, file in files.items()}
     found: dict[Form, tuple[tuple[str, str], ...]] = {}
@@ -108,7 +115,7 @@ def find_faults(
             evidence=evidence if form is report.form or not is_report else evidence.in_form(form),
             outcome=report.ended,
         )
-        rules = RULES if is_report else RULES_OF_OTHERS
+        rules = RULES_OF_OTHERS if not is_report else RULES if form is report.form else RULES_OF_FURTHER_REPORTS
         found[form] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
     return found
 
@@ -261,6 +268,18 @@ def equipment_faults(written: WrittenReport) -> Iterator[str]:
                 yield f"{name.meaning} differs from {keyword} of the Contributing Equipment"
 
 
+def library_faults(written: WrittenReport) -> Iterator[str]:
+    """Whoever reads with highdicom gets the segments and the tree that were written."""
+    # Last of all rules: the library makes its own kinds of items of these very data sets.
+    read = Comprehensive3DSR.from_dataset(written.structured_report, copy=False)
+    if len(read.content[0].ContentSequence) != len(written.structured_report.ContentSequence):
+        yield "highdicom reads another tree"
+    if written.segmentation is not None:
+        segmentation = Segmentation.from_dataset(written.segmentation, copy=False)
+        if list(segmentation.segment_numbers) != list(range(1, len(segmentation.SegmentSequence) + 1)):
+            yield "highdicom reads other segments"
+
+
 RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "uid": uid_faults,
     "study": study_faults,
@@ -272,10 +291,13 @@ RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "status": status_faults,
     "summary": summary_faults,
     "equipment": equipment_faults,
+    "library": library_faults,
 }
 
 #: Of objects that are neither segmentation nor structured report.
 RULES_OF_OTHERS = {name: RULES[name] for name in ("uid", "study", "equipment")}
+#: Of the same report in another form: the segmentation was judged with the first.
+RULES_OF_FURTHER_REPORTS = {name: rule for name, rule in RULES.items() if name not in ("geometry", "frames")}
 
 
 def _walk(item: Dataset) -> Iterator[Dataset]:
