@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dicom_node.archive.deliveries import DeliveryRow
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
+from dicom_node.archive.reports import HELD
 from dicom_node.core.delivery_plan import growing_wait, is_referred_to, plan_sending
 from dicom_node.core.errors import (
     AssociationRejected,
@@ -71,6 +72,8 @@ class Delivery:
         since = self._since(now)
         self._plan(since, now)
         self._take_alternatives(now)
+        if since == 0.0 and not self._index.reports.held():
+            self._index.conditions.ended(HELD)
         for study in self._index.deliveries.unsettled(since):
             self._index.deliveries.settle(study, now)
 
@@ -208,10 +211,8 @@ class Lane:
             row = waiting[file.sop_instance_uid]
             if any(is_referred_to(part, row) for part in broken):
                 return False
-            if row.form is not Form.SEG:
-                # Whatever becomes of the answer, from now on the peer may have it.
-                self._index.reports.offered(row.sop_instance_uid, self._clock())
-            return True
+            # Whatever becomes of the answer, from now on the peer may have it.
+            return self._index.reports.offered(row.sop_instance_uid, self._clock())
 
         try:
             answers = store(

@@ -88,6 +88,23 @@ class Explain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reject:
+    """Write a rejection note over some objects of a study; answered by Reported or Failed."""
+
+    #: Names the request.
+    job_uid: str
+    study_instance_uid: str
+    #: Of the objects, relative to the archive's root.
+    paths: tuple[str, ...]
+    safety: bool
+    reason: str
+    #: In seconds since 1970.
+    asked_at: float
+    #: Of the withdrawals of the study, from 1.
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepare:
     """A job for this series may soon come: do what can be done before; not answered."""
 
@@ -167,5 +184,5 @@ class Failed:
     last: bool = False
 
 
-Request = Begin | Read | Explain | Prepare | Drop
+Request = Begin | Read | Explain | Reject | Prepare | Drop
 Answer = Ready | Beat | Reported | Failed

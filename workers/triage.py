@@ -1,10 +1,8 @@
 """Triage: one job after the other, from its study to its report; the reading itself is done by another process."""
 
-import hashlib
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -14,6 +12,7 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.job_rows import ReportRow
 from dicom_node.archive.leases import LeaseLost
 from dicom_node.archive.lines import SILENT_AFTER_SECONDS
+from dicom_node.archive.reports import HELD, MEND
 from dicom_node.core.errors import (
     ArchiveUnusable,
     EvidenceInvalid,
@@ -21,26 +20,17 @@ from dicom_node.core.errors import (
     Interrupted,
     NotApplicable,
     TriageError,
-    UnreadableInstance,
 )
 from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job, Lease, evidence_digest
 from dicom_node.core.lifecycle import JobState
-from dicom_node.core.study import Instance
 from dicom_node.settings import QueueSettings
 from dicom_node.telemetry import log_context
 from workers.heartbeat import Heartbeat
-from workers.pipe import (
-    Explain,
-    Prepare,
-    Read,
-    ReceivedImage,
-    Reported,
-    ReportObject,
-    SeriesToRead,
-    SourceFile,
-)
+from workers.owed import Owed
+from workers.pipe import Prepare, Read
 from workers.readings import Readings, Stopped
+from workers.series import instances_of, keep, series_to_read
 
 T = TypeVar("T")
 
@@ -52,9 +42,6 @@ _WAITS = (1.0, 5.0, 15.0)
 UNREAD = "algorithms"
 #: It is looked for them this often.
 _LOOK_FOR_UNREAD_SECONDS = 10.0
-#: Jobs of which it is to be said why they have no report: so many are looked at, and each is tried so often.
-_OWED_AT_ONCE = 20
-_TRIES = 3
 #: An archive that does not take so much, or as much as the largest report so far, is called full.
 _PROBE_BYTES = 1 << 20
 
@@ -86,8 +73,7 @@ class Triage:
         self._worker = worker
         self._forms = forms
         self._clock = clock
-        #: How often it was tried to say why there is no report, by job.
-        self._tries: Counter[str] = Counter()
+        self._owed = Owed(index, archive, readings, worker=worker, clock=clock, stopped=self._out_of_time)
         self._rest = rest
         self._working = threading.Lock()
         #: When a stop that was asked for waits no longer, of time.monotonic.
@@ -130,17 +116,25 @@ class Triage:
         if self.stopping or not self._working.acquire(blocking=False):
             return
         try:
-            instances = self._instances(study_instance_uid, series_instance_uid)
+            instances = instances_of(self._index, study_instance_uid, series_instance_uid)
             if evidence_digest(instances) == evidence:
-                self._readings.prepare(Prepare(series=_series(instances, algorithm, evidence)))
+                self._readings.prepare(Prepare(series=series_to_read(instances, algorithm, evidence)))
         except (IndexUnavailable, TriageError) as error:
             log.info("a series could not be prepared", extra={"reason": str(error)})
         finally:
             self._working.release()
 
     def _next(self) -> bool:
-        """Read the next job, or say of one that ended without a report why; whether there was anything to do."""
-        return self._explain_next() or self._read_next()
+        """Read the next job, or write what is owed beside reports; whether there was anything to do."""
+        try:
+            if self._owed.step():
+                return True
+        except ArchiveUnusable as error:
+            self._archive_away = not self._archive_takes()
+            log.error("the archive was not usable", extra={"reason": str(error)})
+            if self._archive_away:
+                return False
+        return self._read_next()
 
     def _read_next(self) -> bool:
         """Read the next job to an end; whether there was one."""
@@ -212,12 +206,12 @@ class Triage:
             self._end(job, lease, Interrupted(f"an unexpected {type(error).__name__}; the worker's log has its place"))
 
     def _read(self, job: Job, lease: Lease) -> None:
-        instances = self._instances(job.study_instance_uid, job.series_instance_uid)
+        instances = instances_of(self._index, job.study_instance_uid, job.series_instance_uid)
         if evidence_digest(instances) != job.evidence:
             raise LeaseLost("the series changed since the job was queued")
         request = Read(
             job_uid=job.job_uid,
-            series=_series(instances, job.algorithm, job.evidence),
+            series=series_to_read(instances, job.algorithm, job.evidence),
             earlier=self._index.reports.earlier(job),
             forms=self._forms,
         )
@@ -228,12 +222,13 @@ class Triage:
         if not self._archive.holds_studies():
             raise ArchiveUnusable("the archive that this worker writes to is empty; see its mount")
         began = time.monotonic()
-        rows = [self._keep(kept) for kept in reported.objects]
+        rows = [keep(self._archive, kept) for kept in reported.objects]
         if reported.is_held:
             self._hold(job, lease, rows, reported.why_held)
             return
         if reported.why_held:
             log.error("an object failed its checks and is held", extra={"reason": reported.why_held})
+            self._tell(lambda: self._index.conditions.began(HELD, reason=f"an object {MEND}", at=self._clock()))
         seconds = {**reported.summary["steps"], "write": round(time.monotonic() - began, 3)}
         summary = {**reported.summary, "steps": seconds}
         self._tell(lambda: self._index.jobs.report(lease, rows, summary=summary, at=self._clock()))
@@ -245,93 +240,17 @@ class Triage:
         reason = f"the report failed its checks and is held: {why}"
         log.error("a report failed its checks and is held", extra={"reason": reason})
         error = EvidenceInvalid.__name__
+        self._index.conditions.began(HELD, reason=f"an object {MEND}", at=self._clock())
         held = [replace(row, held=row.held or "a part of its report failed its checks") for row in rows]
         self._tell(lambda: self._index.jobs.hold(lease, held, reason=reason, error=error, at=self._clock()))
 
-    def _explain_next(self) -> bool:
-        """Write what is to be said of a job that ended without a report; whether there was one."""
-        try:
-            owed = [one for one in self._index.jobs.owed(_OWED_AT_ONCE) if self._tries[one[0].job_uid] < _TRIES]
-            if not owed:
-                return False
-            (job, error), *_ = owed
-            self._tries[job.job_uid] += 1
-            with log_context(job_uid=job.job_uid, study_instance_uid=job.study_instance_uid):
-                return self._explain(job, error)
-        except IndexUnavailable as unavailable:
-            log.warning("no report was written on what was not read", extra={"reason": str(unavailable)})
-            return False
-
-    def _explain(self, job: Job, error: str) -> bool:
-        """Say why a job ended without a report, or that this cannot be said; False where it is to be tried later."""
-        rows: list[ReportRow] = []
-        try:
-            rows = [self._keep(kept) for kept in self._explained(job, error).objects]
-            cause = "a report was written that says why there is none"
-            if held := next((row.held for row in rows if row.held), ""):
-                cause = f"what was to be said of it failed its checks and is held: {held}"
-                log.error("a report failed its checks and is held", extra={"reason": cause})
-        except (TriageError, OSError) as failed:
-            last = self._tries[job.job_uid] >= _TRIES
-            known = failed if isinstance(failed, TriageError) else ArchiveUnusable.by_disk(failed)
-            if isinstance(known, ArchiveUnusable) and not self._archive_takes():
-                self._archive_away = True
-                self._tries[job.job_uid] -= 1
-                return False
-            if isinstance(known, Stopped) or (known.retryable and not last):
-                return False
-            cause = f"nothing was sent that says why there is no report: {known}"
-            log.error("a peer is not told why a study was not read", extra={"reason": str(known)})
-        self._tries.pop(job.job_uid, None)
-        self._index.jobs.answered(job, rows, cause=cause, actor=self._worker, at=self._clock())
-        return True
-
-    def _explained(self, job: Job, error: str) -> Reported:
-        instances = self._instances(job.study_instance_uid, job.series_instance_uid)
-        request = Explain(
-            job_uid=job.job_uid,
-            series=_series(instances, job.algorithm, job.evidence),
-            instances=tuple(
-                ReceivedImage(sop_instance_uid=i.sop_instance_uid, sop_class_uid=i.sop_class_uid, path=i.path)
-                for i in instances
-            ),
-            error=error,
-            reason=job.reason,
-            earlier=self._index.reports.earlier(job),
-        )
-        return self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: False)
-
     def _out_of_time(self) -> bool:
         return self._stop_at is not None and time.monotonic() >= self._stop_at
-
-    def _instances(self, study_instance_uid: str, series_instance_uid: str) -> tuple[Instance, ...]:
-        """The series as the index holds it."""
-        for series in self._index.studies.study(study_instance_uid).series:
-            if series.series_instance_uid == series_instance_uid:
-                return series.instances
-        raise UnreadableInstance(f"series {series_instance_uid} is not in the index; send the study again")
 
     def _renew(self, lease: Lease) -> None:
         """Raise LeaseLost where another may have this job: its files must not be written over."""
         if not self._index.jobs.renew(lease, self._clock() + self._settings.lease_seconds):
             raise LeaseLost(f"job {lease.job_uid} is no longer held by {lease.worker}; its result is dropped")
-
-    def _keep(self, written: ReportObject) -> ReportRow:
-        path = self._archive.store_result(
-            study_uid=written.study_instance_uid,
-            series_uid=written.series_instance_uid,
-            sop_uid=written.sop_instance_uid,
-            data=written.data,
-        )
-        return ReportRow(
-            sop_instance_uid=written.sop_instance_uid,
-            series_instance_uid=written.series_instance_uid,
-            sop_class_uid=written.sop_class_uid,
-            path=path,
-            sha256=hashlib.sha256(written.data).hexdigest(),
-            form=written.form.value,
-            held=written.held,
-        )
 
     def _end(self, job: Job, lease: Lease, error: TriageError) -> None:
         """Record an attempt that ended without a report."""
@@ -391,15 +310,3 @@ class Triage:
                 log.warning("the end of a job waits for the index", extra={"wait_seconds": seconds})
                 self._rest(seconds)
         return change()
-
-
-def _series(instances: Sequence[Instance], algorithm: str, evidence: str) -> SeriesToRead:
-    """What another process must know of a series."""
-    return SeriesToRead(
-        study_instance_uid=instances[0].study_instance_uid,
-        series_instance_uid=instances[0].series_instance_uid,
-        algorithm=algorithm,
-        evidence=evidence,
-        completed_at=max(instance.received_at for instance in instances),
-        files=tuple(SourceFile(path=instance.path, sha256=instance.sha256) for instance in instances),
-    )

@@ -12,7 +12,7 @@ from dicom_node.core.form import STRUCTURED_REPORTS, Earlier, Form
 from dicom_node.core.outcome import Outcome
 from workers.pipe import ReportObject
 from workers.reporting.evidence import Evidence
-from workers.reporting.gate import check_objects
+from workers.reporting.gate import Checked, check_objects
 from workers.reporting.report import Report
 from workers.reporting.structured_report import unread_uid
 
@@ -55,17 +55,19 @@ def with_all_predecessors(
 
 def written_objects(report: Report, evidence: Evidence) -> tuple[ReportObject, ...]:
     """The files of a report in the order of delivery, each with what the gate found wrong with it."""
-    return tuple(
-        ReportObject(
-            study_instance_uid=str(checked.dataset.StudyInstanceUID),
-            series_instance_uid=str(checked.dataset.SeriesInstanceUID),
-            sop_instance_uid=str(checked.dataset.SOPInstanceUID),
-            sop_class_uid=str(checked.dataset.SOPClassUID),
-            data=checked.file,
-            form=checked.form,
-            held=checked.fault,
-        )
-        for checked in check_objects(report, evidence)
+    return tuple(map(sent_as, check_objects(report, evidence)))
+
+
+def sent_as(checked: Checked) -> ReportObject:
+    """A checked object as it is handed to the worker."""
+    return ReportObject(
+        study_instance_uid=str(checked.dataset.StudyInstanceUID),
+        series_instance_uid=str(checked.dataset.SeriesInstanceUID),
+        sop_instance_uid=str(checked.dataset.SOPInstanceUID),
+        sop_class_uid=str(checked.dataset.SOPClassUID),
+        data=checked.file,
+        form=checked.form,
+        held=checked.fault,
     )
 
 
@@ -85,9 +87,9 @@ def _replaced(
     before = list(_named(ds, archive))
     candidates: list[Dataset | None] = [*before] or [None]
     for own in candidates:
-        if uid_of(replace(evidence, predecessor=own)) == ds.SOPInstanceUID:
+        if not last.withdrawn and uid_of(replace(evidence, predecessor=own)) == ds.SOPInstanceUID:
             return None if own is None else [own, *(other for other in before if other is not own)]
-    return [ds] if last.offered else before or None
+    return [ds] if last.offered or last.withdrawn else before or None
 
 
 def _named(ds: Dataset, archive: Archive) -> Iterator[Dataset]:

@@ -101,7 +101,7 @@ class Deliveries:
         """Let objects wait for their peers, in one change: nobody sees half of a report that can be sent."""
         with self._transactions.write() as connection:
             studies = self._studies_of(connection, [uid for uid, _ in objects])
-            rows = [_waiting(uid, peer, studies[uid], at) for uid, peers in objects for peer in peers]
+            rows = [waiting_row(uid, peer, studies[uid], at) for uid, peers in objects for peer in peers]
             if rows:
                 connection.execute(sa.insert(self._deliveries), rows)
 
@@ -203,7 +203,7 @@ class Deliveries:
                 connection.execute(change.values(instead=instead, fence=deliveries.c.fence + 1))
                 known = sa.select(deliveries.c.peer).where(uid_of == uid, deliveries.c.peer == instead)
                 if connection.execute(known).first() is None:
-                    new = _waiting(uid, instead, study, at, alternative=True)
+                    new = waiting_row(uid, instead, study, at, alternative=True)
                     connection.execute(sa.insert(deliveries).values(**new))
                 cause = f"object {uid} goes to {instead} too: {reason}"
                 self._settlement.note(connection, study, peer, before=state, after=state, cause=cause, at=at)
@@ -290,7 +290,7 @@ def _due(tables: Mapping[str, sa.Table], *, least_tried: bool) -> sa.Select[Any]
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .join(studies, studies.c.study_instance_uid == deliveries.c.study_instance_uid)
         .where(deliveries.c.peer == sa.bindparam("name"), deliveries.c.state == DeliveryState.WAITING.value)
-        .where(deliveries.c.commitment.is_(False), is_due, jobs.c.current.is_(True))
+        .where(deliveries.c.commitment.is_(False), is_due, counts(tables))
         .group_by(studies.c.study_instance_uid, studies.c.priority)
         .order_by(*([tried] if least_tried else []), urgency)
         .order_by(sa.func.min(reports.c.written_at), studies.c.study_instance_uid)
@@ -305,23 +305,28 @@ def _at_peer(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
         select_deliveries(tables)
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .where(deliveries.c.study_instance_uid == sa.bindparam("uid"))
-        .where(deliveries.c.peer == sa.bindparam("name"), jobs.c.current.is_(True))
+        .where(deliveries.c.peer == sa.bindparam("name"), counts(tables))
         .order_by(deliveries.c.sop_instance_uid)
     )
 
 
-def _waiting(uid: str, peer: str, study: str, at: float, *, alternative: bool = False) -> dict[str, Any]:
+def waiting_row(uid: str, peer: str, study: str, at: float, *, alternative: bool = False) -> dict[str, Any]:
     """A new row; the fences of one that is written again under the same names must not be the old one's."""
     row: dict[str, Any] = {"sop_instance_uid": uid, "peer": peer, "study_instance_uid": study}
     row |= {"fence": secrets.randbits(30), "alternative": alternative, "waiting_since": at, "next_try_at": at}
     return row | {"state": DeliveryState.WAITING.value}
 
 
+def counts(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
+    """Whether a report of a job is still to be sent: what withdraws an earlier one is, whatever became of the job."""
+    return sa.or_(tables["jobs"].c.current.is_(True), tables["reports"].c.form == Form.REJECTION.value)
+
+
 def is_of_current_job(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
     """Whether a delivery's object counts: what a superseded job left neither waits nor is missed."""
     jobs, reports, deliveries = (tables[name] for name in ("jobs", "reports", "deliveries"))
     current = sa.select(jobs.c.job_uid).join(reports, reports.c.job_uid == jobs.c.job_uid)
-    current = current.where(reports.c.sop_instance_uid == deliveries.c.sop_instance_uid, jobs.c.current.is_(True))
+    current = current.where(reports.c.sop_instance_uid == deliveries.c.sop_instance_uid, counts(tables))
     return current.correlate(deliveries).exists()
 
 

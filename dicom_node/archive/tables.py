@@ -196,8 +196,25 @@ def _sent(metadata: MetaData) -> None:
         Column("form", String(16), nullable=False, default="", server_default=""),
         #: Why the gate let it not pass: it is kept, and sent to nobody.
         Column("held", Text, nullable=False, default="", server_default=""),
+        #: When a person took back what peers may have of it.
+        Column("withdrawn_at", Float),
         #: No peer that the results go to takes this form.
         Column("unwanted", Boolean, nullable=False, default=False, server_default=false()),
+    )
+    Table(
+        "withdrawals",
+        metadata,
+        Column("number", Integer, primary_key=True, autoincrement=True),
+        Column("study_instance_uid", _UID, nullable=False, index=True),
+        Column("asked_at", Float, nullable=False),
+        #: Whether the patient's safety is the reason, or else the quality.
+        Column("safety", Boolean, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("actor", String(64), nullable=False),
+        #: SOP Instance UIDs that each peer may have, by its name.
+        Column("objects", JSON, nullable=False),
+        #: When the notes were written, or given up; empty: a worker owes them.
+        Column("written_at", Float, index=True),
     )
     deliveries = Table(
         "deliveries",

@@ -72,6 +72,8 @@ class Earlier:
     offered: bool
     #: Whether the same job wrote it.
     own: bool
+    #: Whether it was taken back: then it is replaced, and never written again.
+    withdrawn: bool = False
 
 
 def forms_of(choices: tuple[FormChoice, ...], sr_form: SRForm) -> frozenset[Form]:

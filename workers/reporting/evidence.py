@@ -150,14 +150,8 @@ class Evidence:
 
     @property
     def time_zone(self) -> datetime.tzinfo | None:
-        """The source's Timezone Offset From UTC (0008,0201); None where there is none, or none that can be read."""
-        offset = str(self.header.get("TimezoneOffsetFromUTC") or "").strip()
-        if not re.fullmatch(r"[+-][0-9]{4}", offset):
-            return None
-        try:
-            return datetime.datetime.strptime(offset, "%z").tzinfo
-        except ValueError:
-            return None
+        """The source's; None where there is none, or none that can be read."""
+        return zone_of(self.header)
 
     @cached_property
     def source_images(self) -> tuple[Dataset, ...]:
@@ -207,16 +201,33 @@ class Evidence:
             result.TimezoneOffsetFromUTC = self.header.TimezoneOffsetFromUTC
 
 
+def zone_of(header: Dataset) -> datetime.tzinfo | None:
+    """The Timezone Offset From UTC (0008,0201) of an object; None where there is none, or none that can be read."""
+    offset = str(header.get("TimezoneOffsetFromUTC") or "").strip()
+    if not re.fullmatch(r"[+-][0-9]{4}", offset):
+        return None
+    try:
+        return datetime.datetime.strptime(offset, "%z").tzinfo
+    except ValueError:
+        return None
+
+
 def concept(code: Code) -> CodedConcept:
     """A code as an item of a code sequence."""
     return CodedConcept(code.value, code.scheme, code.meaning)
 
 
+def blank_patient() -> Dataset:
+    """A data set of nobody, for those who want a patient and must not see one."""
+    nobody = Dataset()
+    for keyword in _OF_THE_PATIENT:
+        setattr(nobody, keyword, "")
+    return nobody
+
+
 def _shared_elements(first: Dataset, *, placed: bool) -> Elements:
     """What all source images have in common for those who write of them: no patient, and one place's grid."""
-    shared = Dataset()
-    for keyword in _OF_THE_PATIENT:
-        setattr(shared, keyword, "")
+    shared = blank_patient()
     if placed:
         # A volume lets these stray by a rounding error from slice to slice; the derived object has them once.
         shared.ImageOrientationPatient = first.ImageOrientationPatient

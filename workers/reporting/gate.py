@@ -3,11 +3,12 @@
 The rules read the objects back from their bytes, as a PACS will, and trust nothing that the writers remember.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from highdicom.ko import KeyObjectSelectionDocument
 from highdicom.seg import Segmentation
 from highdicom.sr import Comprehensive3DSR
 from pydicom import DataElement, Dataset, dcmread
@@ -84,12 +85,40 @@ def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
     outside = IodChecks(files)
     faults = find_faults(report, files, evidence)
     for form, dataset in report.objects.items():
-        found = tuple(("iod", fault) for fault in outside.faults(form, dataset, evidence))
+        found = tuple(("iod", fault) for fault in outside.faults(form, dataset, evidence.volume.headers))
         faults[form] = (*faults.get(form, ()), *found)
     return tuple(
         Checked(form=form, dataset=dataset, file=files[form], fault=_in_words(form, faults[form]))
         for form, dataset in report.objects.items()
     )
+
+
+def check_note(note: Dataset, rejected: Sequence[Dataset]) -> Checked:
+    """A rejection note after the gate: of the study and patient of what it rejects, all of it and nothing else."""
+    file = as_file(note)
+    outside = IodChecks({Form.REJECTION: file})
+    written = dcmread(BytesIO(file))
+    faults = [("note", fault) for fault in _noted(written, rejected)]
+    faults += [("iod", fault) for fault in outside.faults(Form.REJECTION, note, rejected)]
+    return Checked(form=Form.REJECTION, dataset=note, file=file, fault=_in_words(Form.REJECTION, faults))
+
+
+def _noted(note: Dataset, rejected: Sequence[Dataset]) -> list[str]:
+    faults = [
+        f"{keyword} is not that of what it rejects"
+        for keyword in _OF_THE_STUDY
+        if (note.get(keyword) or "") != (rejected[0].get(keyword) or "")
+    ]
+    expected = {str(ds.SOPInstanceUID) for ds in rejected}
+    if _references(note.CurrentRequestedProcedureEvidenceSequence) != expected:
+        faults.append("its evidence is not what it rejects")
+    if _references([item for item in _walk(note) if item is not note]) != expected:
+        faults.append("its tree does not name what it rejects")
+    try:
+        KeyObjectSelectionDocument.from_dataset(note)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        faults.append(f"highdicom cannot read it ({type(error).__name__})")
+    return faults
 
 
 def _in_words(form: Form, faults: Iterable[tuple[str, str]]) -> str:

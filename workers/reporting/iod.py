@@ -5,13 +5,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydicom import Dataset
 
 from dicom_node.core.form import Form
-from workers.reporting.evidence import Evidence
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class IodChecks:
         program = shutil.which(PROGRAM)
         self._running = {} if program is None else {form: _begin(program, file) for form, file in files.items()}
 
-    def faults(self, form: Form, result: Dataset, evidence: Evidence) -> Iterator[str]:
+    def faults(self, form: Form, result: Dataset, sources: Sequence[Dataset]) -> Iterator[str]:
         """What is wrong with an object; the texts hold no value of it, for that may be a patient's name.
 
         What is wrong with a value that was copied from the source is the source's fault, and must stand as it is.
@@ -60,7 +59,7 @@ class IodChecks:
             os.close(running.descriptor)
             del self._running[form]
         for line in said.splitlines():
-            if (error := _ERROR.match(line)) is not None and not _is_copied(error, result, evidence):
+            if (error := _ERROR.match(line)) is not None and not _is_copied(error, result, sources):
                 yield f"{error['place']}: {_QUOTED.sub('', error['fault'])}"
             elif line.startswith("Error") and error is None:
                 yield "an error without a place"
@@ -80,19 +79,19 @@ def _begin(program: str, file: bytes) -> _Running:
     return _Running(process=process, descriptor=descriptor)
 
 
-def _is_copied(error: re.Match[str], result: Dataset, evidence: Evidence) -> bool:
+def _is_copied(error: re.Match[str], result: Dataset, sources: Sequence[Dataset]) -> bool:
     """Whether the value in question came from the source as it is."""
     keyword = _KEYWORD.search(error["place"])
     if keyword is None:
         return False
-    name, header = keyword[1], evidence.header
+    name, header = keyword[1], sources[0]
     if error["place"].count("/") == 1:
         return name in header and name in result and header[name].value == result[name].value
     quoted = _QUOTED.search(error["fault"])
-    return quoted is not None and quoted["value"] in _uids_of(evidence, name)
+    return quoted is not None and quoted["value"] in _uids_of(sources, name)
 
 
-def _uids_of(evidence: Evidence, keyword: str) -> set[str]:
+def _uids_of(sources: Sequence[Dataset], keyword: str) -> set[str]:
     """What the sources have as this UID, or as the one that a reference to them has."""
     name = keyword.removeprefix("Referenced")
-    return {str(header.get(name, "")) for header in evidence.volume.headers}
+    return {str(header.get(name, "")) for header in sources}

@@ -208,7 +208,7 @@ def test_what_nobody_was_offered_is_not_named(room: Room) -> None:
 
 def test_an_archive_that_is_away_leaves_the_answer_for_later(room: Room, tmp_path: Path) -> None:
     fail(room, NotApplicable("no lungs were found"))
-    room.triage._explain_next = lambda: False  # type: ignore[method-assign]  # the worker ends just before
+    room.triage._owed.step = lambda: False  # type: ignore[method-assign]  # the worker ends just before
     room.read()
     assert [job.job_uid for job, _ in room.index.jobs.owed(9)] == [room.job.job_uid]
     studies = room.archive.path_of("studies")
