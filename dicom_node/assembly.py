@@ -33,8 +33,9 @@ class Assembly:
         index: Index,
         clock: Callable[[], float],
         announce: Callable[[Job], None] = lambda _job: None,
+        on_jobs: Callable[[], None] = lambda: None,
     ) -> None:
-        """`announce` is told of a job that comes if nothing more of its study does."""
+        """`announce` is told of a job that comes if nothing more of its study does, `on_jobs` that workers have work."""
         self._index = index
         self._clock = clock
         self._timers = settings.completeness
@@ -43,7 +44,7 @@ class Assembly:
         self._watch = Watch(index.arrivals, self._timers, settings.askable_peers)
         #: What each study that is still arriving lacked, and its last arrival when that was found out.
         self._missing: dict[str, tuple[float, tuple[tuple[str, str], ...]]] = {}
-        self._announce = announce
+        self._announce, self._on_jobs = announce, on_jobs
         #: The last arrival of each study whose jobs were announced.
         self._announced: dict[str, float] = {}
 
@@ -102,6 +103,7 @@ class Assembly:
         study = self._index.studies.study(study_instance_uid)
         for job in self._jobs(study, route_study(study, self._routes)):
             self._announce(job)
+            self._on_jobs()
 
     def _arrived(self, study_instance_uid: str, facts: StudyFacts, judged: Verdict, now: float) -> None:
         after = StudyState.FAILED if judged.failed else StudyState.COMPLETE
@@ -136,6 +138,7 @@ class Assembly:
         jobs = self._jobs(study, decision)
         cause = _in_words(decision)
         wanting = self._index.jobs.queue(study_instance_uid, jobs, cause=cause, actor=ACTOR, at=now)
+        self._on_jobs()
         log.info("study routed", extra={"reason": cause, "jobs": len(wanting)})
 
     def _jobs(self, study: Study, decision: RoutingDecision) -> list[Job]:

@@ -44,8 +44,17 @@ _LOOK_AT_ALL_SECONDS = 60.0
 class Delivery:
     """Plans what goes where and settles what arrived; all memory is in the index, so a restart loses nothing."""
 
-    def __init__(self, settings: Settings, index: Index, archive: Archive, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        index: Index,
+        archive: Archive,
+        clock: Callable[[], float],
+        on_planned: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_planned` is told that something new is to be sent."""
         self._index = index
+        self._on_planned = on_planned
         self._clock = clock
         self._peers = {peer.name: peer for peer in settings.peers}
         self._takers = tuple(peer.name for peer in settings.peers if peer.results)
@@ -85,6 +94,7 @@ class Delivery:
         ]
         if wanted := [(uid, peers) for uid, peers in found if peers]:
             self._index.deliveries.plan_all(wanted, now)
+            self._on_planned()
         unknown = {name for _, peers in wanted for name in peers} - self._peers.keys()
         if since == 0.0:
             unknown |= self._index.deliveries.waiting_for_others_than(self._peers)

@@ -119,10 +119,14 @@ class Desk:
             return _failed(job_uid, Interrupted(f"an unexpected {kind}; the worker's log has its place"), last=True)
 
     def _made_ahead(self, series: SeriesToRead) -> _Ahead:
+        began = time.monotonic()
         reader = self._readers.reader(series.algorithm)
         volume = load(series, self._archive, self._requests.beat)
+        loading_seconds = round(time.monotonic() - began, 2)
         self._requests.beat("preparing")
         loaded = Loaded(volume=volume, prepared=reader.algorithm.prepare(volume))
+        seconds = {"loading_seconds": loading_seconds, "preparing_seconds": round(time.monotonic() - began, 2)}
+        log.info("a series was prepared ahead", extra={"series_instance_uid": series.series_instance_uid, **seconds})
         key = (series.algorithm, series.evidence, reader.identification.checksum)
         return _Ahead(key=key, loaded=loaded, at=time.monotonic())
 

@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels import pixel_array
 
 from dicom_node.core.errors import InconsistentGeometry, NotApplicable, UnreadableInstance
 from dicom_node.core.finding import Point
@@ -179,7 +180,8 @@ def _decode_into(ds: pydicom.Dataset, target: NDArray[np.float32]) -> None:
     if ds.get("RescaleSlope") is None or ds.get("RescaleIntercept") is None:
         raise UnreadableInstance(f"instance {_uid(ds)} has no Rescale Slope and Intercept: its HU are unknown")
     try:
-        stored = ds.pixel_array
+        # The data set's own property looks through it twice more, to keep what is wanted only once.
+        stored = pixel_array(ds)
     except _UNDECODABLE as error:
         reason = f"pixel data of instance {_uid(ds)} cannot be decoded ({type(error).__name__}): send it again"
         raise UnreadableInstance(reason) from error

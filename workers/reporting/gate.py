@@ -3,8 +3,9 @@
 The rules read the objects back from their bytes, as a PACS will, and trust nothing that the writers remember.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 
 import numpy as np
@@ -47,6 +48,24 @@ class WrittenReport:
         """Every object of the report."""
         return (self.structured_report,) if self.segmentation is None else (self.segmentation, self.structured_report)
 
+    # Walked once for all rules: that takes longer than what they look at.
+    @cached_property
+    def items(self) -> Mapping[tuple[str, str], list[Dataset]]:
+        """The content items of the report's tree, depth first, by value and scheme of their names; "" without one."""
+        found: dict[tuple[str, str], list[Dataset]] = {}
+        for item in _walk(self.structured_report):
+            found.setdefault(_name_of(item), []).append(item)
+        return found
+
+    @cached_property
+    def uids(self) -> tuple[tuple[str, DataElement], ...]:
+        """Modality, and element, of every element of an object that holds UIDs, at any depth."""
+        return tuple((str(result.Modality), element) for result in self.objects for element in _uid_elements(result))
+
+    def named(self, name: Code) -> list[Dataset]:
+        """The content items of this name."""
+        return self.items.get((name.value, name.scheme), [])
+
 
 def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
     """The files of a report that passed every rule, in the order of its data sets.
@@ -73,11 +92,10 @@ def _faults(rule: Callable[[WrittenReport], Iterable[str]], written: WrittenRepo
 
 def uid_faults(written: WrittenReport) -> Iterator[str]:
     """Every UID is one, and no two objects or series share one."""
-    for result in written.objects:
-        for element in _uid_elements(result):
-            values = element.value if element.VM > 1 else [element.value]
-            if not all(is_uid(str(value)) for value in values):
-                yield f"{element.keyword} of {result.Modality} is no UID"
+    for modality, element in written.uids:
+        values = element.value if element.VM > 1 else [element.value]
+        if not all(is_uid(str(value)) for value in values):
+            yield f"{element.keyword} of {modality} is no UID"
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
         known = {str(header[keyword].value) for header in written.evidence.volume.headers}
         own = [str(result[keyword].value) for result in written.objects]
@@ -103,7 +121,8 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
         drawn_on = _references([written.segmentation])
         yield from (f"the segmentation refers to {uid}, which was not read" for uid in sorted(drawn_on - expected))
     yield from (f"{uid} is missing from the report's evidence" for uid in sorted(expected - listed))
-    references = (reference for item in _walk(report) for reference in item.get("ReferencedSOPSequence", []))
+    items = (item for items in written.items.values() for item in items)
+    references = (reference for item in items for reference in item.get("ReferencedSOPSequence", []))
     used = {str(reference.ReferencedSOPInstanceUID) for reference in references}
     yield from (f"the report refers to {uid}, which is not its evidence" for uid in sorted(used - listed))
 
@@ -124,9 +143,8 @@ def tracking_faults(written: WrittenReport) -> Iterator[str]:
     segments = {}
     if written.segmentation is not None:
         segments = {int(s.SegmentNumber): (s.TrackingID, s.TrackingUID) for s in written.segmentation.SegmentSequence}
-    groups = [item for item in _walk(written.structured_report) if _is_named(item, MEASUREMENT_GROUP)]
     reported = set()
-    for group in groups:
+    for group in written.named(MEASUREMENT_GROUP):
         names = (_text_of(group, TRACKING_IDENTIFIER), _text_of(group, TRACKING_UID))
         if names not in segments.values():
             yield f"the report tracks {names[1]}, which is no segment"
@@ -175,7 +193,7 @@ def status_faults(written: WrittenReport) -> Iterator[str]:
     for keyword, value in _STATUS:
         if report.get(keyword) != value:
             yield f"{keyword} is not {value}"
-    comments = [str(item.get("TextValue", "")) for item in _walk(report) if _is_named(item, codes.COMMENT)]
+    comments = [str(item.get("TextValue", "")) for item in written.named(codes.COMMENT)]
     if not any("not for diagnostic use" in comment for comment in comments):
         yield "it does not say that it is not for diagnostic use"
 
@@ -184,8 +202,7 @@ def summary_faults(written: WrittenReport) -> Iterator[str]:
     """The summary says that there are findings exactly when there are."""
     found = written.segmentation is not None
     expected = codes.ALL_SUCCEEDED_WITH_FINDINGS if found else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS
-    summaries = [item for item in _walk(written.structured_report) if _is_named(item, codes.PROCESSING_SUMMARY)]
-    said = [item.ConceptCodeSequence[0].CodeValue for item in summaries]
+    said = [item.ConceptCodeSequence[0].CodeValue for item in written.named(codes.PROCESSING_SUMMARY)]
     if said != [expected.value]:
         yield f"the summary is {said}, not {expected.value} ({expected.meaning})"
 
@@ -202,7 +219,7 @@ def equipment_faults(written: WrittenReport) -> Iterator[str]:
             yield f"{result.Modality} does not describe its algorithm once and whole"
             continue
         for name, keyword in _EQUAL_TO_EQUIPMENT:
-            said = {_value_of(item) for item in _walk(result) if _is_named(item, name)}
+            said = {_value_of(item) for item in written.named(name)}
             if said - {str(items[0][keyword].value)}:
                 yield f"{name.meaning} differs from {keyword} of the Contributing Equipment"
 
@@ -228,9 +245,14 @@ def _walk(item: Dataset) -> Iterator[Dataset]:
         yield from _walk(child)
 
 
-def _is_named(item: Dataset, name: Code) -> bool:
+def _name_of(item: Dataset) -> tuple[str, str]:
+    """Value and scheme of a content item's name."""
     names = item.get("ConceptNameCodeSequence")
-    return bool(names) and (names[0].get("CodeValue"), names[0].CodingSchemeDesignator) == (name.value, name.scheme)
+    return (str(names[0].get("CodeValue", "")), str(names[0].CodingSchemeDesignator)) if names else ("", "")
+
+
+def _is_named(item: Dataset, name: Code) -> bool:
+    return _name_of(item) == (name.value, name.scheme)
 
 
 def _value_of(item: Dataset) -> str:
