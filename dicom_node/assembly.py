@@ -33,9 +33,14 @@ class Assembly:
         index: Index,
         clock: Callable[[], float],
         announce: Callable[[Job], None] = lambda _job: None,
+        *,
+        announcing: Callable[[], bool] = lambda: True,
         on_jobs: Callable[[], None] = lambda: None,
     ) -> None:
-        """`announce` is told of a job that comes if nothing more of its study does, `on_jobs` that workers have work."""
+        """`announce` is told of a job that comes if nothing more of its study does, while `announcing` holds.
+
+        `on_jobs` is told that there is work for workers.
+        """
         self._index = index
         self._clock = clock
         self._timers = settings.completeness
@@ -44,7 +49,7 @@ class Assembly:
         self._watch = Watch(index.arrivals, self._timers, settings.askable_peers)
         #: What each study that is still arriving lacked, and its last arrival when that was found out.
         self._missing: dict[str, tuple[float, tuple[tuple[str, str], ...]]] = {}
-        self._announce, self._on_jobs = announce, on_jobs
+        self._announce, self._announcing, self._on_jobs = announce, announcing, on_jobs
         #: The last arrival of each study whose jobs were announced.
         self._announced: dict[str, float] = {}
 
@@ -92,7 +97,7 @@ class Assembly:
             self._arrived(study_instance_uid, facts, judged, now)
             return
         self._watch.rest(study_instance_uid, facts, now, judged.check_again_at)
-        if judged.decided_by is Deciding.GEOMETRY:
+        if judged.decided_by is Deciding.GEOMETRY and self._announcing():
             self._announce_jobs(study_instance_uid, facts.last_received_at)
 
     def _announce_jobs(self, study_instance_uid: str, at: float) -> None:

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 ROUND_SECONDS = 0.25
 SHORT_ROUND_SECONDS = 0.1
 WATCH_SECONDS = 0.5
+SWITCH_SECONDS = 0.001
 
 #: What a worker that is asked to end gets beside the time for its job: to lay that down, in an index that may be away.
 LAYING_DOWN_SECONDS = 30.0
@@ -65,6 +66,9 @@ class Node:
 
     def run(self, announce: Callable[["Node"], None]) -> None:
         """Run until SIGINT or SIGTERM; the caller's thread watches the parts."""
+        # Many threads that each compute for a moment: one that holds the index's write lock must not wait five
+        # milliseconds for another that computes.
+        sys.setswitchinterval(SWITCH_SECONDS)
         ending = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ending.set())
@@ -105,7 +109,14 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     dispatch = Dispatch(settings, holdings.index, queue, time.time)
     parts.append(_worker(settings, config, url, holdings))
     ringing = Periodic("dispatch", dispatch.ring, ROUND_SECONDS)
-    assembly = Assembly(settings, holdings.index, time.time, dispatch.announce, ringing.wake)
+    assembly = Assembly(
+        settings,
+        holdings.index,
+        time.time,
+        dispatch.announce,
+        announcing=lambda: dispatch.workers_may_be_idle,
+        on_jobs=ringing.wake,
+    )
     commitment = Commitment(settings, holdings.index, time.time)
     parts.extend(_delivering(settings, holdings))
     parts.extend(_committing(commitment))

@@ -41,7 +41,7 @@ class Reports:
 
     def offered(self, sop_instance_uid: str, at: float) -> None:
         """A peer is about to be sent the object: it may have it, also where its answer is lost."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             connection.execute(self._offer, {"uid": sop_instance_uid, "at": at})
 
     def predecessor(self, job: Job) -> str | None:

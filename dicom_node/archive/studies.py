@@ -97,19 +97,19 @@ class Studies:
     def association_opened(self, association_id: str, calling_ae_title: str, at: float) -> None:
         """A sender's association was accepted."""
         row = {"association_id": association_id, "calling_ae_title": calling_ae_title, "opened_at": at}
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             connection.execute(self._new_association, row)
 
     def association_ended(self, association_id: str, ending: str, at: float) -> None:
         """The association is over; `ending` is released, aborted or lost."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             connection.execute(self._ended, {"uid": association_id, "ended_at": at, "ending": ending})
 
     def end_open_associations(self, at: float) -> int:
         """At the start: no association of an earlier process is still open; how many were, by the index."""
         associations = self._tables["associations"]
         change = sa.update(associations).values(ended_at=at, ending="lost").where(associations.c.ended_at.is_(None))
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             return connection.execute(change).rowcount
 
     def receptions(self, study_instance_uids: Sequence[str] | None = None) -> list[Reception]:
@@ -129,7 +129,7 @@ class Studies:
 
     def move(self, study_instance_uid: str, after: StudyState, *, cause: str, actor: str, at: float) -> None:
         """Let the study enter a state; IllegalTransition when the table forbids it."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             self._transactions.move_study(connection, study_instance_uid, after, cause=cause, actor=actor, at=at)
 
     def arrived(
@@ -143,7 +143,7 @@ class Studies:
         at: float,
     ) -> bool:
         """Let a RECEIVING study be COMPLETE or FAILED unless it grew since it was judged; whether it did not."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             if connection.execute(self._last_received, {"uid": study_instance_uid}).scalar_one() != last_received_at:
                 return False
             self._transactions.move_study(connection, study_instance_uid, after, cause=cause, actor=actor, at=at)

@@ -1,7 +1,7 @@
 """Transactions on the index, and the one place where the state of a study or a job changes."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -29,9 +29,17 @@ def _answering() -> Iterator[None]:
 class Transactions:
     """Reading and writing transactions over the index's tables."""
 
-    def __init__(self, engine: sa.Engine, tables: Mapping[str, sa.Table]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        tables: Mapping[str, sa.Table],
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """`turn` is held by whoever writes, where the database itself lets nobody wait in order."""
         self.tables = tables
+        self._turn = turn
         self._writer = engine
+        self._brisk = engine.execution_options(sqlite_synchronous="NORMAL")
         self._reader = engine.execution_options(sqlite_begin="DEFERRED")
         # To build a statement takes longer than to execute it: what is executed often is built once, here as in others.
         studies, jobs = tables["studies"], tables["jobs"]
@@ -43,9 +51,14 @@ class Transactions:
         self._line_of_history = sa.insert(tables["history"])
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """A transaction that commits at its end, or leaves nothing behind."""
-        with _answering(), self._writer.begin() as connection:
+    def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        """A transaction that commits at its end, or leaves nothing behind.
+
+        One that is not `durable` outlives the end of every process, and is on the disk with the next that is. A power
+        cut before that takes it back, with all that came after: right for what is simply done again, wrong before
+        anybody outside is told that it is so.
+        """
+        with _answering(), self._turn(), (self._writer if durable else self._brisk).begin() as connection:
             yield connection
 
     @contextmanager
