@@ -1,5 +1,6 @@
 """The desk of a reading process: where one request after the other is read, and what is ready for the next lies."""
 
+import gc
 import importlib
 import logging
 import time
@@ -55,6 +56,9 @@ class Desk:
         self._readers.refresh()
         self._requests.beat("rehearsing")
         rehearse()
+        # The libraries stay for good: no collection need look through their hundred thousands of objects again.
+        gc.collect()
+        gc.freeze()
         self._requests.beat(WAITING)
         while True:
             self._tell_ready(str(found))

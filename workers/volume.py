@@ -36,6 +36,8 @@ _PLANE_ATTRIBUTES = {
     "ImagePositionPatient": 3,
     "ImageOrientationPatient": 6,
 }
+#: With fewer slices each, threads wait for each other longer than they work.
+_SLICES_A_THREAD = 16
 #: What pydicom and its decoders raise for pixel data that they cannot make sense of.
 _UNDECODABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 _PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -95,7 +97,7 @@ def load_volume(paths: Sequence[Path]) -> Volume:
     voxels, UnreadableInstance for an instance that is missing, cut short or cannot be decoded, and OSError where the
     disk does not give it.
     """
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1, 1 + len(paths) // _SLICES_A_THREAD)) as pool:
         slices = list(pool.map(_read, paths))
         for ds in slices:
             _check_kind(ds)

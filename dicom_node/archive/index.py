@@ -102,7 +102,8 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
     def connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={PATIENCE_SECONDS * 1000:.0f}", "foreign_keys=ON"):
+        patience = f"busy_timeout={PATIENCE_SECONDS * 1000:.0f}"
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", patience, "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: sa.Connection) -> None:

@@ -42,7 +42,8 @@ def turns(index: Path) -> Iterator[Turns]:
 def busy(index: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that writes without a pause."""
     process = subprocess.Popen([sys.executable, "-c", BUSY, str(index)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline()
+    assert process.stdout is not None
+    assert process.stdout.readline()
     yield process
     process.kill()
     process.wait()
