@@ -207,6 +207,9 @@ class Reception(Protocol):
     def store(self, received: Any) -> object:
         """Keep an instance; its answer is the outcome."""
 
+    def spool(self, announced: Any) -> Any:
+        """A file for the data set of an instance that comes in."""
+
     def association_opened(self, association_id: str, calling_ae_title: str) -> None:
         """An association begins."""
 
@@ -266,6 +269,10 @@ class CountedReception:
         finally:
             self._metrics.instances_received.labels(outcome=outcome).inc()
         return answer
+
+    def spool(self, announced: Any) -> Any:
+        """A file for the data set of an instance that comes in."""
+        return self._reception.spool(announced)
 
     def association_opened(self, association_id: str, calling_ae_title: str) -> None:
         """An association begins."""

@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pydicom.charset import decode_bytes
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
@@ -17,6 +17,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from dicom_node.core.errors import CannotUnderstand
+from dicom_node.core.received_instance import EncodedDataSet
 from dicom_node.core.study import KEPT_KEYWORDS
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -64,7 +65,7 @@ class Header:
     attributes: Mapping[str, Any]
 
 
-def read_header(data_set: BinaryIO, transfer_syntax_uid: str) -> Header:
+def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str) -> Header:
     """Read an encoded data set's header, never its pixels; CannotUnderstand where there is none to read.
 
     An attribute whose value does not fit its VR or VM is left out: scanners write such, and the image still counts.
@@ -77,7 +78,7 @@ def read_header(data_set: BinaryIO, transfer_syntax_uid: str) -> Header:
 
     try:
         dataset = read_dataset(
-            _inflated(data_set, transfer_syntax_uid),
+            cast(BinaryIO, _inflated(data_set, transfer_syntax_uid)),
             transfer_syntax_uid in _IMPLICIT,
             transfer_syntax_uid not in _BIG_ENDIAN,
             stop_when=is_past,
@@ -96,7 +97,7 @@ def read_header(data_set: BinaryIO, transfer_syntax_uid: str) -> Header:
     )
 
 
-def _inflated(data_set: BinaryIO, transfer_syntax_uid: str) -> BinaryIO:
+def _inflated(data_set: EncodedDataSet, transfer_syntax_uid: str) -> EncodedDataSet:
     data_set.seek(0)
     if transfer_syntax_uid not in _DEFLATED:
         return data_set

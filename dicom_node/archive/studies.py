@@ -74,10 +74,13 @@ class Studies:
         where a study failed by the kept one, in whose place this one is read from now on, and where the study had left
         the disk. `written`: the file was not there before, so that the one of an identical row was missing.
         """
-        with self._transactions.write() as connection:
-            return self._add(connection, instance, association_id, written)
+        return self._transactions.together(
+            lambda connection: self._add(connection, instance, association_id, written=written)
+        )
 
-    def _add(self, connection: sa.Connection, instance: Instance, association_id: str | None, written: bool) -> Added:
+    def _add(
+        self, connection: sa.Connection, instance: Instance, association_id: str | None, *, written: bool
+    ) -> Added:
         begun = self._begin_study(connection, instance)
         came_back = self._faults.end(connection, instance.path) or written
         added = self._compare(connection, instance)
@@ -97,13 +100,12 @@ class Studies:
     def association_opened(self, association_id: str, calling_ae_title: str, at: float) -> None:
         """A sender's association was accepted."""
         row = {"association_id": association_id, "calling_ae_title": calling_ae_title, "opened_at": at}
-        with self._transactions.write() as connection:
-            connection.execute(self._new_association, row)
+        self._transactions.together(lambda connection: connection.execute(self._new_association, row))
 
     def association_ended(self, association_id: str, ending: str, at: float) -> None:
         """The association is over; `ending` is released, aborted or lost."""
-        with self._transactions.write() as connection:
-            connection.execute(self._ended, {"uid": association_id, "ended_at": at, "ending": ending})
+        row = {"uid": association_id, "ended_at": at, "ending": ending}
+        self._transactions.together(lambda connection: connection.execute(self._ended, row))
 
     def end_open_associations(self, at: float) -> int:
         """At the start: no association of an earlier process is still open; how many were, by the index."""

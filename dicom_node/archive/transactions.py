@@ -1,17 +1,20 @@
 """Transactions on the index, and the one place where the state of a study or a job changes."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from dicom_node.archive.group_commit import GroupCommit
 from dicom_node.core.errors import IndexUnavailable, UnknownStudy
 from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobState, StudyState, check_transition
+
+Answer = TypeVar("Answer")
 
 
 @contextmanager
@@ -33,6 +36,7 @@ class Transactions:
         self.tables = tables
         self._writer = engine
         self._reader = engine.execution_options(sqlite_begin="DEFERRED")
+        self._group = GroupCommit(self.write)
         # To build a statement takes longer than to execute it: what is executed often is built once, here as in others.
         studies, jobs = tables["studies"], tables["jobs"]
         uid: sa.BindParameter[str] = sa.bindparam("uid")
@@ -47,6 +51,13 @@ class Transactions:
         """A transaction that commits at its end, or leaves nothing behind."""
         with _answering(), self._writer.begin() as connection:
             yield connection
+
+    def together(self, deed: Callable[[sa.Connection], Answer]) -> Answer:
+        """Do something short in a transaction that other threads' deeds may share; its answer, durable at return.
+
+        It may be done twice, the first time without effect; what it raises is its caller's alone.
+        """
+        return self._group.run(deed)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
