@@ -234,8 +234,11 @@ class Archive:
     def _locked(self, study_uid: str, kind: int) -> Iterator[None]:
         """Lock the directory that the study lies in, against other threads and processes."""
         directory = self._root / "studies" / spread_of(study_uid)
-        _make_directory(directory)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            _make_directory(directory)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, kind)
             yield

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dicom_node.archive.group_commit import GroupCommit
+from dicom_node.archive.prepared import Prepared
 from dicom_node.core.errors import IndexUnavailable, UnknownStudy
 from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobState, StudyState, check_transition
 
@@ -41,10 +42,12 @@ class Transactions:
         studies, jobs = tables["studies"], tables["jobs"]
         uid: sa.BindParameter[str] = sa.bindparam("uid")
         of_study = studies.c.study_instance_uid == uid
-        self._state_of_study = sa.select(studies.c.state).where(of_study).with_for_update()
-        self._change_of_study = sa.update(studies).where(of_study)
+        self._state_of_study = Prepared(sa.select(studies.c.state).where(of_study).with_for_update())
+        self._update_of_study = sa.update(studies).where(of_study)
+        self._changes_of_study: dict[frozenset[str], Prepared] = {}
         self._change_of_job = sa.update(jobs).where(jobs.c.job_uid == uid)
-        self._line_of_history = sa.insert(tables["history"])
+        line = ("study_instance_uid", "at", "before", "after", "cause", "actor", "subject")
+        self._line_of_history = Prepared(sa.insert(tables["history"]), *line)
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -67,8 +70,8 @@ class Transactions:
 
     def find_study_state(self, connection: sa.Connection, study_instance_uid: str) -> StudyState | None:
         """The study's state, its row locked where the database can; None where there is none."""
-        state = connection.execute(self._state_of_study, {"uid": study_instance_uid}).scalar_one_or_none()
-        return None if state is None else StudyState(state)
+        row = self._state_of_study(connection, uid=study_instance_uid).fetchone()
+        return None if row is None else StudyState(row[0])
 
     def study_state(self, connection: sa.Connection, study_instance_uid: str) -> StudyState:
         """As `find_study_state`; UnknownStudy where there is none."""
@@ -81,7 +84,10 @@ class Transactions:
 
     def change_study(self, connection: sa.Connection, study_instance_uid: str, **values: Any) -> None:
         """Change columns of the study's row, whose lock the transaction holds."""
-        connection.execute(self._change_of_study, {"uid": study_instance_uid, **values})
+        change = self._changes_of_study.get(frozenset(values))
+        if change is None:
+            change = self._changes_of_study[frozenset(values)] = Prepared(self._update_of_study, "uid", *values)
+        change(connection, uid=study_instance_uid, **values)
 
     def move_study(
         self,
@@ -163,4 +169,4 @@ class Transactions:
         The states are the study's, or those of the `subject`: "job ALGORITHM" or "delivery PEER".
         """
         row = {"before": str(before), "after": str(after), "cause": cause, "actor": actor, "at": at, "subject": subject}
-        connection.execute(self._line_of_history, {"study_instance_uid": study_instance_uid, **row})
+        self._line_of_history(connection, study_instance_uid=study_instance_uid, **row)

@@ -159,6 +159,9 @@ class Server(AssociationServer):
     #: Connections that wait to be accepted: scanners send their studies at the end of the hour.
     request_queue_size = 128
 
+    def service_actions(self) -> None:
+        """Leave associations that have ended to Python: to look for them here would hold up whoever knocks."""
+
     def handle_error(self, _request: Any, _client_address: Any) -> None:
         """A connection that could not be handed on is closed; the others are served."""
         log.exception("a connection could not be taken")
