@@ -66,8 +66,8 @@ class Connection(AssociationSocket):
         if descriptor < 0:
             self.event_queue.put("Evt17")
             return False
-        is_ending = self.assoc.dul.state_machine.current_state == "Sta13"
-        found = [each for each, _ in self._poll.poll(0 if is_ending else LOOK_SECONDS * 1000)]
+        has_more_to_do = self.event_queue.queue or self.assoc.dul.state_machine.current_state == "Sta13"
+        found = [each for each, _ in self._poll.poll(0 if has_more_to_do else LOOK_SECONDS * 1000)]
         if self._wake_fd in found:
             os.eventfd_read(self._wake_fd)
         return descriptor in found
