@@ -25,12 +25,13 @@ from typing import BinaryIO
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set
+from dicom_node.archive.spool import FILE_MODE, Spool
 from dicom_node.core.errors import CannotUnderstand, UnreadableInstance
+from dicom_node.core.received_instance import EncodedDataSet
 from dicom_node.core.study import Instance
 from dicom_node.core.uid import is_uid
 
-# Readable by the node's own user and group: the files hold patient data.
-_FILE_MODE = 0o640
+# For the node's own user and group, as its files.
 _DIRECTORY_MODE = 0o750
 
 # Workers write results while a node starts; no worker takes this long between opening a file and naming it.
@@ -67,16 +68,18 @@ class Archive:
         for name in ("studies", "results", "incoming", "outgoing"):
             _make_directory(root / name)
 
-    def store(self, data_set: BinaryIO, meta: FileMeta, *, study_uid: str, series_uid: str) -> KeptFile:
+    def spool(self, meta: FileMeta) -> Spool:
+        """A file for a data set that comes in, to be given to `store` or discarded; OSError as of that."""
+        return Spool(self._root / "incoming" / uuid.uuid4().hex, encode_file_meta(meta))
+
+    def store(self, data_set: EncodedDataSet, meta: FileMeta, *, study_uid: str, series_uid: str) -> KeptFile:
         """Keep a data set's bytes behind a file meta information of ours, durable at return.
 
         The same content under the same UIDs is found and kept as it is; other content is put beside it. A new file has
         a second name until `indexed` is called with it. OSError where the disk does not take it, CannotUnderstand where
         a UID is none; neither leaves a file.
         """
-        data_set.seek(0)
-        sha256 = sha256_of(data_set)
-        size_bytes = data_set.tell()
+        sha256, size_bytes = _checksum_and_size(data_set)
         first = _place("studies", study_uid, series_uid, meta.sop_instance_uid)
         for path in _places(first, meta.transfer_syntax_uid, sha256):
             incoming = self._write_new(path, data_set, meta)
@@ -192,7 +195,7 @@ class Archive:
         with file:
             return syntax == transfer_syntax_uid and sha256_of(file) == sha256
 
-    def _write_new(self, path: PurePosixPath, data_set: BinaryIO, meta: FileMeta) -> Path | None:
+    def _write_new(self, path: PurePosixPath, data_set: EncodedDataSet, meta: FileMeta) -> Path | None:
         """Write the file unless its name is taken; of two that try at once, one is told that it is.
 
         Returns its name in incoming/, which it keeps.
@@ -201,12 +204,14 @@ class Archive:
         if final.exists():
             return None
         _make_directory(final.parent)
+        if isinstance(data_set, Spool):
+            data_set.sync()
+            if not _linked(data_set.path, final):
+                return None
+            data_set.keep()
+            return data_set.path
         with self._temporary("incoming", lambda file: _write(file, data_set, meta)) as temporary:
-            try:
-                # A link fails where a rename would overwrite. The first name stays: two names say that the file is
-                # whole, and that the index may not know it yet.
-                os.link(temporary, final)
-            except FileExistsError:
+            if not _linked(temporary, final):
                 temporary.unlink()
                 return None
         return temporary
@@ -216,7 +221,7 @@ class Archive:
         """A file that is written and on the disk, to be given its name; gone where that or the writing fails."""
         path = self._root / area / uuid.uuid4().hex
         try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE), "wb") as file:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -229,8 +234,11 @@ class Archive:
     def _locked(self, study_uid: str, kind: int) -> Iterator[None]:
         """Lock the directory that the study lies in, against other threads and processes."""
         directory = self._root / "studies" / spread_of(study_uid)
-        _make_directory(directory)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            _make_directory(directory)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, kind)
             yield
@@ -258,7 +266,27 @@ def spread_of(study_uid: str) -> str:
     return hashlib.sha256(study_uid.encode()).hexdigest()[:2]
 
 
-def sha256_of(file: BinaryIO) -> str:
+def _checksum_and_size(data_set: EncodedDataSet) -> tuple[str, int]:
+    if isinstance(data_set, Spool):
+        return data_set.sha256, data_set.size_bytes
+    data_set.seek(0)
+    return sha256_of(data_set), data_set.tell()
+
+
+def _linked(temporary: Path, final: Path) -> bool:
+    """Give the file its name; whether that was free.
+
+    A link fails where a rename would overwrite. The first name stays: two names say that the file is whole, and that
+    the index may not know it yet.
+    """
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return False
+    return True
+
+
+def sha256_of(file: EncodedDataSet) -> str:
     """The checksum of what the file holds from here on, 64 hex digits; the file is at its end afterwards."""
     digest = hashlib.sha256()
     while chunk := file.read(_COPY_BYTES):
@@ -273,7 +301,7 @@ def _written_before(path: Path, moment: float) -> bool:
         return False
 
 
-def _write(file: BinaryIO, data_set: BinaryIO, meta: FileMeta) -> None:
+def _write(file: BinaryIO, data_set: EncodedDataSet, meta: FileMeta) -> None:
     file.write(encode_file_meta(meta))
     data_set.seek(0)
     shutil.copyfileobj(data_set, file, _COPY_BYTES)
