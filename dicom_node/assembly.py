@@ -49,6 +49,8 @@ class Assembly:
         self._watch = Watch(index.arrivals, self._timers, settings.askable_peers)
         #: What each study that is still arriving lacked, and its last arrival when that was found out.
         self._missing: dict[str, tuple[float, tuple[tuple[str, str], ...]]] = {}
+        #: The studies whose headers this round has looked at.
+        self._judged: dict[str, Study] = {}
         self._announce, self._announcing, self._on_jobs = announce, announcing, on_jobs
         #: The last arrival of each study whose jobs were announced.
         self._announced: dict[str, float] = {}
@@ -64,6 +66,7 @@ class Assembly:
         for uid in self._index.studies.in_state(StudyState.COMPLETE):
             with self._alone(uid, "routed"):
                 self._route(uid)
+        self._judged.clear()
 
     @contextmanager
     def _alone(self, study_instance_uid: str, doing: str) -> Iterator[None]:
@@ -105,7 +108,7 @@ class Assembly:
         if self._announced.get(study_instance_uid) == at or self._missing_slices(study_instance_uid, at):
             return
         self._announced[study_instance_uid] = at
-        study = self._index.studies.study(study_instance_uid)
+        study = self._judged.get(study_instance_uid) or self._index.studies.study(study_instance_uid)
         for job in self._jobs(study, route_study(study, self._routes)):
             self._announce(job)
             self._on_jobs()
@@ -122,11 +125,13 @@ class Assembly:
     def _missing_slices(self, uid: str, at: float) -> tuple[tuple[str, str], ...]:
         """What the study's volumes lack, found out once for each last arrival: a gap is waited for, not looked at."""
         if self._missing.get(uid, (None,))[0] != at:
-            self._missing[uid] = at, missing_slices(self._index.studies.study(uid))
+            study = self._judged[uid] = self._index.studies.study(uid)
+            self._missing[uid] = at, missing_slices(study)
         return self._missing[uid][1]
 
     def _route(self, study_instance_uid: str) -> None:
-        study = self._index.studies.study(study_instance_uid)
+        # What came since it was judged has taken it back to RECEIVING, where it cannot be queued.
+        study = self._judged.get(study_instance_uid) or self._index.studies.study(study_instance_uid)
         if not study.series:
             count = self._index.studies.rows(study_instance_uid)[0].conflicts
             mend = "kept and not read; correct the UIDs at the sender, or read the other study"

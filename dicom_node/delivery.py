@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dicom_node.archive.deliveries import DeliveryRow
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
+from dicom_node.archive.peers import PeerAway
 from dicom_node.core.delivery_plan import growing_wait, is_document, plan_sending
 from dicom_node.core.errors import (
     AssociationRejected,
@@ -141,11 +142,13 @@ class Lane:
         self._archive = archive
         self._clock = clock
         self._ae_title = ae_title
+        #: That the peer is away, as this lane's round found it; no other lane says so of it.
+        self._away: PeerAway | None = None
 
     def step(self) -> None:
         """Send what is due, study by study, unless the peer is away and not to be asked yet."""
         began = self._clock()
-        away = self._index.peers.away(self.peer.name)
+        away = self._away = self._index.peers.away(self.peer.name)
         if away is not None and (away.next_try_at > began or not self._is_back(began)):
             return
         for study in self._index.deliveries.due_studies(self.peer.name, began, STUDIES_A_ROUND):
@@ -165,7 +168,7 @@ class Lane:
 
     def _missed(self, error: DeliveryError) -> None:
         """No association could be had, or it broke: one attempt is counted for all that waits here."""
-        now, away = self._clock(), self._index.peers.away(self.peer.name)
+        now, away = self._clock(), self._away
         attempts = 0 if away is None else away.attempts
         next_try_at = now + self._wait(attempts, self.peer.name)
         self._index.peers.missed(self.peer.name, reason=str(error), next_try_at=next_try_at, at=now)
@@ -173,7 +176,7 @@ class Lane:
         log.warning("a peer is away and will be asked again", extra=facts)
 
     def _reached(self) -> None:
-        away = self._index.peers.away(self.peer.name)
+        away, self._away = self._away, None
         if away is not None:
             self._index.peers.reached(self.peer.name)
             log.info("a peer is back", extra={"peer": self.peer.name, "attempts": away.attempts})
@@ -234,13 +237,15 @@ class Lane:
         except ContextsRejected as error:
             for row in waiting.values():
                 self._refused(row, str(error))
+                broken.add(row.job_uid)
         except (PeerUnreachable, AssociationRejected) as error:
             # Nothing of the study was tried: it keeps its place before all that came later.
             return error
         if gone is None:
             self._reached()
         waiting.clear()
-        self._hold_and_plan(study)
+        if broken or gone is not None:
+            self._hold_and_plan(study)
         return gone
 
     def _hold_and_plan(self, study: str) -> Sequence[DeliveryRow]:

@@ -49,6 +49,8 @@ class Leases:
         self._transactions = transactions
         jobs = self._jobs = transactions.tables["jobs"]
         self._waiting = _Waiting(transactions.tables)
+        #: As the workers of this process last asked: to build these statements takes longer than to execute them.
+        self._waiting_for: tuple[tuple[str, ...], _Waiting] = ((), self._waiting)
         of_job, of_study = jobs.c.job_uid == sa.bindparam("uid"), jobs.c.study_instance_uid == sa.bindparam("uid")
         self._study_of_job = sa.select(jobs.c.study_instance_uid).where(of_job)
         self._row_of_job = sa.select(jobs).where(of_job).with_for_update()
@@ -74,7 +76,7 @@ class Leases:
 
         `algorithms` are those that the worker knows, None for all. No two workers get the same job.
         """
-        waiting = self._waiting if algorithms is None else _Waiting(self._transactions.tables, algorithms)
+        waiting = self._waiting if algorithms is None else self._statements(tuple(algorithms))
         with self._transactions.read() as connection:
             heads = self._heads(connection, waiting, queues, at)
         if not heads:
@@ -120,6 +122,13 @@ class Leases:
         held = sa.update(jobs).where(jobs.c.worker == worker, jobs.c.state == JobState.READING.value)
         with self._transactions.write(durable=False) as connection:
             connection.execute(held.values(lease_expires_at=at - 1))
+
+    def _statements(self, algorithms: tuple[str, ...]) -> _Waiting:
+        known, waiting = self._waiting_for
+        if known != algorithms:
+            waiting = _Waiting(self._transactions.tables, algorithms)
+            self._waiting_for = (algorithms, waiting)
+        return waiting
 
     def _heads(
         self, connection: sa.Connection, waiting: _Waiting, queues: Sequence[str], at: float

@@ -331,7 +331,7 @@ def test_the_headers_of_a_study_with_a_gap_are_looked_at_once_for_each_arrival(
     assert len(looked) == 1
     room.receive(3)
     room.quiet(assembly)
-    assert len(looked) == 3, "to judge it anew, and to route it"
+    assert len(looked) == 2, "to judge it anew, and to route what was judged"
     assert room.row.state is StudyState.QUEUED
 
 
