@@ -35,8 +35,9 @@ class Turns:
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
         """Two files beside the index are locked, and never written to."""
-        self._gate = _opened(index, "-gate")
-        self._turn = _opened(index, "-turn")
+        self._paths = [index.with_name(index.name + ending) for ending in ("-gate", "-turn")]
+        #: Of gate and turn, from the first turn on.
+        self._open: list[int] = []
         self._threads = threading.Lock()
         self._patience_seconds = patience_seconds
         self._clock, self._rest = clock, rest
@@ -48,19 +49,29 @@ class Turns:
         if not self._threads.acquire(timeout=self._patience_seconds):
             raise _never_came(self._patience_seconds)
         try:
-            with self._locked(self._gate, until):
-                self._lock(self._turn, until)
+            gate, turn = self._opened()
+            with self._locked(gate, until):
+                self._lock(turn, until)
             try:
                 yield
             finally:
-                fcntl.flock(self._turn, fcntl.LOCK_UN)
+                fcntl.flock(turn, fcntl.LOCK_UN)
         finally:
             self._threads.release()
 
     def close(self) -> None:
-        """Give the files back."""
-        os.close(self._gate)
-        os.close(self._turn)
+        """Give the files back, until another turn is taken."""
+        with self._threads:
+            while self._open:
+                os.close(self._open.pop())
+
+    def _opened(self) -> list[int]:
+        try:
+            for path in self._paths[len(self._open) :]:
+                self._open.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        except OSError as error:
+            raise IndexUnavailable(f"no lock can be made beside the index ({error.strerror}); see its disk") from error
+        return self._open
 
     @contextmanager
     def _locked(self, descriptor: int, until: float) -> Iterator[None]:
@@ -79,10 +90,6 @@ class Turns:
                 if self._clock() >= until:
                     raise _never_came(self._patience_seconds) from None
                 self._rest(_AGAIN_SECONDS)
-
-
-def _opened(index: Path, ending: str) -> int:
-    return os.open(index.with_name(index.name + ending), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
 
 def _never_came(seconds: float) -> IndexUnavailable:

@@ -127,6 +127,20 @@ def test_a_thread_that_waits_too_long_for_another_of_its_process_is_told_so(inde
     turns.close()
 
 
+def test_turns_that_were_closed_can_be_taken_again_and_closed_again(turns: Turns) -> None:
+    for _ in range(2):
+        with turns.taken():
+            pass
+        turns.close()
+        turns.close()
+
+
+def test_where_no_lock_can_be_made_the_index_is_unavailable(tmp_path: Path) -> None:
+    turns = Turns(tmp_path / "gone" / "index.sqlite", patience_seconds=0.05)
+    with pytest.raises(IndexUnavailable, match="no lock can be made"), turns.taken():
+        pytest.fail("there is no folder for it")
+
+
 def test_an_error_inside_gives_the_turn_back(turns: Turns) -> None:
     with pytest.raises(ZeroDivisionError), turns.taken():
         raise ZeroDivisionError
