@@ -14,10 +14,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo serve test lint bench chaos overhead throughput evaluate clean
+.PHONY: help setup demo serve test lint bench bench-evidence chaos overhead throughput evaluate clean
 
 help:  ## list the verbs
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(READY)  ## make .venv, if it is missing or out of date
 
@@ -39,6 +39,9 @@ lint: $(READY)  ## ruff, mypy, import contracts; all of them, even when one fail
 
 bench: $(READY)  ## measure the node over ten phantom studies
 	@$(RUN) -m deploy.bench
+
+bench-evidence: $(READY)  ## measure how long a report's objects take, beside highdicom's plain way
+	@$(RUN) -m deploy.bench_evidence
 
 chaos: $(READY)  ## studies under faults: kill, stop, fill the disk, cut the wire; nothing may be lost
 	@$(RUN) -m deploy.chaos $(if $(SEED),--seed "$(SEED)") $(if $(STUDIES),--studies "$(STUDIES)") $(if $(FAULTS),--faults "$(FAULTS)")

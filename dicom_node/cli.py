@@ -72,10 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     command("echo", _echo, "C-ECHO to a peer").add_argument("peer", metavar="PEER")
     command("requeue", _requeue, "have a study read again").add_argument("study", metavar="STUDY_UID")
+    withdraw = command("withdraw", _withdraw, "take a study's result back: peers that have it get a rejection note")
+    withdraw.add_argument("study", metavar="STUDY_UID")
+    withdraw.add_argument("--reason", required=True, help="why, in words, without names")
+    withdraw.add_argument("--safety", action="store_true", help="for the safety of the patient, not for its quality")
     command("bundles", _bundles, "the installed bundles: version, checksum, intended use")
     reindex = command("reindex", _reindex, "make the index again, or complete it, from the archive's files")
     reindex.add_argument("--read-days", type=float, metavar="N", help="do not read older studies again")
-    for asking in (status, reindex, commands.choices["requeue"], commands.choices["doctor"]):
+    for asking in (status, reindex, withdraw, commands.choices["requeue"], commands.choices["doctor"]):
         asking.add_argument("--data-dir", metavar="DIR", help="folder of archive and index")
     return parser
 
@@ -211,4 +215,15 @@ def _requeue(settings: Settings, options: argparse.Namespace) -> int:
     index = Holdings.open(settings).index
     index.jobs.ask_again(options.study, actor="command line", at=time.time())
     print(f"study {options.study} will be routed and read again")
+    return 0
+
+
+def _withdraw(settings: Settings, options: argparse.Namespace) -> int:
+    index = Holdings.open(settings).index
+    withdrawal = index.withdrawals.withdraw(
+        options.study, safety=options.safety, reason=options.reason, actor="command line", at=time.time()
+    )
+    peers = ", ".join(sorted(withdrawal.objects))
+    told = f"a rejection note goes to {peers}" if peers else "no peer had anything of it, and none is told"
+    print(f"the result of study {options.study} is withdrawn; {told}")
     return 0

@@ -13,7 +13,8 @@ from dicom_node.archive.deliveries import DeliveryRow
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.archive.peers import PeerAway
-from dicom_node.core.delivery_plan import growing_wait, is_document, plan_sending
+from dicom_node.archive.reports import HELD
+from dicom_node.core.delivery_plan import growing_wait, is_referred_to, plan_sending
 from dicom_node.core.errors import (
     AssociationRejected,
     ContextsRejected,
@@ -23,6 +24,7 @@ from dicom_node.core.errors import (
     StoreFailed,
     UnreadableInstance,
 )
+from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState
 from dicom_node.scu.storage import FileToSend, Sent, store
 from dicom_node.settings import DeliverySettings, Peer, Settings
@@ -80,6 +82,8 @@ class Delivery:
         since = self._since(now)
         self._plan(since, now)
         self._take_alternatives(now)
+        if since == 0.0 and not self._index.reports.held():
+            self._index.conditions.ended(HELD)
         for study in self._index.deliveries.unsettled(since):
             self._index.deliveries.settle(study, now)
 
@@ -91,16 +95,24 @@ class Delivery:
 
     def _plan(self, since: float, now: float) -> None:
         found = [
-            (uid, tuple(dict.fromkeys(named or self._takers))) for uid, named in self._index.deliveries.unplanned(since)
+            (uid, tuple(dict.fromkeys(named or self._takers)), form)
+            for uid, named, form in self._index.deliveries.unplanned(since)
         ]
-        if wanted := [(uid, peers) for uid, peers in found if peers]:
-            self._index.deliveries.plan_all(wanted, now)
+        wanted = [(uid, self._wanting(peers, form)) for uid, peers, form in found if peers]
+        if planned := [(uid, peers) for uid, peers in wanted if peers]:
+            self._index.deliveries.plan_all(planned, now)
             self._on_planned()
+        if unwanted := [uid for uid, peers in wanted if not peers]:
+            self._index.deliveries.unwanted(unwanted, now)
         unknown = {name for _, peers in wanted for name in peers} - self._peers.keys()
         if since == 0.0:
             unknown |= self._index.deliveries.waiting_for_others_than(self._peers)
         for name in unknown:
             self._fail_unknown(name, now)
+
+    def _wanting(self, peers: Sequence[str], form: Form) -> tuple[str, ...]:
+        """Those of the peers that take this form; of one that is not in the settings, nobody knows what it takes."""
+        return tuple(name for name in peers if name not in self._peers or self._peers[name].takes(form))
 
     def _fail_unknown(self, name: str, now: float) -> None:
         """A route or earlier settings named a peer that there is none of."""
@@ -205,18 +217,15 @@ class Lane:
             self._hold_and_plan(study)
             return None
         gone: DeliveryError | None = None
-        # Of these jobs a segmentation did not arrive: their Structured Reports are not sent, and stay where they are.
-        broken: set[str] = set()
+        # What refers to one of these, which did not arrive, is not sent, and stays where it is.
+        broken: list[DeliveryRow] = []
 
         def wanted(file: FileToSend) -> bool:
             row = waiting[file.sop_instance_uid]
-            if not is_document(row):
-                return True
-            if row.job_uid in broken:
+            if any(is_referred_to(part, row) for part in broken):
                 return False
             # Whatever becomes of the answer, from now on the peer may have it.
-            self._index.reports.offered(row.sop_instance_uid, self._clock())
-            return True
+            return self._index.reports.offered(row.sop_instance_uid, self._clock())
 
         try:
             answers = store(
@@ -231,13 +240,13 @@ class Lane:
                 self._record(row, sent)
                 del waiting[row.sop_instance_uid]
                 if sent.error is not None:
-                    broken.add(row.job_uid)
+                    broken.append(row)
                 if isinstance(sent.error, PeerUnreachable):
                     gone = sent.error
         except ContextsRejected as error:
             for row in waiting.values():
                 self._refused(row, str(error))
-                broken.add(row.job_uid)
+                broken.append(row)
         except (PeerUnreachable, AssociationRejected) as error:
             # Nothing of the study was tried: it keeps its place before all that came later.
             return error
@@ -262,16 +271,16 @@ class Lane:
     def _files(self, waiting: dict[str, DeliveryRow]) -> dict[str, FileToSend]:
         """What can be sent, by SOP Instance UID, in the order of the rows; what cannot has failed and waits no more."""
         files: dict[str, FileToSend] = {}
-        lost: set[str] = set()
+        lost: list[DeliveryRow] = []
         for uid, row in list(waiting.items()):
-            if is_document(row) and row.job_uid in lost:
+            if any(is_referred_to(part, row) for part in lost):
                 del waiting[uid]
                 continue
             try:
                 files[uid] = self._file(row)
             except UnreadableInstance as error:
                 del waiting[uid]
-                lost.add(row.job_uid)
+                lost.append(row)
                 self._index.deliveries.failed(row, reason=str(error), at=self._clock(), refused=False)
                 log.error("a report's file cannot be sent", extra={**_facts(row), "reason": str(error)})
         return files

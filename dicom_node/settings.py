@@ -7,6 +7,7 @@ from typing import Literal, TypeVar, get_type_hints
 
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.expression import parse_expression
+from dicom_node.core.form import BY_DEFAULT, Form, FormChoice, SRForm, forms_of
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.core.priority import QUEUES
 from dicom_node.core.routing import Route
@@ -193,6 +194,20 @@ class Peer:
     sends_as: tuple[str, ...] = _setting((), "further AE titles that it sends under", rule="ae_title")
     commitment: bool = _setting(False, "whether it is asked for storage commitment of what it accepted")
     instead: str = _setting("", "name of the peer that also gets its objects while it is away for long; empty: none")
+    forms: tuple[FormChoice, ...] = _setting(("SEG", "SR"), "what it gets of a report: SEG, SR")
+    sr_form: SRForm = _setting(
+        "portable", "form of its structured reports: portable, for most viewers, or ohif, with axes that OHIF edits"
+    )
+    unread: bool = _setting(True, "whether it also gets a report that says why a routed study was not read")
+
+    @property
+    def wanted_forms(self) -> frozenset[Form]:
+        """What of a report on a reading goes to it."""
+        return forms_of(self.forms, self.sr_form)
+
+    def takes(self, form: Form) -> bool:
+        """Whether an object of this form goes to it; what withdraws something goes to everyone who has that."""
+        return form is Form.REJECTION or (self.unread if form is Form.UNREAD else form in self.wanted_forms)
 
 
 def _default_routes() -> tuple[Route, ...]:
@@ -217,6 +232,13 @@ class Settings:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     peers: tuple[Peer, ...] = ()
     routes: tuple[Route, ...] = field(default_factory=_default_routes)
+
+    @property
+    def wanted_forms(self) -> frozenset[Form]:
+        """What any peer that results may go to takes of them; the usual where there is none yet."""
+        named = {name for route in self.routes for name in route.send_to}
+        takers = [peer for peer in self.peers if peer.results or peer.name in named]
+        return frozenset().union(*(peer.wanted_forms for peer in takers)) if takers else BY_DEFAULT
 
     @property
     def askable_peers(self) -> Mapping[str, tuple[str, ...]]:

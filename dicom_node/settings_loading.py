@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from dicom_node.core.errors import SettingsError
+from dicom_node.core.form import SAY_THAT_NOTHING_WAS_FOUND
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.settings import ARRAYS, CompletenessSettings, Peer, Settings
 from dicom_node.settings_check import Fault, Text, check_array, check_table, unknown_key
@@ -106,6 +107,7 @@ def _contradictions(settings: Settings) -> Iterator[Fault]:
         if waits.maximum_wait_seconds < waits.first_wait_seconds:
             yield Fault(path=(section, "maximum_wait_seconds"), message="is shorter than first_wait_seconds")
     yield from _alternatives(settings.peers)
+    yield from _forms(settings.peers)
     if settings.delivery.commitment_maximum_wait_seconds < settings.delivery.commitment_timeout_seconds:
         path = ("delivery", "commitment_maximum_wait_seconds")
         yield Fault(path=path, message="is shorter than commitment_timeout_seconds")
@@ -161,6 +163,15 @@ def _alternatives(peers: Sequence[Peer]) -> Iterator[Fault]:
             name = following.get(name, "")
         if name == peer.name:
             yield Fault(path=path, message=f"leads back to itself: {' -> '.join([*seen, name])}; let one name none")
+
+
+def _forms(peers: Sequence[Peer]) -> Iterator[Fault]:
+    """A peer must take something that can say that nothing was found: silence is no answer."""
+    for number, peer in enumerate(peers):
+        if not set(peer.forms) & set(SAY_THAT_NOTHING_WAS_FOUND):
+            needed = " or ".join(SAY_THAT_NOTHING_WAS_FOUND)
+            message = f"holds nothing that is written where nothing was found; add {needed}"
+            yield Fault(path=("peers", number, "forms"), message=message)
 
 
 def _repeated_names(array: str, names: Sequence[str]) -> Iterator[Fault]:

@@ -21,12 +21,14 @@ from dicom_node.archive.lines import (
     Result,
     StudyDetail,
     StudyLine,
+    WithdrawalLine,
     duration_in_words,
     time_in_words,
 )
 
 _COLOURS = {
     "FAILED": "red",
+    "WITHDRAWN": "red",
     "STAT": "bold red",
     "HIGH": "yellow",
     "RECEIVING": "yellow",
@@ -95,6 +97,10 @@ class Terminal:
         lines = detail.series
         series = [(s.series_instance_uid, s.number, s.modality, s.description, s.instances, s.conflicts) for s in lines]
         self.table("Series", headings, series)
+        for held in detail.held:
+            self.line(f"HELD, sent to nobody: {held.sop_instance_uid}: {held.reason}", style="red")
+        for withdrawal in detail.withdrawals:
+            self._withdrawal(withdrawal)
         for job in detail.jobs:
             self._job(job)
         self._deliveries(detail.deliveries, now, "Deliveries")
@@ -126,6 +132,14 @@ class Terminal:
         conflicts = f", {study.conflicts} of them conflicting copies" if study.conflicts else ""
         readers = f", algorithm {', '.join(study.algorithms)}" if study.algorithms else ""
         self.line(f"  {study.instances} instance(s){sender}{conflicts}{readers}", style="dim")
+        self.line()
+
+    def _withdrawal(self, withdrawal: WithdrawalLine) -> None:
+        why = "for the safety of the patient" if withdrawal.safety else "for its quality"
+        told = "told" if withdrawal.written_at is not None else "to be told, when a worker has written it,"
+        peers = f"; {told} to {', '.join(withdrawal.peers)}" if withdrawal.peers else "; no peer had anything of it"
+        said = f"WITHDRAWN at {time_in_words(withdrawal.asked_at)} by {withdrawal.actor} {why}: {withdrawal.reason}"
+        self.line(f"{said}{peers}", style="red")
         self.line()
 
     def _job(self, job: JobLine) -> None:

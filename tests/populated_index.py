@@ -128,7 +128,7 @@ def objects(study: str, *, with_segmentation: bool = True) -> list[ReportRow]:
 
 def deliver(index: Index, study: str, *, at: float, peer: str = "pacs") -> None:
     """The peer accepts every object of a reported study."""
-    for sop_instance_uid, _ in index.deliveries.unplanned():
+    for sop_instance_uid, *_ in index.deliveries.unplanned():
         index.deliveries.plan(sop_instance_uid, [peer], at)
     for row in index.deliveries.of_study(study_uid(study)):
         index.deliveries.accepted(row, reason="0x0000 Success", at=at)
@@ -169,7 +169,7 @@ def _add_queued(index: Index) -> None:
 
 
 def _postpone_deliveries(index: Index, study: str) -> None:
-    for sop_instance_uid, _ in index.deliveries.unplanned():
+    for sop_instance_uid, *_ in index.deliveries.unplanned():
         index.deliveries.plan(sop_instance_uid, ["pacs"], NOW - 300)
     for attempt in range(3):
         for row in index.deliveries.of_study(study_uid(study)):

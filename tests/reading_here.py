@@ -7,7 +7,7 @@ from multiprocessing import Pipe
 from dicom_node.archive.files import Archive
 from dicom_node.core.errors import BundleInvalid
 from workers.desk import Desk
-from workers.pipe import Drop, Failed, Prepare, Read, Reported
+from workers.pipe import Drop, Explain, Failed, Prepare, Read, Reject, Reported
 from workers.reading import Reader
 from workers.readings import Pulse, Stopped, error_of
 from workers.requests import Requests
@@ -60,10 +60,12 @@ class ReadingsHere:
     def ready(self, stopping: Callable[[], bool]) -> bool:
         return not stopping()
 
-    def read(self, request: Read, *, stopped: Callable[[], bool], unwanted: Callable[[], bool]) -> Reported:
+    def read(
+        self, request: Read | Explain | Reject, *, stopped: Callable[[], bool], unwanted: Callable[[], bool]
+    ) -> Reported:
         if unwanted():
             self.worker.send(Drop(job_uid=request.job_uid))
-        answer = self.desk.read(request)
+        answer = self.desk.answer(request)
         if stopped():
             raise Stopped("the worker was asked to stop and could not wait for the reading")
         if isinstance(answer, Failed):

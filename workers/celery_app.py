@@ -268,6 +268,7 @@ def work(
         queues=queues,
         heartbeat=heartbeat,
         worker=worker,
+        forms=settings.wanted_forms,
     )
     watch = Watch(triage, settings.worker.look_seconds)
     Ending(triage, settings.worker.stop_seconds, leave=_leave, node=node).heed_signals()

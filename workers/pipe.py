@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicom_node.core.form import BY_DEFAULT, ESSENTIAL, Earlier, Form
+
 #: The step of a reading process that has nothing to do.
 WAITING = "waiting"
 
@@ -36,6 +38,16 @@ class SourceFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReceivedImage:
+    """What the index knows of an instance."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    #: Relative to the archive's root.
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SeriesToRead:
     """A series as it was when its job was queued, and who shall read it."""
 
@@ -55,8 +67,41 @@ class Read:
 
     job_uid: str
     series: SeriesToRead
-    #: Path of the structured report that this one will replace, relative to the archive's root; None for a first.
-    predecessor: str | None = None
+    #: Structured reports that this one may replace, the likeliest first.
+    earlier: tuple[Earlier, ...] = ()
+    #: What is to be written.
+    forms: frozenset[Form] = BY_DEFAULT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain:
+    """Write a report that says why a series was not read; answered by Reported or Failed."""
+
+    job_uid: str
+    series: SeriesToRead
+    #: The instances of the series as the index knows them: their files may not be readable.
+    instances: tuple[ReceivedImage, ...]
+    #: Name of a class of the error tree, and its message.
+    error: str
+    reason: str
+    earlier: tuple[Earlier, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """Write a rejection note over some objects of a study; answered by Reported or Failed."""
+
+    #: Names the request.
+    job_uid: str
+    study_instance_uid: str
+    #: Of the objects, relative to the archive's root.
+    paths: tuple[str, ...]
+    safety: bool
+    reason: str
+    #: In seconds since 1970.
+    asked_at: float
+    #: Of the withdrawals of the study, from 1.
+    number: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +147,9 @@ class ReportObject:
     sop_instance_uid: str
     sop_class_uid: str
     data: bytes
+    form: Form
+    #: Why the gate let it not pass; empty where it did.
+    held: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +160,16 @@ class Reported:
     objects: tuple[ReportObject, ...]
     #: What people see of it before they open it; made of what JSON knows.
     summary: Mapping[str, Any]
+
+    @property
+    def is_held(self) -> bool:
+        """Whether what everything else of the report rests on must not be sent."""
+        return any(written.held and written.form in ESSENTIAL for written in self.objects)
+
+    @property
+    def why_held(self) -> str:
+        """What is wrong with the objects that must not be sent."""
+        return "; ".join(dict.fromkeys(written.held for written in self.objects if written.held))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,5 +184,5 @@ class Failed:
     last: bool = False
 
 
-Request = Begin | Read | Prepare | Drop
+Request = Begin | Read | Explain | Reject | Prepare | Drop
 Answer = Ready | Beat | Reported | Failed

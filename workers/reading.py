@@ -1,29 +1,24 @@
 """One reading, from a series' files to the files of its report; read top to bottom."""
 
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
-
 from dicom_node.archive.files import Archive
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.codes import ACTIONABLE_CATEGORY_3
 from dicom_node.core.errors import ArchiveUnusable, UnreadableInstance
 from dicom_node.core.finding import Finding
+from dicom_node.core.outcome import outcome_of_reading
 from workers.algorithms import Algorithm, Prepared, Reading
 from workers.pipe import Read, ReportObject, SeriesToRead
 from workers.reporting.evidence import Evidence
-from workers.reporting.gate import check_report
 from workers.reporting.report import build_report
 from workers.volume import Volume, load_volume
-
-log = logging.getLogger(__name__)
+from workers.writing import with_predecessors, written_objects
 
 #: Called between the steps of a reading with the name of the next; may raise what ends the reading.
 Beat = Callable[[str], None]
@@ -111,40 +106,23 @@ def read(
         algorithm=replace(reader.identification, parameters=_parameters(reading, concession)),
         evidence=series.evidence,
         completed_at=datetime.fromtimestamp(series.completed_at, UTC),
-        predecessor=_predecessor(request, archive),
     )
-    report = build_report(evidence, reading.findings, reading.labels, _remarks(reading, concession))
-    files = check_report(report, evidence)
+    evidence = with_predecessors(evidence, request.forms, request.earlier, archive)
+    report = build_report(
+        evidence,
+        reading.findings,
+        reading.labels,
+        _remarks(reading, concession),
+        outcome=outcome_of_reading(found=bool(reading.findings), incomplete=reading.incomplete),
+        forms=request.forms,
+    )
+    objects = written_objects(report, evidence)
     watch.lap("report")
-    objects = tuple(
-        ReportObject(
-            study_instance_uid=str(ds.StudyInstanceUID),
-            series_instance_uid=str(ds.SeriesInstanceUID),
-            sop_instance_uid=str(ds.SOPInstanceUID),
-            sop_class_uid=str(ds.SOPClassUID),
-            data=file,
-        )
-        for ds, file in zip(report.datasets, files, strict=True)
-    )
     seconds = {**watch.seconds, "network": round(reader.last_run.seconds, 3)}
     summary = summarise(reading, reader.identification, volume, seconds)
     summary |= {"ahead": loaded.prepared is not None, "memory": concession}
     # What a worker without NumPy can take, and what the index's JSON can hold.
     return objects, json.loads(json.dumps(summary))
-
-
-def _predecessor(request: Read, archive: Archive) -> Dataset | None:
-    """The structured report that will be replaced, without its content."""
-    if request.predecessor is None:
-        return None
-    try:
-        ds = dcmread(archive.path_of(request.predecessor))
-    except (FileNotFoundError, InvalidDicomError) as error:
-        # Better a report that refers to no earlier one than none at all.
-        log.warning("the report that this one replaces cannot be read", extra={"error": type(error).__name__})
-        return None
-    ds.pop("ContentSequence", None)
-    return ds
 
 
 def _parameters(reading: Reading, concession: str) -> tuple[tuple[str, str], ...]:

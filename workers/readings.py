@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dicom_node.core.errors import Interrupted, TriageError
-from workers.pipe import WAITING, Begin, Drop, Failed, Prepare, Read, Ready, Reported
+from workers.pipe import WAITING, Begin, Drop, Explain, Failed, Prepare, Read, Ready, Reject, Reported
 from workers.reading_process import READING_LOOP, Gone, ReadingProcess
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,11 @@ class Readings:
         return False
 
     def read(
-        self, request: Read, *, stopped: Callable[[], bool], unwanted: Callable[[], bool] = lambda: False
+        self,
+        request: Read | Explain | Reject,
+        *,
+        stopped: Callable[[], bool],
+        unwanted: Callable[[], bool] = lambda: False,
     ) -> Reported:
         """Have a series read by a process that is ready.
 

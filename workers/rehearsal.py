@@ -11,7 +11,7 @@ from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.finding import Axis, Finding, Outline
 from dicom_node.core.uid import derived_uid
 from workers.reporting.evidence import Evidence
-from workers.reporting.gate import check_report
+from workers.reporting.gate import check_objects
 from workers.reporting.report import build_report
 from workers.volume import Volume
 
@@ -32,7 +32,7 @@ def rehearse() -> None:
         evidence="0" * 64,
         completed_at=datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC),
     )
-    check_report(build_report(evidence, (_finding(volume),), labels), evidence)
+    check_objects(build_report(evidence, (_finding(volume),), labels), evidence)
 
 
 def _volume() -> Volume:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-from workers.pipe import Answer, Beat, Begin, Drop, Prepare, Read, Request
+from workers.pipe import Answer, Beat, Begin, Drop, Explain, Prepare, Read, Reject, Request
 
 #: Beats of the same step are sent no more often.
 _BEAT_SECONDS = 0.2
@@ -30,14 +30,14 @@ class Requests:
         """`end_process` is called when the worker is gone."""
         self._pipe = pipe
         self._end_process = end_process
-        self._waiting: deque[Read | Prepare] = deque()
+        self._waiting: deque[Read | Explain | Reject | Prepare] = deque()
         self._arrived = threading.Condition()
-        self._in_hand: Read | Prepare | None = None
+        self._in_hand: Read | Explain | Reject | Prepare | None = None
         self._dropped = ""
         self._beat: tuple[str, float] = ("", 0.0)
         threading.Thread(target=self._listen, name="requests", daemon=True).start()
 
-    def next(self, timeout: float) -> Read | Prepare | None:
+    def next(self, timeout: float) -> Read | Explain | Reject | Prepare | None:
         """The request that waits longest, or None when none arrives within the time."""
         with self._arrived:
             self._arrived.wait_for(lambda: bool(self._waiting), timeout)
@@ -48,7 +48,7 @@ class Requests:
         self._pipe.send(answer)
 
     @contextmanager
-    def in_hand(self, request: Read | Prepare) -> Iterator[None]:
+    def in_hand(self, request: Read | Explain | Reject | Prepare) -> Iterator[None]:
         """What is done inside is for this request."""
         self._in_hand = request
         try:
@@ -88,7 +88,7 @@ class Requests:
                 self._dropped = request.job_uid
             elif not isinstance(request, Begin):
                 # The pipe keeps the order: what was dropped before is asked for anew.
-                if isinstance(request, Read) and request.job_uid == self._dropped:
+                if isinstance(request, Read | Explain | Reject) and request.job_uid == self._dropped:
                     self._dropped = ""
                 with self._arrived:
                     self._waiting.append(request)

@@ -1,10 +1,10 @@
 """Triage: one job after the other, from its study to its report; the reading itself is done by another process."""
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from dicom_node.archive.files import Archive
@@ -12,22 +12,25 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.job_rows import ReportRow
 from dicom_node.archive.leases import LeaseLost
 from dicom_node.archive.lines import SILENT_AFTER_SECONDS
+from dicom_node.archive.reports import HELD, MEND
 from dicom_node.core.errors import (
     ArchiveUnusable,
+    EvidenceInvalid,
     IndexUnavailable,
     Interrupted,
     NotApplicable,
     TriageError,
-    UnreadableInstance,
 )
+from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job, Lease, evidence_digest
 from dicom_node.core.lifecycle import JobState
-from dicom_node.core.study import Instance
 from dicom_node.settings import QueueSettings
 from dicom_node.telemetry import log_context
 from workers.heartbeat import Heartbeat
-from workers.pipe import Prepare, Read, ReportObject, SeriesToRead, SourceFile
+from workers.owed import Owed
+from workers.pipe import Prepare, Read
 from workers.readings import Readings, Stopped
+from workers.series import instances_of, keep, series_to_read
 
 T = TypeVar("T")
 
@@ -56,9 +59,11 @@ class Triage:
         queues: Sequence[str],
         heartbeat: Heartbeat,
         worker: str,
+        forms: frozenset[Form] = BY_DEFAULT,
         clock: Callable[[], float] = time.time,
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
+        """`forms` are those that reports are written in."""
         self._index = index
         self._archive = archive
         self._readings = readings
@@ -66,7 +71,9 @@ class Triage:
         self._queues = tuple(queues)
         self._heartbeat = heartbeat
         self._worker = worker
+        self._forms = forms
         self._clock = clock
+        self._owed = Owed(index, archive, readings, worker=worker, clock=clock, stopped=self._out_of_time)
         self._rest = rest
         self._working = threading.Lock()
         #: When a stop that was asked for waits no longer, of time.monotonic.
@@ -99,7 +106,7 @@ class Triage:
         Called by every message and every few seconds; whoever finds another at work waits for him.
         """
         with self._working:
-            while self._readings.ready(lambda: self.stopping) and self._archive_is_back() and self._read_next():
+            while self._readings.ready(lambda: self.stopping) and self._archive_is_back() and self._next():
                 pass
             if not self.stopping:
                 self._look_for_unread()
@@ -109,13 +116,25 @@ class Triage:
         if self.stopping or not self._working.acquire(blocking=False):
             return
         try:
-            instances = self._instances(study_instance_uid, series_instance_uid)
+            instances = instances_of(self._index, study_instance_uid, series_instance_uid)
             if evidence_digest(instances) == evidence:
-                self._readings.prepare(Prepare(series=_series(instances, algorithm, evidence)))
+                self._readings.prepare(Prepare(series=series_to_read(instances, algorithm, evidence)))
         except (IndexUnavailable, TriageError) as error:
             log.info("a series could not be prepared", extra={"reason": str(error)})
         finally:
             self._working.release()
+
+    def _next(self) -> bool:
+        """Read the next job, or write what is owed beside reports; whether there was anything to do."""
+        try:
+            if self._owed.step():
+                return True
+        except ArchiveUnusable as error:
+            self._archive_away = not self._archive_takes()
+            log.error("the archive was not usable", extra={"reason": str(error)})
+            if self._archive_away:
+                return False
+        return self._read_next()
 
     def _read_next(self) -> bool:
         """Read the next job to an end; whether there was one."""
@@ -187,13 +206,14 @@ class Triage:
             self._end(job, lease, Interrupted(f"an unexpected {type(error).__name__}; the worker's log has its place"))
 
     def _read(self, job: Job, lease: Lease) -> None:
-        instances = self._instances(job.study_instance_uid, job.series_instance_uid)
+        instances = instances_of(self._index, job.study_instance_uid, job.series_instance_uid)
         if evidence_digest(instances) != job.evidence:
             raise LeaseLost("the series changed since the job was queued")
         request = Read(
             job_uid=job.job_uid,
-            series=_series(instances, job.algorithm, job.evidence),
-            predecessor=self._index.reports.predecessor(job),
+            series=series_to_read(instances, job.algorithm, job.evidence),
+            earlier=self._index.reports.earlier(job),
+            forms=self._forms,
         )
         reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
         self._renew(lease)
@@ -202,42 +222,35 @@ class Triage:
         if not self._archive.holds_studies():
             raise ArchiveUnusable("the archive that this worker writes to is empty; see its mount")
         began = time.monotonic()
-        rows = [self._keep(kept) for kept in reported.objects]
+        rows = [keep(self._archive, kept) for kept in reported.objects]
+        if reported.is_held:
+            self._hold(job, lease, rows, reported.why_held)
+            return
+        if reported.why_held:
+            log.error("an object failed its checks and is held", extra={"reason": reported.why_held})
+            self._tell(lambda: self._index.conditions.began(HELD, reason=f"an object {MEND}", at=self._clock()))
         seconds = {**reported.summary["steps"], "write": round(time.monotonic() - began, 3)}
         summary = {**reported.summary, "steps": seconds}
         self._tell(lambda: self._index.jobs.report(lease, rows, summary=summary, at=self._clock()))
         facts = {"result": summary["result"], "inference_seconds": summary["inference_seconds"]}
         log.info("reading ended", extra=facts)
 
+    def _hold(self, job: Job, lease: Lease, rows: Sequence[ReportRow], why: str) -> None:
+        """A report that failed its own checks is kept for those who mend that, and sent to nobody."""
+        reason = f"the report failed its checks and is held: {why}"
+        log.error("a report failed its checks and is held", extra={"reason": reason})
+        error = EvidenceInvalid.__name__
+        self._index.conditions.began(HELD, reason=f"an object {MEND}", at=self._clock())
+        held = [replace(row, held=row.held or "a part of its report failed its checks") for row in rows]
+        self._tell(lambda: self._index.jobs.hold(lease, held, reason=reason, error=error, at=self._clock()))
+
     def _out_of_time(self) -> bool:
         return self._stop_at is not None and time.monotonic() >= self._stop_at
-
-    def _instances(self, study_instance_uid: str, series_instance_uid: str) -> tuple[Instance, ...]:
-        """The series as the index holds it."""
-        for series in self._index.studies.study(study_instance_uid).series:
-            if series.series_instance_uid == series_instance_uid:
-                return series.instances
-        raise UnreadableInstance(f"series {series_instance_uid} is not in the index; send the study again")
 
     def _renew(self, lease: Lease) -> None:
         """Raise LeaseLost where another may have this job: its files must not be written over."""
         if not self._index.jobs.renew(lease, self._clock() + self._settings.lease_seconds):
             raise LeaseLost(f"job {lease.job_uid} is no longer held by {lease.worker}; its result is dropped")
-
-    def _keep(self, written: ReportObject) -> ReportRow:
-        path = self._archive.store_result(
-            study_uid=written.study_instance_uid,
-            series_uid=written.series_instance_uid,
-            sop_uid=written.sop_instance_uid,
-            data=written.data,
-        )
-        return ReportRow(
-            sop_instance_uid=written.sop_instance_uid,
-            series_instance_uid=written.series_instance_uid,
-            sop_class_uid=written.sop_class_uid,
-            path=path,
-            sha256=hashlib.sha256(written.data).hexdigest(),
-        )
 
     def _end(self, job: Job, lease: Lease, error: TriageError) -> None:
         """Record an attempt that ended without a report."""
@@ -282,9 +295,10 @@ class Triage:
             self._index.jobs.give_back(lease, reason=reason, at=now)
             return JobState.QUEUED
         if error.retryable:
-            return self._index.jobs.retry(lease, reason=reason, attempts=self._settings.attempts, at=now)
+            attempts, kind = self._settings.attempts, type(error).__name__
+            return self._index.jobs.retry(lease, reason=reason, attempts=attempts, error=kind, at=now)
         state = JobState.NOT_APPLICABLE if isinstance(error, NotApplicable) else JobState.FAILED
-        self._index.jobs.end(lease, state, reason=reason, at=now)
+        self._index.jobs.end(lease, state, reason=reason, error=type(error).__name__, at=now)
         return state
 
     def _tell(self, change: Callable[[], T]) -> T:
@@ -296,15 +310,3 @@ class Triage:
                 log.warning("the end of a job waits for the index", extra={"wait_seconds": seconds})
                 self._rest(seconds)
         return change()
-
-
-def _series(instances: Sequence[Instance], algorithm: str, evidence: str) -> SeriesToRead:
-    """What another process must know of a series."""
-    return SeriesToRead(
-        study_instance_uid=instances[0].study_instance_uid,
-        series_instance_uid=instances[0].series_instance_uid,
-        algorithm=algorithm,
-        evidence=evidence,
-        completed_at=max(instance.received_at for instance in instances),
-        files=tuple(SourceFile(path=instance.path, sha256=instance.sha256) for instance in instances),
-    )

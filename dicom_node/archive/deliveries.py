@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from dicom_node.archive.settlement import Settlement
 from dicom_node.archive.transactions import Transactions
+from dicom_node.core.form import Form, form_of
 from dicom_node.core.lifecycle import DELIVERY_TRANSITIONS, DeliveryState, StudyState, check_transition
 from dicom_node.core.priority import Priority
 
@@ -52,6 +53,7 @@ class DeliveryRow:
     instead: str
     #: Planned only because another peer was away.
     alternative: bool
+    form: Form
 
 
 class Deliveries:
@@ -74,11 +76,22 @@ class Deliveries:
             deliveries.c.state == sa.bindparam("before"),
         )
 
-    def unplanned(self, since: float = 0.0) -> list[tuple[str, tuple[str, ...]]]:
-        """Objects of studies REPORTED since then that no delivery knows yet, with the peers their route names."""
+    def unplanned(self, since: float = 0.0) -> list[tuple[str, tuple[str, ...], Form]]:
+        """Objects written since then that no delivery knows yet, with the peers their route names, and their form."""
         with self._transactions.read() as connection:
             rows = connection.execute(self._unplanned, {"since": since}).all()
-        return [(uid, tuple(peers)) for uid, peers in rows]
+        return [(uid, tuple(peers), form_of(form, sop_class)) for uid, peers, form, sop_class in rows]
+
+    def unwanted(self, sop_instance_uids: Sequence[str], at: float) -> None:
+        """No peer takes these objects: they are not missed, and their studies may be done without them."""
+        reports = self._reports
+        with self._transactions.write(durable=False) as connection:
+            studies = self._studies_of(connection, sop_instance_uids)
+            for uid in sop_instance_uids:
+                same = reports.c.sop_instance_uid == uid
+                connection.execute(sa.update(reports).where(same).values(unwanted=True))
+            for study in sorted(set(studies.values())):
+                self._settlement.settle(connection, study, at)
 
     def plan(self, sop_instance_uid: str, peers: Sequence[str], at: float) -> None:
         """Let an object wait for each of these peers, due at once."""
@@ -88,7 +101,7 @@ class Deliveries:
         """Let objects wait for their peers, in one change: nobody sees half of a report that can be sent."""
         with self._transactions.write(durable=False) as connection:
             studies = self._studies_of(connection, [uid for uid, _ in objects])
-            rows = [_waiting(uid, peer, studies[uid], at) for uid, peers in objects for peer in peers]
+            rows = [waiting_row(uid, peer, studies[uid], at) for uid, peers in objects for peer in peers]
             if rows:
                 connection.execute(sa.insert(self._deliveries), rows)
 
@@ -190,7 +203,7 @@ class Deliveries:
                 connection.execute(change.values(instead=instead, fence=deliveries.c.fence + 1))
                 known = sa.select(deliveries.c.peer).where(uid_of == uid, deliveries.c.peer == instead)
                 if connection.execute(known).first() is None:
-                    new = _waiting(uid, instead, study, at, alternative=True)
+                    new = waiting_row(uid, instead, study, at, alternative=True)
                     connection.execute(sa.insert(deliveries).values(**new))
                 cause = f"object {uid} goes to {instead} too: {reason}"
                 self._settlement.note(connection, study, peer, before=state, after=state, cause=cause, at=at)
@@ -247,14 +260,18 @@ class Deliveries:
 
 
 def _unplanned(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
-    """Objects, and where their route sends them, of studies REPORTED `since`."""
+    """Objects of jobs that count, and where their route sends them, of studies that were written or ended `since`."""
     studies, jobs, reports, deliveries = (tables[name] for name in ("studies", "jobs", "reports", "deliveries"))
     known = sa.select(deliveries.c.sop_instance_uid).where(deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
+    # A study that was not read stays what it is; that it was not is told all the same.
+    told = (StudyState.REPORTED.value, StudyState.NOT_ROUTED.value, StudyState.FAILED.value)
+    late = sa.or_(studies.c.state_since >= sa.bindparam("since"), reports.c.written_at >= sa.bindparam("since"))
     return (
-        sa.select(reports.c.sop_instance_uid, jobs.c.send_to)
+        sa.select(reports.c.sop_instance_uid, jobs.c.send_to, reports.c.form, reports.c.sop_class_uid)
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .join(studies, studies.c.study_instance_uid == reports.c.study_instance_uid)
-        .where(studies.c.state == StudyState.REPORTED.value, studies.c.state_since >= sa.bindparam("since"))
+        .where(studies.c.state.in_(told), late)
+        .where(reports.c.held == "", reports.c.unwanted.is_(False))
         .where(jobs.c.current.is_(True), ~known.exists())
         .order_by(reports.c.written_at)
     )
@@ -273,7 +290,7 @@ def _due(tables: Mapping[str, sa.Table], *, least_tried: bool) -> sa.Select[Any]
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .join(studies, studies.c.study_instance_uid == deliveries.c.study_instance_uid)
         .where(deliveries.c.peer == sa.bindparam("name"), deliveries.c.state == DeliveryState.WAITING.value)
-        .where(deliveries.c.commitment.is_(False), is_due, jobs.c.current.is_(True))
+        .where(deliveries.c.commitment.is_(False), is_due, counts(tables))
         .group_by(studies.c.study_instance_uid, studies.c.priority)
         .order_by(*([tried] if least_tried else []), urgency)
         .order_by(sa.func.min(reports.c.written_at), studies.c.study_instance_uid)
@@ -288,34 +305,40 @@ def _at_peer(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
         select_deliveries(tables)
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .where(deliveries.c.study_instance_uid == sa.bindparam("uid"))
-        .where(deliveries.c.peer == sa.bindparam("name"), jobs.c.current.is_(True))
+        .where(deliveries.c.peer == sa.bindparam("name"), counts(tables))
         .order_by(deliveries.c.sop_instance_uid)
     )
 
 
-def _waiting(uid: str, peer: str, study: str, at: float, *, alternative: bool = False) -> dict[str, Any]:
+def waiting_row(uid: str, peer: str, study: str, at: float, *, alternative: bool = False) -> dict[str, Any]:
     """A new row; the fences of one that is written again under the same names must not be the old one's."""
     row: dict[str, Any] = {"sop_instance_uid": uid, "peer": peer, "study_instance_uid": study}
     row |= {"fence": secrets.randbits(30), "alternative": alternative, "waiting_since": at, "next_try_at": at}
     return row | {"state": DeliveryState.WAITING.value}
 
 
+def counts(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
+    """Whether a report of a job is still to be sent: what withdraws an earlier one is, whatever became of the job."""
+    return sa.or_(tables["jobs"].c.current.is_(True), tables["reports"].c.form == Form.REJECTION.value)
+
+
 def is_of_current_job(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
     """Whether a delivery's object counts: what a superseded job left neither waits nor is missed."""
     jobs, reports, deliveries = (tables[name] for name in ("jobs", "reports", "deliveries"))
     current = sa.select(jobs.c.job_uid).join(reports, reports.c.job_uid == jobs.c.job_uid)
-    current = current.where(reports.c.sop_instance_uid == deliveries.c.sop_instance_uid, jobs.c.current.is_(True))
+    current = current.where(reports.c.sop_instance_uid == deliveries.c.sop_instance_uid, counts(tables))
     return current.correlate(deliveries).exists()
 
 
 def select_deliveries(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
     """Deliveries with what `delivery_row` takes of their reports."""
     deliveries, reports = tables["deliveries"], tables["reports"]
-    columns = (reports.c.path, reports.c.sop_class_uid, reports.c.job_uid, reports.c.sha256)
+    columns = (reports.c.path, reports.c.sop_class_uid, reports.c.job_uid, reports.c.sha256, reports.c.form)
     return sa.select(deliveries, *columns).join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
 
 
 def delivery_row(row: Mapping[Any, Any]) -> DeliveryRow:
     """A delivery of such a row."""
     fields = {name: row[name] for name in DeliveryRow.__dataclass_fields__}
-    return DeliveryRow(**{**fields, "state": DeliveryState(row["state"])})
+    terms = {"state": DeliveryState(row["state"]), "form": form_of(row["form"], row["sop_class_uid"])}
+    return DeliveryRow(**{**fields, **terms})

@@ -120,6 +120,10 @@ class Archive:
         sync_directory(final.parent)
         return str(path)
 
+    def result_path(self, *, study_uid: str, series_uid: str, sop_uid: str) -> str:
+        """Where a result of these UIDs lies, if it is there; CannotUnderstand where one is no UID."""
+        return str(_place("results", study_uid, series_uid, sop_uid))
+
     def path_of(self, relative: str) -> Path:
         """The absolute path of a kept file."""
         return self._root / relative

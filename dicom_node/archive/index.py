@@ -23,6 +23,7 @@ from dicom_node.archive.studies import Studies
 from dicom_node.archive.tables import build_metadata
 from dicom_node.archive.transactions import Transactions
 from dicom_node.archive.turns import Turns
+from dicom_node.archive.withdrawals import Withdrawals
 from dicom_node.archive.workers import Workers
 from dicom_node.core.errors import IndexUnavailable
 
@@ -52,6 +53,7 @@ class Index:
         self.faults = Faults(transactions)
         self.evictions = Evictions(transactions)
         self.conditions = Conditions(transactions)
+        self.withdrawals = Withdrawals(transactions)
 
     @classmethod
     def open(cls, url: str) -> "Index":

@@ -21,6 +21,9 @@ class ReportRow:
     #: Relative to the archive's root.
     path: str
     sha256: str
+    form: str = ""
+    #: Why the gate let it not pass; empty where it did.
+    held: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from dicom_node.archive.retention import Evictions
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import IllegalTransition
+from dicom_node.core.form import Form
 from dicom_node.core.job import Job, Lease
 from dicom_node.core.lifecycle import JobState, StudyState, study_state_after_jobs
 from dicom_node.core.priority import Priority
@@ -34,6 +35,8 @@ _FRESH: Mapping[str, Any] = MappingProxyType(
         "current": True,
         "reason": "",
         "dead_letter": False,
+        "error": "",
+        "answer_owed": False,
         **dict.fromkeys(("sent_at", "started_at", "ended_at", "next_try_at", "worker", "summary")),
     }
 )
@@ -53,7 +56,12 @@ class Jobs(Leases):
         unsent = sa.select(jobs).where(self._waiting.condition, late).order_by(urgency, jobs.c.queued_at)
         self._unsent = unsent.limit(sa.bindparam("most"))
         self._state_of_job = sa.select(jobs.c.state).where(jobs.c.job_uid == sa.bindparam("uid"))
-        of_job = reports.c.job_uid == sa.bindparam("uid")
+        ended = (JobState.NOT_APPLICABLE.value, JobState.FAILED.value)
+        owed = sa.select(jobs).where(jobs.c.answer_owed.is_(True), jobs.c.current.is_(True), jobs.c.state.in_(ended))
+        self._owed = owed.order_by(jobs.c.ended_at).limit(sa.bindparam("most"))
+        # What withdraws something stands beside whatever the job reports.
+        of_job = sa.and_(reports.c.job_uid == sa.bindparam("uid"), reports.c.form != Form.REJECTION.value)
+        of_job = sa.and_(of_job, sa.or_(sa.bindparam("all_of_it"), reports.c.held == ""))
         replaced = sa.or_(reports.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True)), of_job)
         earlier = sa.select(reports.c.sop_instance_uid).where(replaced)
         self._offered = sa.select(reports.c.sop_instance_uid, reports.c.offered_at).where(replaced)
@@ -97,11 +105,48 @@ class Jobs(Leases):
             reason, values = str(summary.get("result", "")), {"summary": dict(summary)}
             self._leave(connection, row, JobState.REPORTED, reason, lease.worker, at, values)
 
-    def end(self, lease: Lease, state: JobState, *, reason: str, at: float) -> None:
-        """The job ended without a report, or goes back to the queue at once; LeaseLost when it is not ours to end."""
+    def end(self, lease: Lease, state: JobState, *, reason: str, at: float, error: str = "") -> None:
+        """The job ended without a report, or goes back to the queue at once; LeaseLost when it is not ours to end.
+
+        `error` names the class of the error tree that it ended by.
+        """
         with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
-            self._leave(connection, row, state, reason, lease.worker, at, {"summary": None})
+            self._leave(connection, row, state, reason, lease.worker, at, {"summary": None, "error": error})
+
+    def hold(self, lease: Lease, objects: Sequence[ReportRow], *, reason: str, at: float, error: str = "") -> None:
+        """The job ended in a report that must not be sent: it is kept, and the job has FAILED."""
+        with self._transactions.write(durable=False) as connection:
+            row = self._lock_held(connection, lease)
+            self._replace_reports(connection, job_of(row), objects, at)
+            values = {"summary": None, "error": error}
+            self._leave(connection, row, JobState.FAILED, reason, lease.worker, at, values)
+
+    def owed(self, limit: int) -> list[tuple[Job, str]]:
+        """Current jobs that ended without a report, and no report that says so was written yet; the oldest first.
+
+        Each with the name of the error that it ended by.
+        """
+        with self._transactions.read() as connection:
+            rows = connection.execute(self._owed, {"most": limit}).mappings().all()
+        return [(job_of(row), str(row["error"])) for row in rows]
+
+    def answered(self, job: Job, objects: Sequence[ReportRow], *, cause: str, actor: str, at: float) -> bool:
+        """What is to be said of a job without a report was written, or cannot be; whether it was still owed.
+
+        The job and its study stay as they are.
+        """
+        with self._transactions.write(durable=False) as connection:
+            row = self._lock(connection, job.job_uid)
+            if row is None or not row["answer_owed"] or not row["current"] or row["state"] != job.state.value:
+                return False
+            if objects:
+                self._replace_reports(connection, job, objects, at, keep_held=True)
+            same = self._jobs.c.job_uid == job.job_uid
+            connection.execute(sa.update(self._jobs).where(same).values(answer_owed=False))
+            change = {"before": job.state, "after": job.state, "subject": f"job {job.algorithm}"}
+            self._transactions.remark(connection, job.study_instance_uid, **change, cause=cause, actor=actor, at=at)
+        return True
 
     def give_back(self, lease: Lease, *, reason: str, at: float) -> None:
         """The attempt was none of the job's: QUEUED at once, and it is not counted; LeaseLost when it is not ours."""
@@ -110,14 +155,14 @@ class Jobs(Leases):
             values = {"summary": None, "attempts": max(0, row["attempts"] - 1)}
             self._leave(connection, row, JobState.QUEUED, reason, lease.worker, at, values)
 
-    def retry(self, lease: Lease, *, reason: str, attempts: Attempts, at: float) -> JobState:
+    def retry(self, lease: Lease, *, reason: str, attempts: Attempts, at: float, error: str = "") -> JobState:
         """The attempt failed by what need not be there the next time: QUEUED after a wait, or FAILED as a dead letter.
 
         LeaseLost when it is not ours to end.
         """
         with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
-            return self._try_again(connection, row, attempts, reason, lease.worker, at).state
+            return self._try_again(connection, row, attempts, reason, lease.worker, at, error).state
 
     def ask_again(self, study_instance_uid: str, *, actor: str, at: float) -> None:
         """A person wants the study read again: COMPLETE, and none of its earlier jobs counts as done.
@@ -202,9 +247,12 @@ class Jobs(Leases):
         state = connection.execute(self._state_of_job, {"uid": job_uid}).scalar_one_or_none()
         return None if state is None else JobState(state)
 
-    def _replace_reports(self, connection: sa.Connection, job: Job, objects: Sequence[ReportRow], at: float) -> None:
+    def _replace_reports(
+        self, connection: sa.Connection, job: Job, objects: Sequence[ReportRow], at: float, *, keep_held: bool = False
+    ) -> None:
         """An earlier report of this job gives way, also objects of it that the new one has no counterpart for."""
-        replaced = {"uid": job.job_uid, "uids": [row.sop_instance_uid for row in objects]}
+        uids = [row.sop_instance_uid for row in objects]
+        replaced = {"uid": job.job_uid, "uids": uids, "all_of_it": not keep_held}
         offered = {row.sop_instance_uid: row.offered_at for row in connection.execute(self._offered, replaced)}
         connection.execute(self._drop_deliveries, replaced)
         connection.execute(self._drop_reports, replaced)

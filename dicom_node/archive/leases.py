@@ -176,14 +176,21 @@ class Leases:
             return self._try_again(connection, row, attempts, reason, actor, now)
 
     def _try_again(
-        self, connection: sa.Connection, row: sa.RowMapping, attempts: Attempts, reason: str, actor: str, at: float
+        self,
+        connection: sa.Connection,
+        row: sa.RowMapping,
+        attempts: Attempts,
+        reason: str,
+        actor: str,
+        at: float,
+        error: str = "Interrupted",
     ) -> Job:
         """Let a READING job wait for its next attempt, or become a dead letter when it had its last one."""
         job = job_of(row)
         wait = attempts.wait_after(job.attempts)
         if wait is None:
             job = replace(job, state=JobState.FAILED, reason=reason)
-            self._leave(connection, row, job.state, reason, actor, at, {"dead_letter": True})
+            self._leave(connection, row, job.state, reason, actor, at, {"dead_letter": True, "error": error})
         else:
             job = replace(job, state=JobState.QUEUED, reason=reason)
             self._leave(connection, row, job.state, reason, actor, at, {"next_try_at": at + wait})
@@ -202,7 +209,9 @@ class Leases:
         """Let a READING job enter the state that its attempt ended in, and its study follow."""
         ended = None if after is JobState.QUEUED else at
         cleared = {"lease_token": None, "lease_expires_at": None, "sent_at": None, "ended_at": ended}
-        changed = {**cleared, "reason": reason, **values}
+        # Silence is no answer: whoever waits for a result is told that there is none, and why.
+        owed = after in (JobState.NOT_APPLICABLE, JobState.FAILED)
+        changed = {**cleared, "reason": reason, "answer_owed": owed, **values}
         self._transactions.move_job(connection, row, after, cause=reason, actor=actor, at=at, values=changed)
         self._follow(connection, job_of(row), actor, at)
 

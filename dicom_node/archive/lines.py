@@ -20,7 +20,7 @@ _S = StudyState
 #: The studies in three groups, as people ask for them: who needs me, what is going on, what is done.
 NEED_A_PERSON = (_S.FAILED,)
 IN_HAND = (_S.RECEIVING, _S.COMPLETE, _S.QUEUED, _S.READING, _S.REPORTED)
-DONE = (_S.DELIVERED, _S.COMMITTED, _S.NOT_ROUTED)
+DONE = (_S.DELIVERED, _S.COMMITTED, _S.NOT_ROUTED, _S.WITHDRAWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +216,30 @@ class HistoryLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldLine:
+    """An object that failed its checks and is sent to nobody."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithdrawalLine:
+    """A result that a person took back."""
+
+    asked_at: float
+    actor: str
+    #: Whether for the safety of the patient, or else for its quality.
+    safety: bool
+    reason: str
+    #: Names of the peers that may have it, and are told.
+    peers: tuple[str, ...]
+    #: When the notes that tell them were written, or given up; None while a worker owes them.
+    written_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyDetail:
     """All that the index knows of one study."""
 
@@ -225,6 +249,8 @@ class StudyDetail:
     series: tuple[SeriesLine, ...]
     jobs: tuple[JobLine, ...]
     deliveries: tuple[DeliveryLine, ...]
+    held: tuple[HeldLine, ...] = ()
+    withdrawals: tuple[WithdrawalLine, ...] = ()
 
 
 def to_json(value: Any) -> Any:

@@ -16,6 +16,7 @@ from dicom_node.archive.lines import (
     SILENT_AFTER_SECONDS,
     ConditionLine,
     DeliveryLine,
+    HeldLine,
     HistoryLine,
     JobLine,
     Overview,
@@ -24,6 +25,7 @@ from dicom_node.archive.lines import (
     SeriesLine,
     StudyDetail,
     StudyLine,
+    WithdrawalLine,
     WorkerLine,
     result_of,
     to_json,
@@ -31,6 +33,7 @@ from dicom_node.archive.lines import (
 from dicom_node.archive.peers import PeerAway
 from dicom_node.archive.studies import HistoryRow
 from dicom_node.archive.transactions import Transactions
+from dicom_node.archive.withdrawals import Withdrawal
 from dicom_node.core.errors import UnknownStudy
 from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 from dicom_node.core.priority import QUEUES, Priority, queue_of
@@ -69,6 +72,11 @@ def read_study(index: Index, study_instance_uid: str, now: float) -> StudyDetail
         series=_series(index, study_instance_uid),
         jobs=tuple(_job(row, current) for row in index.jobs.of_study(study_instance_uid)),
         deliveries=tuple(_delivery(row, away) for row in index.deliveries.of_study(study_instance_uid)),
+        held=tuple(
+            HeldLine(sop_instance_uid=held.sop_instance_uid, sop_class_uid=held.sop_class_uid, reason=held.reason)
+            for held in index.reports.held(study_instance_uid)
+        ),
+        withdrawals=tuple(map(_withdrawal, index.withdrawals.of_study(study_instance_uid))),
     )
 
 
@@ -290,6 +298,17 @@ def _job(row: JobRow, current: frozenset[str]) -> JobLine:
         worker=row.worker,
         result=result_of(row.summary),
         dead_letter=row.dead_letter,
+    )
+
+
+def _withdrawal(row: Withdrawal) -> WithdrawalLine:
+    return WithdrawalLine(
+        asked_at=row.asked_at,
+        actor=row.actor,
+        safety=row.safety,
+        reason=row.reason,
+        peers=tuple(sorted(row.objects)),
+        written_at=row.written_at,
     )
 
 

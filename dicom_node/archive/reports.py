@@ -1,12 +1,35 @@
 """The index's reports: the objects that were written, and which of them a later one replaces."""
 
+from dataclasses import dataclass
+
 import sqlalchemy as sa
 
+from dicom_node.archive.deliveries import counts
 from dicom_node.archive.transactions import Transactions
+from dicom_node.core.form import Earlier, form_of
 from dicom_node.core.job import Job
 
 #: Comprehensive 3D SR Storage, the form of every report (PS3.6 Table A-1).
 STRUCTURED_REPORT = "1.2.840.10008.5.1.4.1.1.88.34"
+
+
+#: More than one form of a report, and some that came before.
+_MOST = 20
+
+
+#: The name among the index's conditions of objects that the gate let not pass, and what is said of one.
+HELD = "reports held"
+MEND = "failed its checks and is sent to nobody; its study's page has the rule, tell those who maintain this software"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An object that must not be sent."""
+
+    study_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    reason: str
 
 
 class Reports:
@@ -20,36 +43,69 @@ class Reports:
             deliveries.c.sop_instance_uid == reports.c.sop_instance_uid, deliveries.c.accepted_at.is_not(None)
         )
         first = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), reports.c.offered_at.is_(None))
+        columns = (reports.c.study_instance_uid, reports.c.sop_instance_uid, reports.c.sop_class_uid, reports.c.held)
+        held = sa.select(*columns).join(jobs, jobs.c.job_uid == reports.c.job_uid).order_by(reports.c.written_at)
+        self._held = held.where(reports.c.held != "", counts(transactions.tables))
+        self._held_of_study = self._held.where(reports.c.study_instance_uid == sa.bindparam("uid"))
+        stands = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), reports.c.withdrawn_at.is_(None))
+        self._stands = sa.select(reports.c.sop_instance_uid).where(stands)
         self._offer = sa.update(reports).where(first).values(offered_at=sa.bindparam("at"))
-        self._predecessor = (
-            sa.select(reports.c.path)
+        offered = sa.or_(reports.c.offered_at.is_not(None), accepted.exists())
+        own = jobs.c.job_uid == sa.bindparam("job")
+        self._earlier = (
+            sa.select(
+                reports.c.path, reports.c.form, reports.c.job_uid, offered.label("offered"), reports.c.withdrawn_at
+            )
             .join(jobs, jobs.c.job_uid == reports.c.job_uid)
             .where(
                 reports.c.study_instance_uid == sa.bindparam("uid"),
                 reports.c.sop_class_uid == STRUCTURED_REPORT,
+                reports.c.held == "",
                 jobs.c.algorithm == sa.bindparam("name"),
-                jobs.c.job_uid != sa.bindparam("job"),
                 # What stands beside this job's report is not replaced by it.
-                jobs.c.current.is_(False),
-                sa.or_(reports.c.offered_at.is_not(None), accepted.exists()),
+                sa.or_(own, sa.and_(jobs.c.current.is_(False), offered)),
             )
             .order_by(
-                sa.case((jobs.c.series_instance_uid == sa.bindparam("of"), 0), else_=1), reports.c.written_at.desc()
+                sa.case((own, 0), (jobs.c.series_instance_uid == sa.bindparam("of"), 1), else_=2),
+                reports.c.written_at.desc(),
+                reports.c.form,
             )
-            .limit(1)
+            .limit(_MOST)
         )
 
-    def offered(self, sop_instance_uid: str, at: float) -> None:
-        """A peer is about to be sent the object: it may have it, also where its answer is lost."""
+    def offered(self, sop_instance_uid: str, at: float) -> bool:
+        """A peer is about to be sent the object: it may have it, also where its answer is lost.
+
+        False where it was withdrawn, and must not be sent any more.
+        """
         with self._transactions.write(durable=False) as connection:
             connection.execute(self._offer, {"uid": sop_instance_uid, "at": at})
+            return connection.execute(self._stands, {"uid": sop_instance_uid}).first() is not None
 
-    def predecessor(self, job: Job) -> str | None:
-        """The path of the structured report that this job's will replace, relative to the archive's root, or None.
+    def held(self, study_instance_uid: str = "") -> list[Held]:
+        """Objects of current jobs, of one study or of all, that the gate let not pass."""
+        query = self._held if not study_instance_uid else self._held_of_study
+        with self._transactions.read() as connection:
+            rows = connection.execute(query, {"uid": study_instance_uid}).all()
+        names = ("study_instance_uid", "sop_instance_uid", "sop_class_uid", "reason")
+        return [Held(**dict(zip(names, row, strict=True))) for row in rows]
 
-        It is the last one that the same algorithm wrote of evidence of the study that does not count any more, of the
-        same series if there is one, and that a peer may have: what nobody was ever offered is not to be referred to.
+    def earlier(self, job: Job) -> tuple[Earlier, ...]:
+        """The structured reports that this job's may replace: its own ones first, then by what is most likely.
+
+        Others are of the same algorithm, of evidence of the study that does not count any more, first of the same
+        series, and a peer may have them: what nobody was ever offered is not to be referred to.
         """
         of = {"uid": job.study_instance_uid, "name": job.algorithm, "of": job.series_instance_uid, "job": job.job_uid}
         with self._transactions.read() as connection:
-            return connection.execute(self._predecessor, of).scalar_one_or_none()
+            rows = connection.execute(self._earlier, of).mappings().all()
+        return tuple(
+            Earlier(
+                path=row["path"],
+                form=form_of(row["form"], STRUCTURED_REPORT),
+                offered=bool(row["offered"]),
+                own=row["job_uid"] == job.job_uid,
+                withdrawn=row["withdrawn_at"] is not None,
+            )
+            for row in rows
+        )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from dicom_node.archive.deliveries import counts
 from dicom_node.archive.files import Archive
 from dicom_node.archive.prepared import Prepared
 from dicom_node.archive.stock import Stock
@@ -178,7 +179,7 @@ class Evictions:
         waiting = sa.and_(
             reports.c.sop_instance_uid == deliveries.c.sop_instance_uid,
             jobs.c.job_uid == reports.c.job_uid,
-            jobs.c.current.is_(True),
+            counts(self._tables),
             unfinished,
             deliveries.c.study_instance_uid == uid,
         )

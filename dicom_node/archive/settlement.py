@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.delivery_plan import study_state_after_deliveries
+from dicom_node.core.form import Form, form_of
 from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 
 ACTOR = "delivery"
@@ -30,6 +31,7 @@ class _Standing:
     commitment: bool
     instead: str
     alternative: bool
+    form: Form
 
 
 class Settlement:
@@ -108,7 +110,7 @@ def _unsettled(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .outerjoin(deliveries, deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
         .where(studies.c.state == StudyState.REPORTED.value, studies.c.state_since >= sa.bindparam("since"))
-        .where(jobs.c.current.is_(True))
+        .where(jobs.c.current.is_(True), _is_awaited(reports))
         .group_by(studies.c.study_instance_uid)
         .having(_count(deliveries.c.peer.is_(None)) == 0)
         .having(sa.or_(_count(waits) == 0, _count(deliveries.c.state == DeliveryState.FAILED.value) > 0))
@@ -119,13 +121,19 @@ def _standings(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
     """Of each object of the current reports of the study `uid` its deliveries, or a row without a peer."""
     jobs, reports, deliveries = (tables[name] for name in ("jobs", "reports", "deliveries"))
     return (
-        sa.select(deliveries, reports.c.sop_class_uid, reports.c.job_uid)
+        sa.select(deliveries, reports.c.sop_class_uid, reports.c.job_uid, reports.c.form)
         .select_from(reports)
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .outerjoin(deliveries, deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
-        .where(reports.c.study_instance_uid == sa.bindparam("uid"), jobs.c.current.is_(True))
+        .where(reports.c.study_instance_uid == sa.bindparam("uid"), jobs.c.current.is_(True), _is_awaited(reports))
         .order_by(deliveries.c.sop_instance_uid, deliveries.c.peer)
     )
+
+
+def _is_awaited(reports: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether a study is done only when its peers have this object."""
+    is_result = reports.c.form != Form.REJECTION.value
+    return sa.and_(reports.c.held == "", reports.c.unwanted.is_(False), is_result)
 
 
 def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
@@ -134,4 +142,5 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 
 def _standing(row: Mapping[Any, Any]) -> _Standing:
     fields = {name: row[name] for name in _Standing.__dataclass_fields__}
-    return _Standing(**{**fields, "state": DeliveryState(row["state"])})
+    terms = {"state": DeliveryState(row["state"]), "form": form_of(row["form"], row["sop_class_uid"])}
+    return _Standing(**{**fields, **terms})

@@ -148,10 +148,14 @@ def _worked(metadata: MetaData) -> None:
         Column("next_try_at", Float),
         #: FAILED because every attempt it may have was used up.
         Column("dead_letter", Boolean, nullable=False, default=False, server_default=false()),
+        #: It ended without a report, by the error of this name, and a report that says so is to be written yet.
+        Column("error", String(32), nullable=False, default="", server_default=""),
+        Column("answer_owed", Boolean, nullable=False, default=False, server_default=false()),
     )
     # The next job of a priority, and the jobs without a message, however many have ended.
     Index("jobs_waiting", jobs.c.state, jobs.c.priority, jobs.c.queued_at)
     Index("jobs_unsent", jobs.c.state, jobs.c.sent_at)
+    Index("jobs_owed", jobs.c.answer_owed, jobs.c.ended_at)
     Table(
         "workers",
         metadata,
@@ -188,6 +192,29 @@ def _sent(metadata: MetaData) -> None:
         Column("sha256", String(64), nullable=False),
         Column("written_at", Float, nullable=False),
         Column("offered_at", Float),
+        #: What it is, as in `core.form`; empty in a row of an earlier version.
+        Column("form", String(16), nullable=False, default="", server_default=""),
+        #: Why the gate let it not pass: it is kept, and sent to nobody.
+        Column("held", Text, nullable=False, default="", server_default=""),
+        #: When a person took back what peers may have of it.
+        Column("withdrawn_at", Float),
+        #: No peer that the results go to takes this form.
+        Column("unwanted", Boolean, nullable=False, default=False, server_default=false()),
+    )
+    Table(
+        "withdrawals",
+        metadata,
+        Column("number", Integer, primary_key=True, autoincrement=True),
+        Column("study_instance_uid", _UID, nullable=False, index=True),
+        Column("asked_at", Float, nullable=False),
+        #: Whether the patient's safety is the reason, or else the quality.
+        Column("safety", Boolean, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("actor", String(64), nullable=False),
+        #: SOP Instance UIDs that each peer may have, by its name.
+        Column("objects", JSON, nullable=False),
+        #: When the notes were written, or given up; empty: a worker owes them.
+        Column("written_at", Float, index=True),
     )
     deliveries = Table(
         "deliveries",

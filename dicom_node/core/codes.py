@@ -22,6 +22,29 @@ LEFT = Code("7771000", "SCT", "Left")
 # How the processing went (CID 6047).
 ALL_SUCCEEDED_WITHOUT_FINDINGS = Code("111241", "DCM", "All algorithms succeeded; without findings")
 ALL_SUCCEEDED_WITH_FINDINGS = Code("111242", "DCM", "All algorithms succeeded; with findings")
+NOT_ALL_SUCCEEDED_WITHOUT_FINDINGS = Code("111243", "DCM", "Not all algorithms succeeded; without findings")
+NOT_ALL_SUCCEEDED_WITH_FINDINGS = Code("111244", "DCM", "Not all algorithms succeeded; with findings")
+NONE_SUCCEEDED = Code("111245", "DCM", "No algorithms succeeded; without findings")
+
+# What the images were good for (CID 7036).
+DIAGNOSTIC_QUALITY = Code("RID12", "RADLEX", "Diagnostic quality")
+LIMITED_QUALITY = Code("RID13", "RADLEX", "Limited quality")
+NON_DIAGNOSTIC_QUALITY = Code("RID14", "RADLEX", "Non-diagnostic quality")
+
+# What a nodule is like: composition by RadLex, in no context group of the standard; margins of CID 6119 and 6120.
+SOLID = Code("RID5741", "RADLEX", "Solid")
+PARTIALLY_SOLID = Code("RID46011", "RADLEX", "Partially solid")
+NON_SOLID = Code("RID46016", "RADLEX", "Non-solid")
+SPICULATED = Code("112136", "DCM", "Spiculated")
+LOBULATED = Code("112135", "DCM", "Lobulated")
+CIRCUMSCRIBED = Code("263706005", "SCT", "Circumscribed")
+POORLY_DEFINED = Code("300841009", "SCT", "Poorly defined")
+
+# Lung-RADS by RadLex, in no context group of the standard. 4X and S are a reader's, and not here.
+LUNG_RADS_2 = Code("RID50137", "RADLEX", "Lung-RADS 2")
+LUNG_RADS_3 = Code("RID50138", "RADLEX", "Lung-RADS 3")
+LUNG_RADS_4A = Code("RID50139", "RADLEX", "Lung-RADS 4A")
+LUNG_RADS_4B = Code("RID50140", "RADLEX", "Lung-RADS 4B")
 
 # How urgent it is (CID 7035).
 ACTIONABLE_CATEGORY_1 = Code("RID49480", "RADLEX", "ACR Category 1 Actionable Finding")
@@ -41,7 +64,18 @@ PROCESSING_SUMMARY = Code("111017", "DCM", "CAD Processing and Findings Summary"
 #: As the name of an item it is our convention; CID 7001 lists it as a kind of communication.
 COMMUNICATION_OF_CRITICAL_RESULTS = Code("73568-8", "LN", "Communication of Critical Results")
 COMMENT = Code("121106", "DCM", "Comment")
+FINDING = Code("121071", "DCM", "Finding")
+IMAGE_QUALITY = Code("130550", "DCM", "Imaging Series Quality")
+RECOMMENDATION = Code("121075", "DCM", "Recommendation")
+RECOMMENDED_INTERVAL = Code("111055", "DCM", "Recommended Follow-up Interval")
+COMPOSITION = Code("RID46010", "RADLEX", "Composition")
+MARGINS = Code("111037", "DCM", "Margins")
+LUNG_RADS_ASSESSMENT = Code("RID50134", "RADLEX", "Lung-RADS assessment")
 LATERALITY = Code("272741003", "SCT", "Laterality")
+
+# Why what was sent before is not to be used (CID 7010, of rejection notes).
+REJECTED_FOR_QUALITY = Code("113001", "DCM", "Rejected for Quality Reasons")
+REJECTED_FOR_SAFETY = Code("113037", "DCM", "Rejected for Patient Safety Reasons")
 
 # What is measured (CID 7469, CID 6048), and how it was derived (CID 7464).
 LONG_AXIS = Code("103339001", "SCT", "Long axis")
@@ -52,6 +86,7 @@ VOLUME = Code("118565006", "SCT", "Volume")
 AREA = Code("42798000", "SCT", "Area")
 ATTENUATION_COEFFICIENT = Code("112031", "DCM", "Attenuation Coefficient")
 CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
+PROBABILITY_OF_CANCER = Code("111047", "DCM", "Probability of cancer")
 MEAN = Code("373098007", "SCT", "Mean")
 STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
 
@@ -61,6 +96,7 @@ SQUARE_MILLIMETRE = Code("mm2", "UCUM", "square millimeter")
 CUBIC_MILLIMETRE = Code("mm3", "UCUM", "cubic millimeter")
 HOUNSFIELD_UNIT = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 PERCENT = Code("%", "UCUM", "Percent")
+MONTH = Code("mo", "UCUM", "month")
 
 # Who contributed (CID 7005), and what kind of algorithm it is (CID 7162).
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")

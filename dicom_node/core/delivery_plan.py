@@ -1,8 +1,9 @@
 """What next for the deliveries of a report: decisions over rows and a clock reading alone.
 
-A report goes to a peer whole or not at all: its Structured Report refers to its segmentations, and a reader who is
-shown the one without the others is misled. So the segmentations go first; the Structured Report waits until the peer
-has accepted every one of them; and where one was refused for good, the Structured Report is not sent and fails with it.
+What refers to other objects goes to a peer after them or not at all: a Structured Report refers to its segmentation,
+and a reader who is shown the one without the other is misled. So the segmentation goes first; the Structured Report
+waits until the peer has accepted it; and where it was refused for good, the Structured Report is not sent and fails
+with it. All else of a report comes after its Structured Report, and only what refers to others waits for them.
 """
 
 import hashlib
@@ -10,10 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from dicom_node.core.form import TRAITS, Form
 from dicom_node.core.lifecycle import DeliveryState, StudyState
-
-#: The root of the Structured Report and Key Object storage classes (PS3.4 Annex B.5).
-_DOCUMENTS = "1.2.840.10008.5.1.4.1.1.88."
 
 _HELD = (DeliveryState.ACCEPTED, DeliveryState.COMMITTED)
 
@@ -41,6 +40,8 @@ class Standing(Protocol):
     def instead(self) -> str: ...
     @property
     def alternative(self) -> bool: ...
+    @property
+    def form(self) -> Form: ...
 
 
 StandingT = TypeVar("StandingT", bound=Standing)
@@ -66,7 +67,12 @@ class Plan(Generic[StandingT]):
 
 def is_document(row: Standing) -> bool:
     """Whether the object refers to others of its report."""
-    return row.sop_class_uid.startswith(_DOCUMENTS)
+    return TRAITS[row.form].refers
+
+
+def is_referred_to(part: Standing, by: Standing) -> bool:
+    """Whether one object of a report must be there before another one."""
+    return part.job_uid == by.job_uid and is_document(by) and TRAITS[part.form].rank < TRAITS[by.form].rank
 
 
 def plan_sending(rows: Collection[StandingT], now: float) -> Plan[StandingT]:
@@ -74,14 +80,14 @@ def plan_sending(rows: Collection[StandingT], now: float) -> Plan[StandingT]:
     held = [decision for row in rows if (decision := _decide(row, rows, now)) is not None]
     kept_back = {decision.row.sop_instance_uid for decision in held}
     due = [row for row in rows if _waits(row) and row.next_try_at <= now and row.sop_instance_uid not in kept_back]
-    due.sort(key=lambda row: (is_document(row), row.sop_class_uid, row.sop_instance_uid))
+    due.sort(key=lambda row: (TRAITS[row.form].rank, row.sop_class_uid, row.sop_instance_uid))
     return Plan(send=tuple(due), held=tuple(held))
 
 
 def _decide(row: StandingT, rows: Collection[StandingT], now: float) -> Held[StandingT] | None:
     if not _waits(row) or not is_document(row):
         return None
-    parts = [part for part in rows if part.job_uid == row.job_uid and not is_document(part)]
+    parts = [part for part in rows if is_referred_to(part, row)]
     for part in parts:
         if part.state is DeliveryState.FAILED:
             reason = f"not sent without object {part.sop_instance_uid} of its report, which failed: {part.reason}"
@@ -89,7 +95,7 @@ def _decide(row: StandingT, rows: Collection[StandingT], now: float) -> Held[Sta
     later = max((part.next_try_at for part in parts if _waits(part) and part.next_try_at > now), default=None)
     if later is None:
         return None
-    return Held(row=row, reason="held until the peer has accepted the segmentation that it refers to", until=later)
+    return Held(row=row, reason="held until the peer has accepted what it refers to", until=later)
 
 
 def _waits(row: Standing) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dicom_node.core.codes import Code
+from dicom_node.core.lung_rads import Category, Composition
 
 #: x, y, z in mm in the patient-based coordinate system (LPS, PS3.3 Section C.7.6.2.1.1).
 Point = tuple[float, float, float]
@@ -50,6 +51,16 @@ class Finding:
     #: The detector's certainty, 0 to 1; no probability of disease.
     score: float
     outline: Outline
+    #: The rest is what not every algorithm tells.
+    composition: Composition | None = None
+    #: Mean diameter of the solid part of a part-solid nodule.
+    solid_diameter_mm: float | None = None
+    #: Of CID 6119 or 6120.
+    margin: Code | None = None
+    #: Probability of cancer, 0 to 1.
+    malignancy: float | None = None
+    #: Only for what a screening found.
+    lung_rads: Category | None = None
 
     @property
     def mean_diameter_mm(self) -> float:

@@ -5,7 +5,8 @@ COMPLETE -> NOT_ROUTED (with the reason)         READING -> QUEUED (another atte
 COMPLETE -> REPORTED (the evidence is what was already read)
 READING -> NOT_ROUTED (the algorithm answered that it does not read such a series)
 any -> FAILED (with the reason)                  COMPLETE .. COMMITTED -> RECEIVING (a late instance)
-FAILED | NOT_ROUTED | REPORTED .. COMMITTED -> COMPLETE (asked for again by a person)
+FAILED | NOT_ROUTED | REPORTED .. COMMITTED | WITHDRAWN -> COMPLETE (asked for again by a person)
+FAILED | NOT_ROUTED | REPORTED .. COMMITTED -> WITHDRAWN (a person took back what was sent)
 DELIVERED -> REPORTED (a peer answered that it does not hold what it had accepted: it is sent again)
 """
 
@@ -29,6 +30,7 @@ class StudyState(StrEnum):
     DELIVERED = "DELIVERED"
     COMMITTED = "COMMITTED"
     FAILED = "FAILED"
+    WITHDRAWN = "WITHDRAWN"
 
 
 class JobState(StrEnum):
@@ -66,13 +68,14 @@ _S, _J, _D = StudyState, JobState, DeliveryState
 STUDY_TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
     _S.RECEIVING: frozenset({_S.COMPLETE, _S.FAILED}),
     _S.COMPLETE: frozenset({_S.QUEUED, _S.NOT_ROUTED, _S.REPORTED, _S.RECEIVING, _S.FAILED}),
-    _S.NOT_ROUTED: frozenset({_S.RECEIVING, _S.COMPLETE, _S.FAILED}),
+    _S.NOT_ROUTED: frozenset({_S.RECEIVING, _S.COMPLETE, _S.WITHDRAWN, _S.FAILED}),
     _S.QUEUED: frozenset({_S.READING, _S.RECEIVING, _S.FAILED}),
     _S.READING: frozenset({_S.QUEUED, _S.REPORTED, _S.NOT_ROUTED, _S.RECEIVING, _S.FAILED}),
-    _S.REPORTED: frozenset({_S.DELIVERED, _S.RECEIVING, _S.COMPLETE, _S.FAILED}),
-    _S.DELIVERED: frozenset({_S.COMMITTED, _S.REPORTED, _S.RECEIVING, _S.COMPLETE, _S.FAILED}),
-    _S.COMMITTED: frozenset({_S.RECEIVING, _S.COMPLETE, _S.FAILED}),
-    _S.FAILED: frozenset({_S.RECEIVING, _S.COMPLETE}),
+    _S.REPORTED: frozenset({_S.DELIVERED, _S.RECEIVING, _S.COMPLETE, _S.WITHDRAWN, _S.FAILED}),
+    _S.DELIVERED: frozenset({_S.COMMITTED, _S.REPORTED, _S.RECEIVING, _S.COMPLETE, _S.WITHDRAWN, _S.FAILED}),
+    _S.COMMITTED: frozenset({_S.RECEIVING, _S.COMPLETE, _S.WITHDRAWN, _S.FAILED}),
+    _S.WITHDRAWN: frozenset({_S.RECEIVING, _S.COMPLETE, _S.FAILED}),
+    _S.FAILED: frozenset({_S.RECEIVING, _S.COMPLETE, _S.WITHDRAWN}),
 }
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {

@@ -1,16 +1,17 @@
-"""The web application: pages, `/metrics` and `/healthz`; all that a page can change is to have a study read again."""
+"""The web application: pages, `/metrics`, `/healthz`; a page can have a study read again, or its result withdrawn."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from importlib import resources
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
@@ -36,6 +37,9 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+#: Bytes of a form that are looked at, and the letters of a reason that are kept.
+_LONGEST_FORM, _LONGEST_REASON = 4000, 200
 
 #: Who the history says asked for a study from here.
 ACTOR = "page"
@@ -108,6 +112,22 @@ def _add_deeds(application: FastAPI, index: Index, clock: Callable[[], float]) -
         log.info("a study was asked for again", extra={"study_instance_uid": study_instance_uid, "actor": ACTOR})
         return RedirectResponse(f"/studies/{study_instance_uid}", status_code=HTTPStatus.SEE_OTHER)
 
+    @application.post("/studies/{study_instance_uid}/withdraw")
+    async def withdraw(request: Request, study_instance_uid: str) -> RedirectResponse:
+        if not _is_from_our_page(request.headers):
+            raise HTTPException(
+                HTTPStatus.FORBIDDEN, "This can only be asked for by the button of the node's own page."
+            )
+        given = parse_qs((await request.body())[:_LONGEST_FORM].decode("utf-8", "replace"))
+        reason, safety = "".join(given.get("reason", []))[:_LONGEST_REASON], "safety" in given
+        with _answering_for(study_instance_uid):
+            # In a thread: the database may let it wait.
+            await run_in_threadpool(
+                index.withdrawals.withdraw, study_instance_uid, safety=safety, reason=reason, actor=ACTOR, at=clock()
+            )
+        log.warning("a result was withdrawn", extra={"study_instance_uid": study_instance_uid, "actor": ACTOR})
+        return RedirectResponse(f"/studies/{study_instance_uid}", status_code=HTTPStatus.SEE_OTHER)
+
 
 @contextmanager
 def _answering_for(study_instance_uid: str) -> Iterator[None]:
@@ -120,7 +140,7 @@ def _answering_for(study_instance_uid: str) -> Iterator[None]:
         words = f"Study {study_instance_uid} is not in the index. The overview lists those that are."
         raise HTTPException(HTTPStatus.NOT_FOUND, words) from error
     except IllegalTransition as error:
-        words = f"Study {study_instance_uid} cannot be read again now: {error}."
+        words = f"That cannot be done with study {study_instance_uid} now: {error}."
         raise HTTPException(HTTPStatus.CONFLICT, words) from error
 
 

@@ -48,6 +48,8 @@ class IndexCollector:
         if self._free_bytes is not None:
             yield GaugeMetricFamily("dicom_node_free_disk_bytes", "Room left in the archive", value=self._free_bytes())
         yield _jobs(self._index)
+        says = "Objects that failed their checks and are sent to nobody"
+        yield GaugeMetricFamily("dicom_node_reports_held", says, value=len(self._index.reports.held()))
         yield from _archive(self._index)
         says = "Jobs that gave up after their last attempt and wait for a person"
         yield GaugeMetricFamily("dicom_node_dead_letters", says, value=overview.dead_letters)

@@ -12,7 +12,7 @@ from dicom_node.cli import main
 from dicom_node.core.lifecycle import StudyState
 from tests.instances import ct_instance, sop_uid, write_instance
 from tests.peers import CT, Behaviour, free_port, storage_peer
-from tests.populated_index import NOW, queue, report, study_uid
+from tests.populated_index import NOW, deliver, queue, report, study_uid
 from tests.room import Room
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
@@ -129,6 +129,28 @@ def test_a_study_can_be_asked_for_again(command: Command, index: Index) -> None:
     assert (status, out) == (0, f"study {study_uid('a')} will be routed and read again\n")
     assert index.studies.rows()[0].state is StudyState.COMPLETE
     assert index.studies.history(study_uid("a"))[-1].actor == "command line"
+
+
+def test_a_result_is_withdrawn_with_its_reason_and_its_peers_are_named(command: Command, index: Index) -> None:
+    report(index, "a", at=NOW)
+    deliver(index, "a", at=NOW + 1)
+    status, out, _ = command("withdraw", study_uid("a"), "--reason", "another patient's lungs", "--safety")
+    assert (status, out) == (0, f"the result of study {study_uid('a')} is withdrawn; a rejection note goes to pacs\n")
+    assert index.studies.rows()[0].state is StudyState.WITHDRAWN
+    (withdrawal,) = index.withdrawals.of_study(study_uid("a"))
+    assert (withdrawal.safety, withdrawal.actor) == (True, "command line")
+
+
+def test_a_result_that_nobody_has_is_withdrawn_in_silence(command: Command, index: Index) -> None:
+    report(index, "a", at=NOW)
+    status, out, _ = command("withdraw", study_uid("a"), "--reason", "noise")
+    assert (status, "no peer had anything of it" in out) == (0, True)
+
+
+def test_a_study_that_is_being_read_has_nothing_to_withdraw(command: Command, index: Index) -> None:
+    queue(index, "a", at=NOW)
+    status, _, err = command("withdraw", study_uid("a"), "--reason", "noise")
+    assert (status, "WITHDRAWN cannot follow QUEUED" in err) == (1, True)
 
 
 def test_a_study_that_is_on_its_way_cannot_be_asked_for_again(command: Command, index: Index) -> None:

@@ -48,7 +48,7 @@ def test_only_peers_with_commitment_are_asked(index: Index) -> None:
 
 def test_what_earlier_settings_asked_for_is_waived_at_the_start(index: Index, caplog: pytest.LogCaptureFixture) -> None:
     report(index, "a", at=NOW)
-    index.deliveries.plan_all([(uid, ["pacs"]) for uid, _ in index.deliveries.unplanned()], NOW)
+    index.deliveries.plan_all([(uid, ["pacs"]) for uid, *_ in index.deliveries.unplanned()], NOW)
     for row in index.deliveries.of_study(study_uid("a")):
         index.deliveries.accepted(row, reason="", at=NOW, commitment=True)
     with caplog.at_level(logging.WARNING):
@@ -60,7 +60,7 @@ def test_what_earlier_settings_asked_for_is_waived_at_the_start(index: Index, ca
 def accept(index: Index, name: str) -> None:
     """A study's report is at the peer, which is to be asked for it."""
     report(index, name, at=NOW)
-    index.deliveries.plan_all([(uid, ["pacs"]) for uid, _ in index.deliveries.unplanned()], NOW)
+    index.deliveries.plan_all([(uid, ["pacs"]) for uid, *_ in index.deliveries.unplanned()], NOW)
     for row in index.deliveries.of_study(study_uid(name)):
         index.deliveries.accepted(row, reason="", at=NOW - 9999, commitment=True)
 

@@ -250,7 +250,7 @@ def test_a_structured_report_never_goes_out_without_its_segmentation(site: Site)
         delivery.step()
         rows = site.rows()
         assert (rows[SR].state, rows[SR].attempts) == (DeliveryState.WAITING, 0)
-        assert "held until the peer has accepted the segmentation" in rows[SR].reason
+        assert "held until the peer has accepted what it refers to" in rows[SR].reason
         assert rows[SR].next_try_at == rows[SEG].next_try_at
         for _ in range(4):
             site.now += 5

@@ -275,9 +275,8 @@ def test_a_study_that_comes_again_lacks_nothing_and_a_later_report_finds_the_one
     room.receive(1, 2, 3)
     assert faults(room)[0] == {}
     job = room.index.jobs.of_study(STUDY_UID)[0].job
-    before = room.index.reports.predecessor(replace(job, job_uid="1.2.3", evidence="f" * 64))
-    assert before is not None
-    assert room.archive.path_of(before).exists()
+    (before,) = room.index.reports.earlier(replace(job, job_uid="1.2.3", evidence="f" * 64))
+    assert room.archive.path_of(before.path).exists()
 
 
 def test_what_was_wrong_with_a_study_that_left_is_told_no_more(room: Room) -> None:

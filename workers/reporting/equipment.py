@@ -69,7 +69,12 @@ def algorithm_template(algorithm: AlgorithmIdentification) -> hd_sr.AlgorithmIde
 
 
 def observation_context(algorithm: AlgorithmIdentification) -> hd_sr.ObservationContext:
-    """The algorithm as the device that observed (PS3.16 TID 1004)."""
+    """The algorithm as the device that observed (PS3.16 TID 1001)."""
+    return hd_sr.ObservationContext(observer_device_context=observer(algorithm))
+
+
+def observer(algorithm: AlgorithmIdentification) -> hd_sr.ObserverContext:
+    """The algorithm as a device observer (PS3.16 TID 1002, TID 1004)."""
     device = hd_sr.DeviceObserverIdentifyingAttributes(
         uid=algorithm.device_uid,
         name=f"{algorithm.name} {algorithm.version}"[:LONG_STRING],
@@ -77,5 +82,4 @@ def observation_context(algorithm: AlgorithmIdentification) -> hd_sr.Observation
         model_name=algorithm.name,
         serial_number=algorithm.checksum,
     )
-    observer = hd_sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
-    return hd_sr.ObservationContext(observer_device_context=observer)
+    return hd_sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)

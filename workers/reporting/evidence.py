@@ -2,30 +2,36 @@
 
 import datetime
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from highdicom.sr import CodedConcept
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 from pydicom.valuerep import DA, TM
 
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
+from dicom_node.core.form import Form
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.core.uid import derived_uid
 from workers.volume import Volume
 
+#: By tag.
+Elements = MutableMapping[BaseTag, DataElement | RawDataElement]
+
 UTF_8 = "ISO_IR 192"
 LONG_STRING = 64
 
-#: What the report's objects take from every source image.
+#: What every reference to a source image needs.
+_OF_ANY_IMAGE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+#: What the report's objects take from every source image that was read.
 _OF_EVERY_IMAGE = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
+    *_OF_ANY_IMAGE,
     "FrameOfReferenceUID",
     "Rows",
     "Columns",
@@ -74,6 +80,12 @@ class Evidence:
     completed_at: datetime.datetime
     #: The structured report of this study and algorithm that this one replaces, without its content; None for a first.
     predecessor: Dataset | None = None
+    #: Of the structured report whose numbers all objects of the report have.
+    form: Form = Form.SR
+    #: The predecessors of structured reports in further forms, which other peers may hold.
+    predecessors: Mapping[Form, Dataset] = field(default_factory=dict)
+    #: False where the images could not be read: then they need not say where they lie, and the volume has no voxels.
+    was_read: bool = True
 
     @property
     def header(self) -> Dataset:
@@ -89,6 +101,27 @@ class Evidence:
         replaced = () if self.predecessor is None else (str(self.predecessor.SOPInstanceUID),)
         return derived_uid(self.volume.study_instance_uid, *reading, *replaced, role)
 
+    def tracking_uid(self, number: int) -> str:
+        """What software calls a finding: the same whenever the same algorithm finds it in the same evidence.
+
+        Whatever a report replaces makes no difference to it. In other evidence, a follow-up's too, nobody has told that
+        a finding is the same one, and so it has another.
+        """
+        return replace(self, predecessor=None).uid(f"finding {number}")
+
+    @property
+    def replaced(self) -> tuple[Dataset, ...]:
+        """The structured reports that this one replaces, each once."""
+        found = {} if self.predecessor is None else {str(self.predecessor.SOPInstanceUID): self.predecessor}
+        if not self.was_read:
+            # What says that there is no result replaces those in every form.
+            found |= {str(earlier.SOPInstanceUID): earlier for earlier in self.predecessors.values()}
+        return tuple(found.values())
+
+    def in_form(self, form: Form) -> "Evidence":
+        """The evidence of a structured report in another form, whose predecessor is of that form, too."""
+        return replace(self, form=form, predecessor=self.predecessors.get(form))
+
     def series_uid(self, role: str) -> str:
         """The UID of one result series of the study: what one version of an algorithm writes stays together."""
         algorithm = self.algorithm
@@ -99,7 +132,7 @@ class Evidence:
     def _earlier_in_series(self) -> Dataset | None:
         """The predecessor, where the same version of the algorithm wrote it."""
         earlier = self.predecessor
-        return earlier if earlier is not None and earlier.SeriesInstanceUID == self.series_uid("SR") else None
+        return earlier if earlier is not None and earlier.SeriesInstanceUID == self.series_uid(self.form) else None
 
     @property
     def character_set(self) -> str | list[str] | None:
@@ -117,19 +150,15 @@ class Evidence:
 
     @property
     def time_zone(self) -> datetime.tzinfo | None:
-        """The source's Timezone Offset From UTC (0008,0201); None where there is none, or none that can be read."""
-        offset = str(self.header.get("TimezoneOffsetFromUTC") or "").strip()
-        if not re.fullmatch(r"[+-][0-9]{4}", offset):
-            return None
-        try:
-            return datetime.datetime.strptime(offset, "%z").tzinfo
-        except ValueError:
-            return None
+        """The source's; None where there is none, or none that can be read."""
+        return zone_of(self.header)
 
     @cached_property
     def source_images(self) -> tuple[Dataset, ...]:
         """The source images by k as the object writers want them: whole, alike, and without the patient."""
-        first, *others = (_source_image(header, self.header) for header in self.volume.headers)
+        shared = _shared_elements(self.header, placed=self.was_read)
+        keywords = _OF_EVERY_IMAGE if self.was_read else _OF_ANY_IMAGE
+        first, *others = (_source_image(header, shared, keywords) for header in self.volume.headers)
         for keyword in _OF_THE_SERIES:
             if keyword in self.header:
                 first[keyword] = self.header[keyword]
@@ -172,22 +201,47 @@ class Evidence:
             result.TimezoneOffsetFromUTC = self.header.TimezoneOffsetFromUTC
 
 
+def zone_of(header: Dataset) -> datetime.tzinfo | None:
+    """The Timezone Offset From UTC (0008,0201) of an object; None where there is none, or none that can be read."""
+    offset = str(header.get("TimezoneOffsetFromUTC") or "").strip()
+    if not re.fullmatch(r"[+-][0-9]{4}", offset):
+        return None
+    try:
+        return datetime.datetime.strptime(offset, "%z").tzinfo
+    except ValueError:
+        return None
+
+
 def concept(code: Code) -> CodedConcept:
     """A code as an item of a code sequence."""
     return CodedConcept(code.value, code.scheme, code.meaning)
 
 
-def _source_image(header: Dataset, first: Dataset) -> Dataset:
+def blank_patient() -> Dataset:
+    """A data set of nobody, for those who want a patient and must not see one."""
+    nobody = Dataset()
+    for keyword in _OF_THE_PATIENT:
+        setattr(nobody, keyword, "")
+    return nobody
+
+
+def _shared_elements(first: Dataset, *, placed: bool) -> Elements:
+    """What all source images have in common for those who write of them: no patient, and one place's grid."""
+    shared = blank_patient()
+    if placed:
+        # A volume lets these stray by a rounding error from slice to slice; the derived object has them once.
+        shared.ImageOrientationPatient = first.ImageOrientationPatient
+        shared.PixelSpacing = first.PixelSpacing
+        shared.SliceThickness = first.get("SliceThickness")
+    return {element.tag: element for element in shared}
+
+
+def _source_image(header: Dataset, shared: Elements, keywords: Sequence[str]) -> Dataset:
     """One source image with what a derived object needs to know of it."""
-    image = Dataset()
-    for keyword in _OF_EVERY_IMAGE:
+    elements: Elements = dict(shared)
+    for keyword in keywords:
         if not header.get(keyword):
             raise EvidenceInvalid(f"source instance {header.get('SOPInstanceUID')} has no {keyword}: send it whole")
-        image[keyword] = header[keyword]
-    # A volume lets these stray by a rounding error from slice to slice; the derived object has them once.
-    image.ImageOrientationPatient = first.ImageOrientationPatient
-    image.PixelSpacing = first.PixelSpacing
-    image.SliceThickness = first.get("SliceThickness")
-    for keyword in _OF_THE_PATIENT:
-        setattr(image, keyword, "")
-    return image
+        element = header[keyword]
+        elements[element.tag] = element
+    return Dataset(elements)

@@ -3,19 +3,26 @@
 The rules read the objects back from their bytes, as a PACS will, and trust nothing that the writers remember.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 
 import numpy as np
+from highdicom.ko import KeyObjectSelectionDocument
+from highdicom.seg import Segmentation
+from highdicom.sr import Comprehensive3DSR
 from pydicom import DataElement, Dataset, dcmread
 
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
+from dicom_node.core.form import STRUCTURED_REPORTS, Form
+from dicom_node.core.outcome import Outcome
 from dicom_node.core.uid import is_uid
 from workers.reporting.evidence import Evidence
+from workers.reporting.iod import IodChecks
+from workers.reporting.measurement_group import BIDIRECTIONAL
 from workers.reporting.report import Report, as_file
 
 TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")
@@ -42,6 +49,7 @@ class WrittenReport:
     structured_report: Dataset
     segmentation: Dataset | None
     evidence: Evidence
+    outcome: Outcome
 
     @property
     def objects(self) -> tuple[Dataset, ...]:
@@ -72,14 +80,92 @@ def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
 
     Raises EvidenceInvalid naming the first rule that is broken; its message holds UIDs and no patient's data.
     """
-    files = tuple(as_file(dataset) for dataset in report.datasets)
-    *before, structured_report = (dcmread(BytesIO(file)) for file in files)
-    segmentation = before[0] if before else None
-    written = WrittenReport(structured_report=structured_report, segmentation=segmentation, evidence=evidence)
-    for name, rule in RULES.items():
-        for fault in _faults(rule, written):
-            raise EvidenceInvalid(f"the report breaks the rule '{name}': {fault}; it is not sent")
-    return files
+    files = {form: as_file(dataset) for form, dataset in report.objects.items()}
+    for faults in find_faults(report, files, evidence).values():
+        for rule, fault in faults:
+            raise EvidenceInvalid(f"the report breaks the rule '{rule}': {fault}; it is not sent")
+    return tuple(files.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """One object of a report that went through the gate."""
+
+    form: Form
+    dataset: Dataset
+    file: bytes
+    #: Why it must not be sent; empty where it may.
+    fault: str
+
+
+def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
+    """The objects of a report with what is wrong with each, in the order of its data sets."""
+    files = {form: as_file(dataset) for form, dataset in report.objects.items()}
+    outside = IodChecks(files)
+    faults = find_faults(report, files, evidence)
+    for form, dataset in report.objects.items():
+        found = tuple(("iod", fault) for fault in outside.faults(form, dataset, evidence.volume.headers))
+        faults[form] = (*faults.get(form, ()), *found)
+    return tuple(
+        Checked(form=form, dataset=dataset, file=files[form], fault=_in_words(form, faults[form]))
+        for form, dataset in report.objects.items()
+    )
+
+
+def check_note(note: Dataset, rejected: Sequence[Dataset]) -> Checked:
+    """A rejection note after the gate: of the study and patient of what it rejects, all of it and nothing else."""
+    file = as_file(note)
+    outside = IodChecks({Form.REJECTION: file})
+    written = dcmread(BytesIO(file))
+    faults = [("note", fault) for fault in _noted(written, rejected)]
+    faults += [("iod", fault) for fault in outside.faults(Form.REJECTION, note, rejected)]
+    return Checked(form=Form.REJECTION, dataset=note, file=file, fault=_in_words(Form.REJECTION, faults))
+
+
+def _noted(note: Dataset, rejected: Sequence[Dataset]) -> list[str]:
+    faults = [
+        f"{keyword} is not that of what it rejects"
+        for keyword in _OF_THE_STUDY
+        if (note.get(keyword) or "") != (rejected[0].get(keyword) or "")
+    ]
+    expected = {str(ds.SOPInstanceUID) for ds in rejected}
+    if _references(note.CurrentRequestedProcedureEvidenceSequence) != expected:
+        faults.append("its evidence is not what it rejects")
+    if _references([item for item in _walk(note) if item is not note]) != expected:
+        faults.append("its tree does not name what it rejects")
+    try:
+        KeyObjectSelectionDocument.from_dataset(note)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        faults.append(f"highdicom cannot read it ({type(error).__name__})")
+    return faults
+
+
+def _in_words(form: Form, faults: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{form} breaks the rule '{rule}': {fault}" for rule, fault in faults)
+
+
+def find_faults(
+    report: Report, files: Mapping[Form, bytes], evidence: Evidence
+) -> dict[Form, tuple[tuple[str, str], ...]]:
+    """What is wrong with the objects of a report, read back from their files: by form, rule and fault.
+
+    The segmentation is judged together with the structured reports, and what is wrong with the pair is said of them.
+    """
+    written = {form: dcmread(BytesIO(file)) for form, file in files.items()}
+    found: dict[Form, tuple[tuple[str, str], ...]] = {}
+    for form, dataset in written.items():
+        if form is Form.SEG:
+            continue
+        is_report = form in (*STRUCTURED_REPORTS, Form.UNREAD)
+        pair = WrittenReport(
+            structured_report=dataset,
+            segmentation=written.get(Form.SEG),
+            evidence=evidence if form is report.form or not is_report else evidence.in_form(form),
+            outcome=report.ended,
+        )
+        rules = RULES_OF_OTHERS if not is_report else RULES if form is report.form else RULES_OF_FURTHER_REPORTS
+        found[form] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
+    return found
 
 
 def _faults(rule: Callable[[WrittenReport], Iterable[str]], written: WrittenReport) -> list[str]:
@@ -129,13 +215,13 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
 
 def predecessor_faults(written: WrittenReport) -> Iterator[str]:
     """A report names the one that it replaces, of the same study, and no other (PS3.3 Section C.17.2)."""
-    replaced = written.evidence.predecessor
     named = _references(written.structured_report.get("PredecessorDocumentsSequence", []))
-    expected = set() if replaced is None else {str(replaced.SOPInstanceUID)}
+    expected = {str(replaced.SOPInstanceUID) for replaced in written.evidence.replaced}
     if named != expected:
         yield f"it names {sorted(named)} as what it replaces, and should name {sorted(expected)}"
-    if replaced is not None and replaced.StudyInstanceUID != written.evidence.volume.study_instance_uid:
-        yield f"{replaced.SOPInstanceUID}, which it replaces, is of another study"
+    for replaced in written.evidence.replaced:
+        if replaced.StudyInstanceUID != written.evidence.volume.study_instance_uid:
+            yield f"{replaced.SOPInstanceUID}, which it replaces, is of another study"
 
 
 def tracking_faults(written: WrittenReport) -> Iterator[str]:
@@ -143,10 +229,12 @@ def tracking_faults(written: WrittenReport) -> Iterator[str]:
     segments = {}
     if written.segmentation is not None:
         segments = {int(s.SegmentNumber): (s.TrackingID, s.TrackingUID) for s in written.segmentation.SegmentSequence}
+    uids = {uid for _, uid in segments.values()}
     reported = set()
     for group in written.named(MEASUREMENT_GROUP):
         names = (_text_of(group, TRACKING_IDENTIFIER), _text_of(group, TRACKING_UID))
-        if names not in segments.values():
+        # What viewers draw may bear the name of their tool; its Tracking UID is the segment's all the same.
+        if names not in segments.values() and not (names[0] == BIDIRECTIONAL and names[1] in uids):
             yield f"the report tracks {names[1]}, which is no segment"
         for item in group.ContentSequence:
             if _is_named(item, REFERENCED_SEGMENT):
@@ -193,15 +281,17 @@ def status_faults(written: WrittenReport) -> Iterator[str]:
     for keyword, value in _STATUS:
         if report.get(keyword) != value:
             yield f"{keyword} is not {value}"
-    comments = [str(item.get("TextValue", "")) for item in written.named(codes.COMMENT)]
-    if not any("not for diagnostic use" in comment for comment in comments):
+    if "not for diagnostic use" not in _comment_of(written):
         yield "it does not say that it is not for diagnostic use"
 
 
 def summary_faults(written: WrittenReport) -> Iterator[str]:
-    """The summary says that there are findings exactly when there are."""
-    found = written.segmentation is not None
-    expected = codes.ALL_SUCCEEDED_WITH_FINDINGS if found else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS
+    """The summary says how the reading ended, and that there are findings exactly when there are; else also why."""
+    expected = written.outcome.summary
+    if expected.meaning.endswith("with findings") is (written.segmentation is None):
+        yield f"the reading ended as {expected.value} ({expected.meaning}), which its segmentation contradicts"
+    if written.outcome.reason and written.outcome.reason[1:] not in _comment_of(written):
+        yield "it does not say why the study was not read, or not wholly"
     said = [item.ConceptCodeSequence[0].CodeValue for item in written.named(codes.PROCESSING_SUMMARY)]
     if said != [expected.value]:
         yield f"the summary is {said}, not {expected.value} ({expected.meaning})"
@@ -224,6 +314,18 @@ def equipment_faults(written: WrittenReport) -> Iterator[str]:
                 yield f"{name.meaning} differs from {keyword} of the Contributing Equipment"
 
 
+def library_faults(written: WrittenReport) -> Iterator[str]:
+    """Whoever reads with highdicom gets the segments and the tree that were written."""
+    # Last of all rules: the library makes its own kinds of items of these very data sets.
+    read = Comprehensive3DSR.from_dataset(written.structured_report, copy=False)
+    if len(read.content[0].ContentSequence) != len(written.structured_report.ContentSequence):
+        yield "highdicom reads another tree"
+    if written.segmentation is not None:
+        segmentation = Segmentation.from_dataset(written.segmentation, copy=False)
+        if list(segmentation.segment_numbers) != list(range(1, len(segmentation.SegmentSequence) + 1)):
+            yield "highdicom reads other segments"
+
+
 RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "uid": uid_faults,
     "study": study_faults,
@@ -235,7 +337,13 @@ RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "status": status_faults,
     "summary": summary_faults,
     "equipment": equipment_faults,
+    "library": library_faults,
 }
+
+#: Of objects that are neither segmentation nor structured report.
+RULES_OF_OTHERS = {name: RULES[name] for name in ("uid", "study", "equipment")}
+#: Of the same report in another form: the segmentation was judged with the first.
+RULES_OF_FURTHER_REPORTS = {name: rule for name, rule in RULES.items() if name not in ("geometry", "frames")}
 
 
 def _walk(item: Dataset) -> Iterator[Dataset]:
@@ -253,6 +361,10 @@ def _name_of(item: Dataset) -> tuple[str, str]:
 
 def _is_named(item: Dataset, name: Code) -> bool:
     return _name_of(item) == (name.value, name.scheme)
+
+
+def _comment_of(written: WrittenReport) -> str:
+    return "\n".join(str(item.get("TextValue", "")) for item in written.named(codes.COMMENT))
 
 
 def _value_of(item: Dataset) -> str:

@@ -1,7 +1,8 @@
-"""Measurement groups: what a report says of one finding (PS3.16 TID 1411 and TID 1410)."""
+"""Measurement groups: what a report says of one finding (PS3.16 TID 1411, TID 1410 and TID 1501)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from highdicom import sr as hd_sr
@@ -10,7 +11,8 @@ from pydicom import Dataset
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
-from dicom_node.core.finding import Finding, Outline
+from dicom_node.core.finding import Axis, Finding, Outline, Pixel, Point
+from dicom_node.core.lung_rads import Category, Composition
 from workers.reporting.equipment import algorithm_template
 from workers.reporting.evidence import Evidence, concept
 from workers.reporting.segmentation import tracking_identifier, tracking_uid
@@ -22,7 +24,8 @@ class Quantity:
 
     name: Code
     unit: Code
-    value: Callable[[Finding], float]
+    #: None where the algorithm did not tell.
+    value: Callable[[Finding], float | None]
     #: Decimals that the measurement supports: a tenth of a millimetre as Lung-RADS asks, whole HU, mm3 and percent.
     decimals: int = 0
     derivation: Code | None = None
@@ -44,6 +47,44 @@ QUANTITIES = (
         derivation=codes.STANDARD_DEVIATION,
     ),
     Quantity(codes.CERTAINTY_OF_FINDING, codes.PERCENT, lambda finding: finding.score * 100),
+    # An estimate of disease, which the detector's score is not.
+    Quantity(
+        codes.PROBABILITY_OF_CANCER,
+        codes.PERCENT,
+        lambda finding: None if finding.malignancy is None else finding.malignancy * 100,
+    ),
+)
+
+#: RadLex has codes for these; the standard has none.
+COMPOSITIONS = MappingProxyType(
+    {
+        Composition.SOLID: codes.SOLID,
+        Composition.PART_SOLID: codes.PARTIALLY_SOLID,
+        Composition.NON_SOLID: codes.NON_SOLID,
+    }
+)
+LUNG_RADS = MappingProxyType(
+    {
+        Category.BENIGN: codes.LUNG_RADS_2,
+        Category.PROBABLY_BENIGN: codes.LUNG_RADS_3,
+        Category.SUSPICIOUS_A: codes.LUNG_RADS_4A,
+        Category.SUSPICIOUS_B: codes.LUNG_RADS_4B,
+    }
+)
+
+#: What is said of a finding in codes: each row's name, and its value or None where the algorithm did not tell.
+QUALITIES: tuple[tuple[Code, Callable[[Finding], Code | None]], ...] = (
+    (codes.COMPOSITION, lambda finding: None if finding.composition is None else COMPOSITIONS[finding.composition]),
+    (codes.MARGINS, lambda finding: finding.margin),
+    (codes.LUNG_RADS_ASSESSMENT, lambda finding: None if finding.lung_rads is None else LUNG_RADS[finding.lung_rads]),
+)
+
+#: By this name OHIF knows an annotation of two axes, which it then draws, lists and lets the reader change.
+BIDIRECTIONAL = "Cornerstone3DTools@^0.1.0:Bidirectional"
+#: It compares meanings letter by letter, and these are spelt otherwise than in the standard.
+_AXES = (
+    (replace(codes.LONG_AXIS, meaning="Long Axis"), lambda finding: finding.long_axis),
+    (replace(codes.SHORT_AXIS, meaning="Short Axis"), lambda finding: finding.short_axis),
 )
 
 
@@ -62,7 +103,8 @@ def volumetric_group(evidence: Evidence, finding: Finding, segmentation: Dataset
         finding_type=concept(finding.concept),
         finding_sites=[_site(finding)],
         algorithm_id=algorithm_template(evidence.algorithm),
-        measurements=[_measurement(quantity, quantity.value(finding)) for quantity in QUANTITIES],
+        measurements=list(_measurements(finding)),
+        qualitative_evaluations=list(_qualities(finding)) or None,
     )
 
 
@@ -79,7 +121,7 @@ def planar_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSequence:
             referenced_sop_class_uid=header.SOPClassUID, referenced_sop_instance_uid=header.SOPInstanceUID
         ),
     )
-    area = Quantity(codes.AREA, codes.SQUARE_MILLIMETRE, lambda _: outline_area(finding.outline, header))
+    area = Quantity(codes.AREA, codes.SQUARE_MILLIMETRE, lambda _: None)
     return hd_sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(evidence, finding),
         referenced_region=region,
@@ -87,8 +129,48 @@ def planar_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSequence:
         finding_type=concept(finding.concept),
         finding_sites=[_site(finding)],
         algorithm_id=algorithm_template(evidence.algorithm),
-        measurements=[_measurement(area, area.value(finding))],
+        measurements=[_measurement(area, outline_area(finding.outline, header))],
     )
+
+
+def bidirectional_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSequence:
+    """Both axes with their ends, in the shape that OHIF draws and lists, under the same Tracking UID (TID 1501)."""
+    header = _outlined_image(evidence, finding.outline)
+    group = hd_sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd_sr.TrackingIdentifier(uid=tracking_uid(evidence, finding), identifier=BIDIRECTIONAL),
+        finding_type=concept(finding.concept),
+        finding_sites=[_site(finding)],
+        measurements=[_drawn(name, axis(finding), header) for name, axis in _AXES],
+    )
+    comment = hd_sr.TextContentItem(concept(codes.COMMENT), label(finding), hd_sr.RelationshipTypeValues.CONTAINS)
+    group[0].ContentSequence.append(comment)
+    return group
+
+
+def label(finding: Finding) -> str:
+    """What is written beside a finding that is drawn."""
+    category = "" if finding.lung_rads is None else f" Lung-RADS {finding.lung_rads}"
+    return f"{tracking_identifier(finding)} (AI){category}"
+
+
+def _drawn(name: Code, axis: Axis, header: Dataset) -> hd_sr.Measurement:
+    """An axis' length, inferred from the line between its ends in the image."""
+    line = hd_sr.CoordinatesForMeasurement(
+        graphic_type=hd_sr.GraphicTypeValues.POLYLINE,
+        graphic_data=np.array([pixel_of(axis.start, header), pixel_of(axis.end, header)]),
+        source_image=hd_sr.SourceImageForRegion(
+            referenced_sop_class_uid=header.SOPClassUID, referenced_sop_instance_uid=header.SOPInstanceUID
+        ),
+    )
+    return _measurement(Quantity(name, codes.MILLIMETRE, lambda _: None, 1), axis.length_mm, line)
+
+
+def pixel_of(place: Point, header: Dataset) -> Pixel:
+    """Where a place of the patient lies in an image: column and row, (0.5, 0.5) the centre of the first pixel."""
+    row, column = np.reshape([float(value) for value in header.ImageOrientationPatient], (2, 3))
+    down, across = (float(value) for value in header.PixelSpacing)
+    away = np.subtract(place, [float(value) for value in header.ImagePositionPatient])
+    return float(away @ row) / across + 0.5, float(away @ column) / down + 0.5
 
 
 def outline_area(outline: Outline, header: Dataset) -> float:
@@ -118,11 +200,29 @@ def _site(finding: Finding) -> hd_sr.FindingSite:
     return hd_sr.FindingSite(concept(finding.site), laterality=laterality)
 
 
-def _measurement(quantity: Quantity, value: float) -> hd_sr.Measurement:
+def _measurements(finding: Finding) -> Iterator[hd_sr.Measurement]:
+    for quantity in QUANTITIES:
+        if (value := quantity.value(finding)) is not None:
+            yield _measurement(quantity, value)
+
+
+def _qualities(finding: Finding) -> Iterator[hd_sr.QualitativeEvaluation]:
+    for name, of in QUALITIES:
+        if (value := of(finding)) is not None:
+            yield hd_sr.QualitativeEvaluation(name=concept(name), value=concept(value))
+
+
+def _measurement(
+    quantity: Quantity, value: float, line: hd_sr.CoordinatesForMeasurement | None = None
+) -> hd_sr.Measurement:
     text = f"{round(value, quantity.decimals) + 0.0:.{quantity.decimals}f}"
     derivation = None if quantity.derivation is None else concept(quantity.derivation)
     measurement = hd_sr.Measurement(
-        name=concept(quantity.name), value=float(text), unit=concept(quantity.unit), derivation=derivation
+        name=concept(quantity.name),
+        value=float(text),
+        unit=concept(quantity.unit),
+        derivation=derivation,
+        referenced_coordinates=None if line is None else [line],
     )
     # The library would write 523 mm3 as 523.0, which claims a precision that is not there.
     measurement[0].MeasuredValueSequence[0].NumericValue = text

@@ -1,6 +1,7 @@
-"""Report: the structured report and the segmentation of one reading, built and checked together."""
+"""Report: the objects of one reading, built together: a segmentation, structured reports, and other forms of them."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import numpy as np
@@ -8,11 +9,14 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmwrite
 
 from dicom_node.core.finding import Finding
+from dicom_node.core.form import BY_DEFAULT, STRUCTURED_REPORTS, Form
+from dicom_node.core.outcome import Outcome, outcome_of_reading
 from workers.reporting.evidence import Evidence
+from workers.reporting.forms import BUILDERS, Material
 from workers.reporting.segmentation import build_segmentation
 from workers.reporting.structured_report import build_structured_report
 
-_REPLACES = "This report replaces an earlier one of this study: more was received after that was written."
+_REPLACES = "This report replaces an earlier one of this study."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +26,76 @@ class Report:
     structured_report: Dataset
     #: None when nothing was found.
     segmentation: Dataset | None
+    form: Form = Form.SR
+    #: The same in further forms.
+    others: Mapping[Form, Dataset] = field(default_factory=dict)
+    #: None: that of a whole reading.
+    outcome: Outcome | None = None
+
+    @property
+    def objects(self) -> dict[Form, Dataset]:
+        """By form, in the order of delivery: what the structured report refers to arrives before it."""
+        before = {} if self.segmentation is None else {Form.SEG: self.segmentation}
+        return {**before, self.form: self.structured_report, **self.others}
 
     @property
     def datasets(self) -> tuple[Dataset, ...]:
-        """In the order of delivery: what the structured report refers to arrives before it."""
-        return (self.structured_report,) if self.segmentation is None else (self.segmentation, self.structured_report)
+        """In the order of delivery."""
+        return tuple(self.objects.values())
+
+    @property
+    def ended(self) -> Outcome:
+        """How the reading ended."""
+        return self.outcome or outcome_of_reading(found=self.segmentation is not None)
 
 
 def build_report(
-    evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8], remarks: tuple[str, ...] = ()
+    evidence: Evidence,
+    findings: tuple[Finding, ...],
+    labels: NDArray[np.uint8],
+    remarks: tuple[str, ...] = (),
+    *,
+    outcome: Outcome | None = None,
+    forms: Collection[Form] = BY_DEFAULT,
 ) -> Report:
     """Write findings, numbered from 1 as `labels` [k, j, i] mark them, as objects of the evidence's study.
 
-    Remarks are sentences for the comment.
+    Remarks are sentences for the comment. A segmentation and a structured report in the evidence's form are always
+    written, for the other forms rest on them.
     Raises EvidenceInvalid where findings, labels and evidence do not belong together.
     """
-    if evidence.predecessor is not None:
-        remarks = (*remarks, _REPLACES)
+    ended = outcome or outcome_of_reading(found=bool(findings))
     segmentation = build_segmentation(evidence, findings, labels)
-    structured_report = build_structured_report(evidence, findings, segmentation, remarks)
-    return Report(structured_report=structured_report, segmentation=segmentation)
+    structured_report = build_structured_report(evidence, findings, segmentation, _said(evidence, remarks), ended)
+    others: dict[Form, Dataset] = {}
+    for form in STRUCTURED_REPORTS:
+        if form in forms and form is not evidence.form:
+            own = evidence.in_form(form)
+            others[form] = build_structured_report(own, findings, segmentation, _said(own, remarks), ended)
+    material = Material(
+        evidence=evidence,
+        findings=findings,
+        labels=labels,
+        segmentation=segmentation,
+        structured_report=structured_report,
+    )
+    for form, builder in BUILDERS.items():
+        if form in forms and (findings or not builder.needs_findings):
+            others[form] = builder.build(material)
+    return Report(
+        structured_report=structured_report,
+        segmentation=segmentation,
+        form=evidence.form,
+        others=others,
+        outcome=ended,
+    )
+
+
+def build_unread_report(evidence: Evidence, outcome: Outcome) -> Report:
+    """Say of a study why it was not read; what was received of it is the evidence."""
+    remarks = _said(evidence, ())
+    structured_report = build_structured_report(evidence, (), None, remarks, outcome)
+    return Report(structured_report=structured_report, segmentation=None, form=Form.UNREAD, outcome=outcome)
 
 
 def as_file(dataset: Dataset) -> bytes:
@@ -49,3 +103,7 @@ def as_file(dataset: Dataset) -> bytes:
     with BytesIO() as file:
         dcmwrite(file, dataset, enforce_file_format=True)
         return file.getvalue()
+
+
+def _said(evidence: Evidence, remarks: tuple[str, ...]) -> tuple[str, ...]:
+    return (*remarks, _REPLACES) if evidence.replaced else remarks

@@ -33,7 +33,7 @@ def tracking_identifier(finding: Finding) -> str:
 
 def tracking_uid(evidence: Evidence, finding: Finding) -> str:
     """What software calls the finding, in the report and in the segmentation."""
-    return evidence.uid(f"finding {finding.number}")
+    return evidence.tracking_uid(finding.number)
 
 
 def build_segmentation(

@@ -1,4 +1,7 @@
-"""Structured report: one Comprehensive 3D SR after TID 1500, in the form that most viewers show."""
+"""Structured report: one Comprehensive 3D SR after TID 1500, in the form that a peer's viewers show."""
+
+from collections.abc import Callable
+from types import MappingProxyType
 
 from highdicom import sr as hd_sr
 from pydicom import Dataset
@@ -7,40 +10,49 @@ from pydicom.uid import ExplicitVRLittleEndian
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.finding import Finding
+from dicom_node.core.form import Form
+from dicom_node.core.outcome import Outcome, outcome_of_reading
 from workers.reporting.equipment import contributing_equipment, keep_own_equipment, observation_context
 from workers.reporting.evidence import Evidence, concept
-from workers.reporting.measurement_group import planar_group, volumetric_group
+from workers.reporting.measurement_group import bidirectional_group, planar_group, volumetric_group
+from workers.reporting.summary import code_of, container_of, study_summary
 
-STRUCTURED_REPORT_SERIES_NUMBER = 9001
+#: Of a series of reports in each form; a report that says why there is none stands with the others.
+SERIES_NUMBERS = MappingProxyType({Form.SR: 9001, Form.SR_OHIF: 9003})
 
-CONTAINS = hd_sr.RelationshipTypeValues.CONTAINS
 HAS_CONCEPT_MOD = hd_sr.RelationshipTypeValues.HAS_CONCEPT_MOD
 
 
 def build_structured_report(
-    evidence: Evidence, findings: tuple[Finding, ...], segmentation: Dataset | None, remarks: tuple[str, ...] = ()
+    evidence: Evidence,
+    findings: tuple[Finding, ...],
+    segmentation: Dataset | None,
+    remarks: tuple[str, ...] = (),
+    outcome: Outcome | None = None,
 ) -> hd_sr.Comprehensive3DSR:
-    """The report on a series: complete, unverified and preliminary; every image that was read is its evidence.
+    """The report on a series, in the evidence's form: complete, unverified, preliminary; all images are its evidence.
 
-    Remarks are sentences for the comment.
+    Remarks are sentences for the comment; the outcome is that of a whole reading unless another is given.
     """
-    root = _content(evidence, findings, segmentation, remarks)
+    ended = outcome or outcome_of_reading(found=bool(findings))
+    root = _content(evidence, findings, segmentation, remarks, ended)
     tree, root.ContentSequence = root.ContentSequence, hd_sr.ContentSequence()
     objects = [*evidence.source_images, *([] if segmentation is None else [segmentation])]
+    role = evidence.form if ended.was_read else Form.UNREAD
     report = hd_sr.Comprehensive3DSR(
         evidence=objects,
         # The root alone: of a whole tree the constructor makes two copies, and looks into each item three times, all
         # to find out whether what it refers to is among the evidence, which the gate does for itself.
         content=hd_sr.ContentSequence([root], is_root=True),
-        series_instance_uid=evidence.series_uid("SR"),
-        series_number=STRUCTURED_REPORT_SERIES_NUMBER,
-        sop_instance_uid=evidence.uid("SR"),
+        series_instance_uid=evidence.series_uid(evidence.form),
+        series_number=SERIES_NUMBERS[evidence.form],
+        sop_instance_uid=unread_uid(evidence, ended) if role is Form.UNREAD else evidence.uid(role),
         is_complete=True,
         is_final=False,
         is_verified=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         contributing_equipment=[contributing_equipment(evidence)],
-        previous_versions=None if evidence.predecessor is None else [evidence.predecessor],
+        previous_versions=list(evidence.replaced) or None,
         **evidence.header_attributes(),
     )
     report.ContentSequence = tree
@@ -49,18 +61,29 @@ def build_structured_report(
     return report
 
 
+def unread_uid(evidence: Evidence, outcome: Outcome) -> str:
+    """The UID of a report that says why there is none: for another reason it is another."""
+    return evidence.uid(f"{Form.UNREAD} {outcome.summary.value} {outcome.reason}")
+
+
 def _content(
-    evidence: Evidence, findings: tuple[Finding, ...], segmentation: Dataset | None, remarks: tuple[str, ...]
+    evidence: Evidence,
+    findings: tuple[Finding, ...],
+    segmentation: Dataset | None,
+    remarks: tuple[str, ...],
+    outcome: Outcome,
 ) -> hd_sr.ContentItem:
     """The root of the tree (TID 1500); without an image library, which is optional and would list every slice."""
     root = hd_sr.ContainerContentItem(name=concept(_title(findings)), template_id="1500")
     root.ContentSequence = hd_sr.ContentSequence()
     root.ContentSequence.extend(hd_sr.LanguageOfContentItemAndDescendants(_language()))
     root.ContentSequence.extend(observation_context(evidence.algorithm))
-    root.ContentSequence.append(_code(codes.PROCEDURE_REPORTED, codes.CT_CHEST, HAS_CONCEPT_MOD))
+    root.ContentSequence.append(code_of(codes.PROCEDURE_REPORTED, codes.CT_CHEST, HAS_CONCEPT_MOD))
     if segmentation is not None:
-        root.ContentSequence.append(_measurements(evidence, findings, segmentation))
-    root.ContentSequence.append(_summary(evidence, findings, remarks))
+        measurements = container_of(codes.IMAGING_MEASUREMENTS)
+        measurements.ContentSequence.extend(_GROUPS[evidence.form](evidence, findings, segmentation))
+        root.ContentSequence.append(measurements)
+    root.ContentSequence.append(study_summary(evidence, findings, outcome, remarks))
     return root
 
 
@@ -74,48 +97,24 @@ def _language() -> hd_sr.CodedConcept:
     return hd_sr.CodedConcept("en-US", "RFC5646", "English (United States)")
 
 
-def _measurements(evidence: Evidence, findings: tuple[Finding, ...], segmentation: Dataset) -> hd_sr.ContentItem:
+def _portable_groups(evidence: Evidence, findings: tuple[Finding, ...], segmentation: Dataset) -> hd_sr.ContentSequence:
     """Two groups a finding, all numbers first: OHIF joins the groups of one Tracking UID in the order they stand."""
-    container = _container(codes.IMAGING_MEASUREMENTS)
+    groups = hd_sr.ContentSequence()
     for finding in findings:
-        container.ContentSequence.extend(volumetric_group(evidence, finding, segmentation))
+        groups.extend(volumetric_group(evidence, finding, segmentation))
     for finding in findings:
-        container.ContentSequence.extend(planar_group(evidence, finding))
-    return container
+        groups.extend(planar_group(evidence, finding))
+    return groups
 
 
-def _summary(evidence: Evidence, findings: tuple[Finding, ...], remarks: tuple[str, ...]) -> hd_sr.ContentItem:
-    """What is said of the study as a whole (TID 1500 Rows 12 to 14); as a measurement group it would blacken OHIF."""
-    container = _container(codes.QUALITATIVE_EVALUATIONS)
-    outcome = codes.ALL_SUCCEEDED_WITH_FINDINGS if findings else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS
-    container.ContentSequence.append(_code(codes.PROCESSING_SUMMARY, outcome, CONTAINS))
-    if findings:
-        container.ContentSequence.append(
-            _code(codes.COMMUNICATION_OF_CRITICAL_RESULTS, codes.ACTIONABLE_CATEGORY_3, CONTAINS)
-        )
-    comment = hd_sr.TextContentItem(concept(codes.COMMENT), _comment(evidence, findings, remarks), CONTAINS)
-    container.ContentSequence.append(comment)
-    return container
+def _ohif_groups(evidence: Evidence, findings: tuple[Finding, ...], segmentation: Dataset) -> hd_sr.ContentSequence:
+    """Two groups a finding, the axes first: OHIF asks the first group of a Tracking UID what tool drew it."""
+    groups = hd_sr.ContentSequence()
+    for finding in findings:
+        groups.extend(bidirectional_group(evidence, finding))
+        groups.extend(volumetric_group(evidence, finding, segmentation))
+    return groups
 
 
-def _comment(evidence: Evidence, findings: tuple[Finding, ...], remarks: tuple[str, ...]) -> str:
-    algorithm = evidence.algorithm
-    found = ", ".join(f"{finding.concept.meaning} {finding.number}" for finding in findings) or "nothing"
-    sentences = (
-        f"AI result, not for diagnostic use. {algorithm.name} {algorithm.version} read {len(evidence.volume.headers)} "
-        f"images of one series and marked {found}.",
-        *remarks,
-        "Not verified by a physician; it may miss findings, and mark what is none. The absence of a mark does not "
-        "lower the priority of the study.",
-    )
-    return " ".join(sentences)
-
-
-def _container(name: Code) -> hd_sr.ContainerContentItem:
-    container = hd_sr.ContainerContentItem(name=concept(name), relationship_type=CONTAINS)
-    container.ContentSequence = hd_sr.ContentSequence()
-    return container
-
-
-def _code(name: Code, value: Code, relationship: hd_sr.RelationshipTypeValues) -> hd_sr.CodeContentItem:
-    return hd_sr.CodeContentItem(name=concept(name), value=concept(value), relationship_type=relationship)
+_GROUPS: MappingProxyType[Form, Callable[[Evidence, tuple[Finding, ...], Dataset], hd_sr.ContentSequence]]
+_GROUPS = MappingProxyType({Form.SR: _portable_groups, Form.SR_OHIF: _ohif_groups})

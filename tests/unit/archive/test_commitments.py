@@ -26,7 +26,7 @@ def index() -> Iterator[Index]:
 def accept(index: Index, *peers: str, at: float = NOW, commitment: bool = True) -> None:
     """Everything of the study is accepted by these peers."""
     objects = index.deliveries.unplanned()
-    index.deliveries.plan_all([(sop_instance_uid, peers) for sop_instance_uid, _ in objects], at)
+    index.deliveries.plan_all([(sop_instance_uid, peers) for sop_instance_uid, *_ in objects], at)
     for peer in peers:
         for row in index.deliveries.at_peer(STUDY, peer):
             if row.state is DeliveryState.WAITING:
@@ -66,7 +66,7 @@ def read_again(index: Index, *, at: float, peer: str = "pacs") -> tuple[str, ...
         for row in index.jobs.report_rows(old.job_uid)
     ]
     index.jobs.report(claim(index, job, at=at), rows, summary={"result": "again"}, at=at)
-    uids = tuple(sop_instance_uid for sop_instance_uid, _ in index.deliveries.unplanned())
+    uids = tuple(sop_instance_uid for sop_instance_uid, *_ in index.deliveries.unplanned())
     index.deliveries.plan_all([(uid, [peer]) for uid in uids], at)
     return uids
 

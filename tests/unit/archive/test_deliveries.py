@@ -23,7 +23,7 @@ def index() -> Iterator[Index]:
 
 
 def plan(index: Index, *peers: str) -> list[DeliveryRow]:
-    for sop_instance_uid, _ in index.deliveries.unplanned():
+    for sop_instance_uid, *_ in index.deliveries.unplanned():
         index.deliveries.plan(sop_instance_uid, peers, NOW)
     return index.deliveries.of_study(STUDY)
 
@@ -33,7 +33,7 @@ def state_of(index: Index) -> StudyState:
 
 
 def test_every_object_is_planned_once_for_every_peer(index: Index) -> None:
-    assert {u for u, _ in index.deliveries.unplanned()} == OBJECTS
+    assert {u for u, *_ in index.deliveries.unplanned()} == OBJECTS
     rows = plan(index, "pacs", "archive")
     assert {(row.sop_instance_uid, row.peer) for row in rows} == {(u, p) for u in OBJECTS for p in ("pacs", "archive")}
     assert {(row.state, row.attempts, row.refusals, row.accepted_at) for row in rows} == {
@@ -72,7 +72,7 @@ def test_an_object_that_nobody_waits_for_does_not_make_a_study_delivered(index: 
     (row,) = index.deliveries.of_study(STUDY)
     index.deliveries.accepted(row, reason="", at=NOW + 1)
     assert state_of(index) is StudyState.REPORTED
-    assert {u for u, _ in index.deliveries.unplanned()} == OBJECTS - {first}
+    assert {u for u, *_ in index.deliveries.unplanned()} == OBJECTS - {first}
 
 
 def test_a_postponed_object_waits_for_its_time_and_counts_refusals_apart(index: Index) -> None:
@@ -146,7 +146,7 @@ def test_a_report_that_is_written_again_is_delivered_again(index: Index) -> None
     assert claimed is not None
     index.jobs.report(claimed[1], index.jobs.report_rows(job.job_uid), summary={"result": "again"}, at=NOW + 5)
     assert state_of(index) is StudyState.REPORTED
-    assert {u for u, _ in index.deliveries.unplanned()} == OBJECTS
+    assert {u for u, *_ in index.deliveries.unplanned()} == OBJECTS
     for row in plan(index, "pacs"):
         index.deliveries.accepted(row, reason="", at=NOW + 6)
     assert state_of(index) is StudyState.DELIVERED

@@ -273,7 +273,7 @@ def test_a_study_with_two_jobs_is_reported_with_its_last(index: Index) -> None:
     assert state_of(index) is StudyState.READING
     index.jobs.end(lease, JobState.NOT_APPLICABLE, reason="not its kind", at=NOW + 3)
     assert state_of(index) is StudyState.REPORTED
-    assert {u for u, _ in index.deliveries.unplanned()} == {row.sop_instance_uid for row in objects("one")}
+    assert {u for u, *_ in index.deliveries.unplanned()} == {row.sop_instance_uid for row in objects("one")}
 
 
 def test_two_jobs_of_a_study_that_fall_silent_together_fail_together(index: Index) -> None:
@@ -339,7 +339,7 @@ def test_a_study_asked_for_again_is_read_anew_and_its_report_replaced(index: Ind
     index.jobs.report(lease, objects("a", with_segmentation=False), summary=summary(0), at=NOW + 13)
     assert index.jobs.report_rows(job.job_uid) == objects("a", with_segmentation=False), "the old segmentation is gone"
     assert index.deliveries.of_study(STUDY) == []
-    assert [u for u, _ in index.deliveries.unplanned()] == [uid("sr", "a")]
+    assert [u for u, *_ in index.deliveries.unplanned()] == [uid("sr", "a")]
 
 
 def test_only_a_study_at_rest_can_be_asked_for_again(index: Index) -> None:

@@ -42,30 +42,36 @@ def offer(index: Index, at: float) -> None:
             index.reports.offered(written.sop_instance_uid, at)
 
 
+def replaced(index: Index, job: Job) -> str | None:
+    """The path of what the job's report would replace."""
+    return next((earlier.path for earlier in index.reports.earlier(job) if not earlier.own), None)
+
+
 def test_a_first_report_replaces_none(index: Index) -> None:
-    assert index.reports.predecessor(job_of(index)) is None
+    assert replaced(index, job_of(index)) is None
 
 
 def test_a_report_of_more_evidence_replaces_the_one_that_a_peer_may_have(index: Index) -> None:
     offer(index, NOW + 1)
     job = grow(index, NOW + 10)
-    assert index.reports.predecessor(job) == "results/a/sr.dcm"
-    assert index.reports.predecessor(job_of(index)) is None
+    assert replaced(index, job) == "results/a/sr.dcm"
+    assert replaced(index, job_of(index)) is None
+    assert [earlier.own for earlier in index.reports.earlier(job_of(index))] == [True]
 
 
 def test_a_report_that_nobody_was_offered_is_not_referred_to(index: Index) -> None:
-    assert index.reports.predecessor(grow(index, NOW + 10)) is None
+    assert replaced(index, grow(index, NOW + 10)) is None
 
 
 def test_another_algorithm_replaces_nothing_of_this_one_and_another_route_does(index: Index) -> None:
     offer(index, NOW + 1)
-    assert index.reports.predecessor(grow(index, NOW + 10, algorithm="another")) is None
-    assert index.reports.predecessor(grow(index, NOW + 20, route="another")) == "results/a/sr.dcm"
+    assert replaced(index, grow(index, NOW + 10, algorithm="another")) is None
+    assert replaced(index, grow(index, NOW + 20, route="another")) == "results/a/sr.dcm"
 
 
 def test_an_index_that_never_noted_what_was_offered_knows_by_what_was_accepted(index: Index) -> None:
     deliver(index, "a", at=NOW + 1)
-    assert index.reports.predecessor(grow(index, NOW + 10)) == "results/a/sr.dcm"
+    assert replaced(index, grow(index, NOW + 10)) == "results/a/sr.dcm"
 
 
 def test_the_last_one_is_replaced(index: Index) -> None:
@@ -78,7 +84,7 @@ def test_the_last_one_is_replaced(index: Index) -> None:
     lease = claim(index, second, at=NOW + 13)
     index.jobs.report(lease, rows, summary=summary(2), at=NOW + 20)
     offer(index, NOW + 22)
-    assert index.reports.predecessor(grow(index, NOW + 30)) == "second/results/a/sr.dcm"
+    assert replaced(index, grow(index, NOW + 30)) == "second/results/a/sr.dcm"
 
 
 def test_a_report_that_is_written_again_is_still_the_one_that_a_peer_may_have(index: Index) -> None:
@@ -86,4 +92,4 @@ def test_a_report_that_is_written_again_is_still_the_one_that_a_peer_may_have(in
     index.jobs.ask_again(STUDY, actor="page", at=NOW + 2)
     index.jobs.queue(STUDY, [job_of(index)], cause="again", actor="assembly", at=NOW + 3)
     index.jobs.report(claim(index, job_of(index), at=NOW + 4), objects("a"), summary=summary(2), at=NOW + 5)
-    assert index.reports.predecessor(grow(index, NOW + 10)) == "results/a/sr.dcm"
+    assert replaced(index, grow(index, NOW + 10)) == "results/a/sr.dcm"

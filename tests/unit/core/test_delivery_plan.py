@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_node.core.delivery_plan import growing_wait, is_document, plan_sending, study_state_after_deliveries
+from dicom_node.core.form import Form, form_of
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from tests.populated_index import SEG, SR
 
@@ -28,6 +29,11 @@ class Row:
     commitment: bool = False
     instead: str = ""
     alternative: bool = False
+
+    @property
+    def form(self) -> Form:
+        """By its class."""
+        return form_of("", self.sop_class_uid)
 
 
 @st.composite

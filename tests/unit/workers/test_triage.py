@@ -692,7 +692,7 @@ def test_a_reading_that_nobody_wants_any_more_leaves_nothing(room: Room, tmp_pat
 
 def accept(room: Room) -> None:
     """A peer takes every object of the report."""
-    for sop_instance_uid, _ in room.index.deliveries.unplanned():
+    for sop_instance_uid, *_ in room.index.deliveries.unplanned():
         room.index.deliveries.plan(sop_instance_uid, ["pacs"], NOW)
     for row in room.index.deliveries.of_study(STUDY):
         room.index.deliveries.accepted(row, reason="0x0000 Success", at=NOW)

@@ -12,6 +12,16 @@ SPELT_OTHERWISE = {
     "QUALITATIVE_EVALUATIONS",
     "CT_CHEST",
     "MILLIMETRE",
+    # RadLex codes that are in no context group.
+    "COMPOSITION",
+    "SOLID",
+    "PARTIALLY_SOLID",
+    "NON_SOLID",
+    "LUNG_RADS_ASSESSMENT",
+    "LUNG_RADS_2",
+    "LUNG_RADS_3",
+    "LUNG_RADS_4A",
+    "LUNG_RADS_4B",
 }
 
 

@@ -118,6 +118,10 @@ def name_another_version(sr: Dataset, _: Dataset) -> None:
     version.TextValue = "9.9"
 
 
+def forget_how_an_item_belongs_to_its_parent(sr: Dataset, _: Dataset) -> None:
+    del sr.ContentSequence[-1].ContentSequence[0].RelationshipType
+
+
 BREAKS: dict[str, list[Callable[[Dataset, Dataset], None]]] = {
     "uid": [give_a_word_for_a_uid, share_a_series],
     "study": [name_another_patient],
@@ -129,6 +133,7 @@ BREAKS: dict[str, list[Callable[[Dataset, Dataset], None]]] = {
     "status": [verify, drop_the_warning],
     "summary": [deny_the_findings],
     "equipment": [hide_the_algorithm, name_another_version],
+    "library": [forget_how_an_item_belongs_to_its_parent],
 }
 
 

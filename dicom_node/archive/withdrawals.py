@@ -1,0 +1,140 @@
+"""The index's withdrawals: results that a person took back, and the rejection notes that tell their peers so."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from dicom_node.archive.deliveries import waiting_row
+from dicom_node.archive.job_rows import ReportRow
+from dicom_node.archive.transactions import Transactions
+from dicom_node.core.errors import IllegalTransition
+from dicom_node.core.form import Form
+from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdrawal:
+    """What a person took back."""
+
+    number: int
+    study_instance_uid: str
+    asked_at: float
+    #: Whether the patient's safety is the reason, or else the quality.
+    safety: bool
+    reason: str
+    actor: str
+    #: SOP Instance UIDs that each peer may have, by its name.
+    objects: Mapping[str, tuple[str, ...]]
+    written_at: float | None
+
+
+class Withdrawals:
+    """The withdrawals of the index."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        names = ("withdrawals", "reports", "deliveries", "jobs")
+        self._withdrawals, self._reports, self._deliveries, self._jobs = (transactions.tables[name] for name in names)
+        reports, deliveries = self._reports, self._deliveries
+        accepted = deliveries.c.accepted_at.is_not(None)
+        # Its answer may be lost, or yet to come.
+        offered = sa.and_(deliveries.c.state == DeliveryState.WAITING.value, reports.c.offered_at.is_not(None))
+        self._held_by_peers = (
+            sa.select(deliveries.c.peer, deliveries.c.sop_instance_uid)
+            .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+            .where(deliveries.c.study_instance_uid == sa.bindparam("uid"), sa.or_(accepted, offered))
+            .where(reports.c.form != Form.REJECTION.value, reports.c.withdrawn_at.is_(None))
+            .order_by(deliveries.c.peer, deliveries.c.sop_instance_uid)
+        )
+
+    def withdraw(self, study_instance_uid: str, *, safety: bool, reason: str, actor: str, at: float) -> Withdrawal:
+        """Take back every result of the study: none of it is sent any more, and who may have some of it is to be told.
+
+        IllegalTransition where the study has no result that stands, such as while it is being read.
+        """
+        if not reason.strip():
+            raise IllegalTransition("a reason must be given for a withdrawal")
+        jobs, reports = self._jobs, self._reports
+        cause = f"withdrawn for {'the safety of the patient' if safety else 'its quality'}: {reason.strip()}"
+        of_study = reports.c.study_instance_uid == study_instance_uid
+        with self._transactions.write() as connection:
+            self._transactions.move_study(
+                connection, study_instance_uid, StudyState.WITHDRAWN, cause=cause, actor=actor, at=at
+            )
+            objects: dict[str, list[str]] = {}
+            for peer, uid in connection.execute(self._held_by_peers, {"uid": study_instance_uid}):
+                objects.setdefault(peer, []).append(uid)
+            standing = sa.and_(of_study, reports.c.withdrawn_at.is_(None), reports.c.form != Form.REJECTION.value)
+            if connection.execute(sa.select(reports.c.sop_instance_uid).where(standing).limit(1)).first() is None:
+                raise IllegalTransition("the study has no result that could be withdrawn")
+            counted = frozenset(JobState) - {JobState.SUPERSEDED}
+            self._transactions.supersede_jobs(connection, study_instance_uid, counted, cause=cause, actor=actor, at=at)
+            forgotten = {"current": False, "attempts": 0, "dead_letter": False, "answer_owed": False}
+            same_study = jobs.c.study_instance_uid == study_instance_uid
+            connection.execute(sa.update(jobs).where(same_study).values(**forgotten))
+            connection.execute(sa.update(reports).where(standing).values(withdrawn_at=at))
+            row = {"study_instance_uid": study_instance_uid, "asked_at": at, "safety": safety}
+            row |= {"reason": reason.strip(), "actor": actor[:64], "objects": objects}
+            row |= {"written_at": None if objects else at}
+            number = connection.execute(sa.insert(self._withdrawals).values(**row)).inserted_primary_key
+            return _withdrawal({**row, "number": int(number[0]) if number else 0})
+
+    def owed(self) -> list[Withdrawal]:
+        """Withdrawals whose rejection notes are not written yet, the oldest first."""
+        table = self._withdrawals
+        query = sa.select(table).where(table.c.written_at.is_(None)).order_by(table.c.number)
+        with self._transactions.read() as connection:
+            return [_withdrawal(row) for row in connection.execute(query).mappings()]
+
+    def of_study(self, study_instance_uid: str) -> list[Withdrawal]:
+        """Every withdrawal of the study's results, the first first."""
+        table = self._withdrawals
+        query = sa.select(table).where(table.c.study_instance_uid == study_instance_uid).order_by(table.c.number)
+        with self._transactions.read() as connection:
+            return [_withdrawal(row) for row in connection.execute(query).mappings()]
+
+    def files(self, withdrawal: Withdrawal) -> dict[str, str]:
+        """Where the objects lie that were withdrawn, by SOP Instance UID; relative to the archive's root."""
+        reports = self._reports
+        uids = {uid for held in withdrawal.objects.values() for uid in held}
+        query = sa.select(reports.c.sop_instance_uid, reports.c.path).where(reports.c.sop_instance_uid.in_(uids))
+        with self._transactions.read() as connection:
+            return {str(uid): str(path) for uid, path in connection.execute(query)}
+
+    def written(
+        self,
+        withdrawal: Withdrawal,
+        notes: Sequence[tuple[ReportRow, Sequence[str]]],
+        *,
+        cause: str,
+        actor: str,
+        at: float,
+    ) -> bool:
+        """The rejection notes lie in the archive, each with the peers that it goes to, or cannot be written.
+
+        False where that was done before.
+        """
+        study, table = withdrawal.study_instance_uid, self._withdrawals
+        with self._transactions.write() as connection:
+            state = self._transactions.study_state(connection, study)
+            same = sa.and_(table.c.number == withdrawal.number, table.c.written_at.is_(None))
+            if connection.execute(sa.update(table).where(same).values(written_at=at)).rowcount != 1:
+                return False
+            job = sa.select(self._jobs.c.job_uid).where(self._jobs.c.study_instance_uid == study).limit(1)
+            job_uid = connection.execute(job).scalar_one()
+            for row, peers in notes:
+                values = {name: getattr(row, name) for name in row.__dataclass_fields__}
+                values |= {"job_uid": job_uid, "study_instance_uid": study, "written_at": at}
+                connection.execute(sa.insert(self._reports).values(**values))
+                if not row.held:
+                    rows = [waiting_row(row.sop_instance_uid, peer, study, at) for peer in peers]
+                    connection.execute(sa.insert(self._deliveries), rows)
+            self._transactions.remark(connection, study, before=state, after=state, cause=cause, actor=actor, at=at)
+        return True
+
+
+def _withdrawal(row: Mapping[Any, Any]) -> Withdrawal:
+    values = {name: row[name] for name in Withdrawal.__dataclass_fields__}
+    return Withdrawal(**{**values, "objects": {peer: tuple(uids) for peer, uids in values["objects"].items()}})

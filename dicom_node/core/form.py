@@ -1,0 +1,89 @@
+"""Forms: the kinds of objects that a report consists of, which peer gets which, and in what order they go out.
+
+A further form is a member here with its row, and a row in `workers.reporting.forms` with what builds it.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+
+class Form(StrEnum):
+    """What one object of a report is."""
+
+    #: BINARY Segmentation.
+    SEG = "SEG"
+    #: Structured report in the form that most viewers show.
+    SR = "SR"
+    #: Structured report in the form that OHIF takes as annotations of its own.
+    SR_OHIF = "SR OHIF"
+    #: Structured report that says why a study was not read.
+    UNREAD = "UNREAD"
+    #: Rejection note: Key Object Selection that withdraws what was sent before.
+    REJECTION = "REJECTION"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What delivery must know of a form."""
+
+    #: Of one report the objects of lower rank go first.
+    rank: int
+    #: Whether it goes to a peer only after every object of lower rank, since it refers to them.
+    refers: bool = False
+
+
+TRAITS: dict[Form, Traits] = {
+    Form.SEG: Traits(rank=0),
+    Form.SR: Traits(rank=1, refers=True),
+    Form.SR_OHIF: Traits(rank=1, refers=True),
+    Form.UNREAD: Traits(rank=1),
+    # It refers to what the peer was sent before.
+    Form.REJECTION: Traits(rank=3),
+}
+
+#: What a peer may ask for by name.
+FormChoice = Literal["SEG", "SR"]
+SRForm = Literal["portable", "ohif"]
+
+#: Of these a peer must ask for one: the others are not written where nothing was found, and silence is no answer.
+SAY_THAT_NOTHING_WAS_FOUND: tuple[FormChoice, ...] = ("SR",)
+
+#: Where one of these must not be sent, nothing of its report is.
+ESSENTIAL = (Form.SEG, Form.SR, Form.SR_OHIF, Form.UNREAD)
+
+#: Structured reports on a reading.
+STRUCTURED_REPORTS = (Form.SR, Form.SR_OHIF)
+
+_SR_FORMS: dict[SRForm, Form] = {"portable": Form.SR, "ohif": Form.SR_OHIF}
+
+#: What is written where no peer asks for anything.
+BY_DEFAULT = frozenset({Form.SEG, Form.SR})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A structured report of the same study and algorithm as one that is to be written."""
+
+    #: Relative to the archive's root.
+    path: str
+    form: Form
+    #: Whether a peer may have it.
+    offered: bool
+    #: Whether the same job wrote it.
+    own: bool
+    #: Whether it was taken back: then it is replaced, and never written again.
+    withdrawn: bool = False
+
+
+def forms_of(choices: tuple[FormChoice, ...], sr_form: SRForm) -> frozenset[Form]:
+    """The forms that a peer's settings ask for."""
+    return frozenset(_SR_FORMS[sr_form] if choice == "SR" else Form(choice) for choice in choices)
+
+
+def form_of(name: str, sop_class_uid: str) -> Form:
+    """The form of an object in the index; one of an earlier version has no name, and tells it by its class."""
+    if name:
+        return Form(name)
+    # Segmentation Storage; all else was Comprehensive 3D SR.
+    return Form.SEG if sop_class_uid == "1.2.840.10008.5.1.4.1.1.66.4" else Form.SR

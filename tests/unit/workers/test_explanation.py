@@ -1,0 +1,260 @@
+"""A study that was routed and not read: those who wait for its result get a report that says why."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.core.attempts import Attempts
+from dicom_node.core.errors import InconsistentGeometry, Interrupted, NotApplicable, OutOfDeviceMemory, TriageError
+from dicom_node.core.form import Form
+from dicom_node.core.lifecycle import JobState, StudyState
+from dicom_node.delivery import Delivery
+from dicom_node.settings import Peer, Settings
+from tests.factories import ct_series
+from tests.received_study import STUDY, queued, receive
+from tests.unit.workers.test_triage import NOW, Room, accept, late_slice
+
+#: Names a peer: nothing is sent in these tests.
+PACS = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=11999, results=True)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    """A received study, its job, and a worker."""
+    index, archive = Index.open("sqlite://"), Archive(tmp_path / "archive")
+    receive(index, archive, ct_series(tmp_path / "series", slices=10), at=NOW - 10)
+    yield Room(index, archive, queued(index, at=NOW - 5))
+    index.close()
+
+
+def fail(room: Room, error: TriageError) -> None:
+    """The next readings end by this error."""
+
+    def raise_it() -> None:
+        raise error
+
+    room.algorithm.meanwhile = raise_it
+
+
+def succeed(room: Room) -> None:
+    room.algorithm.meanwhile = lambda: None
+
+
+def ask_again(room: Room) -> None:
+    """A person has the study read again."""
+    room.index.jobs.ask_again(STUDY, actor="page", at=room.now)
+    room.index.jobs.queue(STUDY, [room.job_row.job], cause="again", actor="assembly", at=room.now)
+
+
+def written(room: Room, number: int = -1) -> Dataset:
+    """The structured report that lies in the archive for the job."""
+    rows = room.index.jobs.report_rows(room.job.job_uid)
+    return dcmread(room.archive.path_of(rows[number].path))
+
+
+def comment(ds: Dataset) -> str:
+    return str(ds.ContentSequence[-1].ContentSequence[-1].TextValue)
+
+
+def processing(ds: Dataset) -> str:
+    return str(ds.ContentSequence[-1].ContentSequence[0].ConceptCodeSequence[0].CodeValue)
+
+
+def named(ds: Dataset) -> list[str]:
+    """What a report says it replaces."""
+    return [
+        document.ReferencedSOPInstanceUID
+        for study in ds.get("PredecessorDocumentsSequence", [])
+        for series in study.ReferencedSeriesSequence
+        for document in series.ReferencedSOPSequence
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "study"),
+    [
+        (NotApplicable("no lungs were found in the series"), JobState.NOT_APPLICABLE, StudyState.NOT_ROUTED),
+        (InconsistentGeometry("slices lie 2.5 and 5 mm apart"), JobState.FAILED, StudyState.FAILED),
+    ],
+)
+def test_the_job_and_the_study_stay_what_they_are_and_a_report_says_why(
+    room: Room, error: TriageError, state: JobState, study: StudyState
+) -> None:
+    fail(room, error)
+    room.read()
+    assert (room.job_row.job.state, room.row.state, room.row.reason) == (state, study, str(error))
+    (row,) = room.index.jobs.report_rows(room.job.job_uid)
+    assert row.form == Form.UNREAD
+    ds = written(room)
+    assert processing(ds) == "111245"
+    assert str(error)[1:] in comment(ds)
+    assert room.index.jobs.owed(9) == []
+    assert "a report was written that says why there is none" in [
+        line.cause for line in room.index.studies.history(STUDY)
+    ]
+
+
+def test_it_goes_to_the_peers_as_any_report_and_its_delivery_leaves_the_study_alone(room: Room) -> None:
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    accept(room)
+    (delivery,) = room.index.deliveries.of_study(STUDY)
+    assert delivery.accepted_at is not None
+    assert (room.row.state, room.row.reason) == (StudyState.NOT_ROUTED, "no lungs were found")
+
+
+def plan(room: Room, *peers: Peer) -> list[str]:
+    """The peers that an object waits for, each with its form."""
+    delivery = Delivery(Settings(peers=peers), room.index, room.archive, lambda: room.now)
+    delivery.oversee()
+    return sorted(f"{row.peer}: {row.form}" for row in room.index.deliveries.of_study(STUDY))
+
+
+def test_a_peer_that_does_not_want_such_reports_gets_none(room: Room) -> None:
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    quiet = Peer(name="quiet", ae_title="Q", host="127.0.0.1", port=11998, results=True, unread=False)
+    assert plan(room, PACS, quiet) == ["pacs: UNREAD"]
+
+
+def test_a_dead_letter_is_answered_too_also_where_the_node_found_the_worker_silent(room: Room) -> None:
+    claimed = room.index.jobs.claim(room.job.job_uid, worker="gone:1", lease_seconds=1, at=room.now)
+    assert claimed is not None
+    room.now += 60
+    room.index.jobs.expire(now=room.now, attempts=Attempts(maximum=1), actor="dispatch")
+    assert room.job_row.dead_letter
+    room.read()
+    assert "he worker went silent during attempt 1 of 1" in comment(written(room))
+
+
+def test_only_the_last_attempt_is_answered(room: Room) -> None:
+    fail(room, Interrupted("the device hangs"))
+    room.read()
+    assert room.index.jobs.report_rows(room.job.job_uid) == []
+    room.read()
+    assert "The device hangs." in comment(written(room))
+
+
+def test_a_study_whose_files_cannot_be_loaded_is_answered_with_all_that_was_received(room: Room) -> None:
+    damaged = room.file(3)
+    damaged.write_bytes(damaged.read_bytes()[:900])
+    room.read()
+    assert room.row.state is StudyState.FAILED
+    (study,) = written(room).CurrentRequestedProcedureEvidenceSequence
+    listed = {ref.ReferencedSOPInstanceUID for ref in study.ReferencedSeriesSequence[0].ReferencedSOPSequence}
+    assert listed == {instance.sop_instance_uid for instance in room.study.series[0].instances}
+
+
+def test_where_no_header_can_be_read_nothing_is_sent_under_nobodys_name_and_people_are_told(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(10):
+        room.file(number).write_bytes(b"damaged")
+    room.read()
+    assert room.index.jobs.report_rows(room.job.job_uid) == []
+    assert room.index.jobs.owed(9) == []
+    assert "a peer is not told why a study was not read" in caplog.messages
+    assert any("nobody can be told whose study" in line.cause for line in room.index.studies.history(STUDY))
+
+
+def test_a_later_success_replaces_it_and_reading_again_writes_the_same_object(room: Room) -> None:
+    fail(room, OutOfDeviceMemory("no memory is left"))
+    room.read()
+    room.read()
+    accept(room)
+    failure = written(room)
+    succeed(room)
+    ask_again(room)
+    room.read()
+    success = written(room)
+    assert processing(success) == "111242"
+    assert named(success) == [failure.SOPInstanceUID]
+    assert success.InstanceNumber == 2
+    accept(room)
+    ask_again(room)
+    room.read()
+    assert written(room).SOPInstanceUID == success.SOPInstanceUID
+    assert written(room) == success
+
+
+def test_a_failure_after_a_success_replaces_that_too(room: Room) -> None:
+    room.read()
+    accept(room)
+    success = written(room)
+    fail(room, NotApplicable("the bundle of today reads no such series"))
+    ask_again(room)
+    room.read()
+    assert named(written(room)) == [success.SOPInstanceUID]
+    accept(room)
+    failure = written(room)
+    ask_again(room)
+    room.read()
+    assert written(room).SOPInstanceUID == failure.SOPInstanceUID
+
+
+def test_what_nobody_was_offered_is_not_named(room: Room) -> None:
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    succeed(room)
+    ask_again(room)
+    room.read()
+    assert named(written(room)) == []
+
+
+def test_an_archive_that_is_away_leaves_the_answer_for_later(room: Room, tmp_path: Path) -> None:
+    fail(room, NotApplicable("no lungs were found"))
+    room.triage._owed.step = lambda: False  # type: ignore[method-assign]  # the worker ends just before
+    room.read()
+    assert [job.job_uid for job, _ in room.index.jobs.owed(9)] == [room.job.job_uid]
+    studies = room.archive.path_of("studies")
+    shutil.move(studies, tmp_path / "away")
+    triage = room.triage_with(lung_nodule=room.algorithm)
+    for _ in range(5):
+        triage.work_off()
+    assert [job.job_uid for job, _ in room.index.jobs.owed(9)] == [room.job.job_uid]
+    shutil.move(tmp_path / "away", studies)
+    triage.work_off()
+    assert room.index.jobs.owed(9) == []
+    assert "No lungs were found." in comment(written(room))
+
+
+def test_each_peer_gets_the_forms_that_it_asks_for(room: Room) -> None:
+    ohif = Peer(name="viewer", ae_title="V", host="127.0.0.1", port=11997, results=True, sr_form="ohif")
+    documents = Peer(name="ris", ae_title="R", host="127.0.0.1", port=11996, results=True, forms=("SR",))
+    settings = Settings(peers=(PACS, ohif, documents))
+    room.triage._forms = settings.wanted_forms
+    room.read()
+    assert plan(room, PACS, ohif, documents) == [
+        "pacs: SEG",
+        "pacs: SR",
+        "ris: SR",
+        "viewer: SEG",
+        "viewer: SR OHIF",
+    ]
+
+
+def test_what_no_peer_asks_for_is_not_missed(room: Room) -> None:
+    documents = Peer(name="ris", ae_title="R", host="127.0.0.1", port=11996, results=True, forms=("SR",))
+    room.read()
+    assert plan(room, documents) == ["ris: SR"]
+    (delivery,) = room.index.deliveries.of_study(STUDY)
+    room.index.deliveries.accepted(delivery, reason="0x0000", at=room.now)
+    assert room.row.state is StudyState.DELIVERED
+
+
+def test_another_form_has_predecessors_of_its_own(room: Room, tmp_path: Path) -> None:
+    room.triage._forms = frozenset({Form.SEG, Form.SR, Form.SR_OHIF})
+    room.read()
+    accept(room)
+    first = {row.form: row.sop_instance_uid for row in room.index.jobs.report_rows(room.job.job_uid)}
+    late_slice(room, tmp_path)()
+    job = queued(room.index, at=room.now, job_uid="2.25.2")
+    room.read()
+    for row in room.index.jobs.report_rows(job.job_uid):
+        if row.form in (Form.SR, Form.SR_OHIF):
+            assert named(dcmread(room.archive.path_of(row.path))) == [first[row.form]]

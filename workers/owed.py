@@ -1,0 +1,156 @@
+"""Owed: what peers are to be told beside reports: why a study was not read, and that a result was withdrawn."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.archive.job_rows import ReportRow
+from dicom_node.archive.reports import HELD, MEND
+from dicom_node.archive.withdrawals import Withdrawal
+from dicom_node.core.errors import ArchiveUnusable, IndexUnavailable, TriageError, UnreadableInstance
+from dicom_node.core.job import Job
+from dicom_node.telemetry import log_context
+from workers.pipe import Explain, ReceivedImage, Reject
+from workers.readings import Readings, Stopped
+from workers.series import instances_of, keep, series_to_read
+
+log = logging.getLogger(__name__)
+
+#: So many are looked at, and each is tried so often.
+_AT_ONCE = 20
+_TRIES = 3
+
+
+class Owed:
+    """Writes what is owed, one thing at a time; what it is, the index knows, also after a restart."""
+
+    def __init__(
+        self,
+        index: Index,
+        archive: Archive,
+        readings: Readings,
+        *,
+        worker: str,
+        clock: Callable[[], float],
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._index = index
+        self._archive = archive
+        self._readings = readings
+        self._worker = worker
+        self._clock = clock
+        self._stopped = stopped
+        self._tries: Counter[str] = Counter()
+
+    def step(self) -> bool:
+        """Write the next thing; whether there was one, and it was written or given up.
+
+        Raises ArchiveUnusable where the archive is in the way: that is tried again without end.
+        """
+        try:
+            for withdrawal in self._index.withdrawals.owed():
+                if self._may_try(f"withdrawal {withdrawal.number}"):
+                    with log_context(study_instance_uid=withdrawal.study_instance_uid):
+                        return self._withdraw(withdrawal)
+            for job, error in self._index.jobs.owed(_AT_ONCE):
+                if self._may_try(job.job_uid):
+                    with log_context(job_uid=job.job_uid, study_instance_uid=job.study_instance_uid):
+                        return self._explain(job, error)
+        except IndexUnavailable as unavailable:
+            log.warning("what is owed to peers waits for the index", extra={"reason": str(unavailable)})
+        return False
+
+    def _may_try(self, name: str) -> bool:
+        self._tries[name] += 1
+        return self._tries[name] <= _TRIES
+
+    def _explain(self, job: Job, error: str) -> bool:
+        """Say why a job ended without a report, or that this cannot be said; False where it is to be tried later."""
+        cause = "a report was written that says why there is none"
+        rows, trouble = self._tried(job.job_uid, lambda: [self._explained(job, error)])
+        if rows is None:
+            return False
+        if trouble:
+            cause = f"nothing is sent that says why there is no report: {trouble}"
+            log.error("a peer is not told why a study was not read", extra={"reason": trouble})
+        self._index.jobs.answered(job, rows, cause=cause, actor=self._worker, at=self._clock())
+        return True
+
+    def _withdraw(self, withdrawal: Withdrawal) -> bool:
+        """Write the rejection notes of a withdrawal: one for all peers that hold the same objects."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for peer, uids in withdrawal.objects.items():
+            groups.setdefault(uids, []).append(peer)
+        rows, trouble = self._tried(
+            f"withdrawal {withdrawal.number}", lambda: [self._rejected(withdrawal, uids) for uids in groups]
+        )
+        if rows is None:
+            return False
+        notes = list(zip(rows, groups.values(), strict=True)) if rows else []
+        names = ", ".join(sorted(withdrawal.objects))
+        cause = f"rejection note written for {names}"
+        if trouble:
+            cause = f"no rejection note is sent to {names}, tell them yourself: {trouble}"
+            log.error("a peer is not told that a result was withdrawn", extra={"reason": trouble})
+        self._index.withdrawals.written(withdrawal, notes, cause=cause, actor=self._worker, at=self._clock())
+        return True
+
+    def _tried(self, name: str, write: Callable[[], list[ReportRow]]) -> tuple[list[ReportRow] | None, str]:
+        """What was written and what is wrong with it; None for the first where it is to be tried again."""
+        try:
+            rows = write()
+        except Stopped:
+            self._tries[name] -= 1
+            return None, ""
+        except ArchiveUnusable:
+            self._tries[name] -= 1
+            raise
+        except OSError as error:
+            self._tries[name] -= 1
+            raise ArchiveUnusable.by_disk(error) from error
+        except TriageError as error:
+            if error.retryable and self._tries[name] < _TRIES:
+                return None, ""
+            return [], str(error)
+        held = next((row.held for row in rows if row.held), "")
+        if held:
+            self._index.conditions.began(HELD, reason=f"an object {MEND}", at=self._clock())
+        return rows, f"it failed its checks and is held: {held}" if held else ""
+
+    def _explained(self, job: Job, error: str) -> ReportRow:
+        instances = instances_of(self._index, job.study_instance_uid, job.series_instance_uid)
+        request = Explain(
+            job_uid=job.job_uid,
+            series=series_to_read(instances, job.algorithm, job.evidence),
+            instances=tuple(
+                ReceivedImage(sop_instance_uid=i.sop_instance_uid, sop_class_uid=i.sop_class_uid, path=i.path)
+                for i in instances
+            ),
+            error=error,
+            reason=job.reason,
+            earlier=self._index.reports.earlier(job),
+        )
+        return self._asked(request)
+
+    def _rejected(self, withdrawal: Withdrawal, uids: Sequence[str]) -> ReportRow:
+        files = self._index.withdrawals.files(withdrawal)
+        if missing := [uid for uid in uids if uid not in files]:
+            raise UnreadableInstance(f"{len(missing)} object(s) that were withdrawn are not in the index any more")
+        study = withdrawal.study_instance_uid
+        number = 1 + [one.number for one in self._index.withdrawals.of_study(study)].index(withdrawal.number)
+        request = Reject(
+            job_uid=f"withdrawal {withdrawal.number}",
+            study_instance_uid=study,
+            paths=tuple(files[uid] for uid in uids),
+            safety=withdrawal.safety,
+            reason=withdrawal.reason,
+            asked_at=withdrawal.asked_at,
+            number=number,
+        )
+        return self._asked(request)
+
+    def _asked(self, request: Explain | Reject) -> ReportRow:
+        (written,) = self._readings.read(request, stopped=self._stopped, unwanted=lambda: False).objects
+        return keep(self._archive, written)
