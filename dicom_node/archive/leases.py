@@ -50,7 +50,7 @@ class Leases:
         jobs = self._jobs = transactions.tables["jobs"]
         self._waiting = _Waiting(transactions.tables)
         #: As the workers of this process last asked: to build these statements takes longer than to execute them.
-        self._waiting_for: tuple[tuple[str, ...], _Waiting] = ((), self._waiting)
+        self._waiting_for: tuple[tuple[str, ...], _Waiting] | None = None
         of_job, of_study = jobs.c.job_uid == sa.bindparam("uid"), jobs.c.study_instance_uid == sa.bindparam("uid")
         self._study_of_job = sa.select(jobs.c.study_instance_uid).where(of_job)
         self._row_of_job = sa.select(jobs).where(of_job).with_for_update()
@@ -124,11 +124,10 @@ class Leases:
             connection.execute(held.values(lease_expires_at=at - 1))
 
     def _statements(self, algorithms: tuple[str, ...]) -> _Waiting:
-        known, waiting = self._waiting_for
-        if known != algorithms:
-            waiting = _Waiting(self._transactions.tables, algorithms)
-            self._waiting_for = (algorithms, waiting)
-        return waiting
+        known = self._waiting_for
+        if known is None or known[0] != algorithms:
+            known = self._waiting_for = (algorithms, _Waiting(self._transactions.tables, algorithms))
+        return known[1]
 
     def _heads(
         self, connection: sa.Connection, waiting: _Waiting, queues: Sequence[str], at: float

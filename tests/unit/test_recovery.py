@@ -76,7 +76,7 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
 
 
 #: The steps of storing the first instance of a study, whose directories are made too, and one more.
-STEPS = range(1, 18)
+STEPS = range(1, 19)
 
 OTHER = "1.2.3"
 
