@@ -11,33 +11,39 @@ Layout below the root; paths are given relative to it:
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydicom.errors import InvalidDicomError
 
+from dicom_node.archive.checksum import sha256_of
+from dicom_node.archive.directories import Directories, make_directory, sync_directory
 from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set
+from dicom_node.archive.leftovers import leftovers, torn_place
+from dicom_node.archive.places import place, places, spread_of
+from dicom_node.archive.second_name import second_name
 from dicom_node.archive.spool import FILE_MODE, Spool
-from dicom_node.core.errors import CannotUnderstand, UnreadableInstance
+from dicom_node.core.errors import UnreadableInstance
 from dicom_node.core.received_instance import EncodedDataSet
 from dicom_node.core.study import Instance
-from dicom_node.core.uid import is_uid
-
-# For the node's own user and group, as its files.
-_DIRECTORY_MODE = 0o750
 
 # Workers write results while a node starts; no worker takes this long between opening a file and naming it.
 _OUTGOING_LEFTOVER_SECONDS = 86400.0
 
 _COPY_BYTES = 1 << 20
+
+_LOCKS = 256
+
+#: Directories of an instance that may be new: those of its series, its study, and the study's spread.
+_LEVELS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +72,10 @@ class Archive:
         """Make the directories that are missing; OSError where that is not possible."""
         self._root = root
         for name in ("studies", "results", "incoming", "outgoing"):
-            _make_directory(root / name)
+            make_directory(root / name)
+        self._directories = Directories()
+        # Of two threads that file the same instance, one waits until the other's file is on the disk.
+        self._filing = [threading.Lock() for _ in range(_LOCKS)]
 
     def spool(self, meta: FileMeta) -> Spool:
         """A file for a data set that comes in, to be given to `store` or discarded; OSError as of that."""
@@ -80,13 +89,25 @@ class Archive:
         a UID is none; neither leaves a file.
         """
         sha256, size_bytes = _checksum_and_size(data_set)
-        first = _place("studies", study_uid, series_uid, meta.sop_instance_uid)
-        for path in _places(first, meta.transfer_syntax_uid, sha256):
-            incoming = self._write_new(path, data_set, meta)
-            if incoming or self._holds(path, sha256, meta.transfer_syntax_uid):
-                sync_directory(self._root / path.parent)
-                return KeptFile(path=str(path), sha256=sha256, size_bytes=size_bytes, incoming=incoming)
+        first = place("studies", study_uid, series_uid, meta.sop_instance_uid)
+        with self._filing[hash(first) % _LOCKS]:
+            for path in places(first, meta.transfer_syntax_uid, sha256):
+                incoming = self._write_new(path, data_set, meta, sha256)
+                if incoming or self._holds(path, sha256, meta.transfer_syntax_uid):
+                    if incoming is None:
+                        self.settle(str(path))
+                    return KeptFile(path=str(path), sha256=sha256, size_bytes=size_bytes, incoming=incoming)
         raise FileExistsError(f"{path} was damaged on disk; move it away and send the instance again")
+
+    def settle(self, relative: str) -> None:
+        """Let a file that is there be on the disk at return, with its name."""
+        final = self._root / relative
+        descriptor = os.open(final, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._directories.sync(final.parent, levels=_LEVELS)
 
     def indexed(self, kept: KeptFile) -> None:
         """The file's row is in the index: nothing is left to be mended of it should the power fail."""
@@ -112,9 +133,9 @@ class Archive:
 
     def store_result(self, *, study_uid: str, series_uid: str, sop_uid: str, data: bytes) -> str:
         """Keep a whole DICOM file that this node made, durable at return, in place of an earlier one of its UID."""
-        path = _place("results", study_uid, series_uid, sop_uid)
+        path = place("results", study_uid, series_uid, sop_uid)
         final = self._root / path
-        _make_directory(final.parent)
+        make_directory(final.parent)
         with self._temporary("outgoing", lambda file: file.write(data)) as temporary:
             temporary.replace(final)
         sync_directory(final.parent)
@@ -122,7 +143,7 @@ class Archive:
 
     def result_path(self, *, study_uid: str, series_uid: str, sop_uid: str) -> str:
         """Where a result of these UIDs lies, if it is there; CannotUnderstand where one is no UID."""
-        return str(_place("results", study_uid, series_uid, sop_uid))
+        return str(place("results", study_uid, series_uid, sop_uid))
 
     def path_of(self, relative: str) -> Path:
         """The absolute path of a kept file."""
@@ -168,19 +189,19 @@ class Archive:
 
     def leftovers(self, before: float) -> Iterator[tuple[Path, bool]]:
         """The names in incoming/ since before this time, and whether each is the second name of a whole file."""
-        for path in sorted((self._root / "incoming").iterdir()):
-            with suppress(FileNotFoundError):
-                found = path.stat()
-                if found.st_mtime < before:
-                    yield path, found.st_nlink > 1
+        return leftovers(self._root / "incoming", before)
+
+    def torn_place(self, incoming: Path) -> str | None:
+        """The path of the file whose second name this is, by that name alone: its content tells nothing."""
+        path = torn_place(incoming)
+        return str(path) if path is not None and _is_same(incoming, self._root / path) else None
 
     def place_of(self, incoming: Path, instance: Instance) -> str | None:
         """The path of the file whose second name this is, by what it says of itself; None where there is none."""
-        first = _place("studies", instance.study_instance_uid, instance.series_instance_uid, instance.sop_instance_uid)
-        for path in _places(first, instance.transfer_syntax_uid, instance.sha256):
-            with suppress(FileNotFoundError):
-                if incoming.samefile(self._root / path):
-                    return str(path)
+        first = place("studies", instance.study_instance_uid, instance.series_instance_uid, instance.sop_instance_uid)
+        for path in places(first, instance.transfer_syntax_uid, instance.sha256):
+            if _is_same(incoming, self._root / path):
+                return str(path)
         return None
 
     def sweep(self) -> int:
@@ -199,26 +220,42 @@ class Archive:
         with file:
             return syntax == transfer_syntax_uid and sha256_of(file) == sha256
 
-    def _write_new(self, path: PurePosixPath, data_set: EncodedDataSet, meta: FileMeta) -> Path | None:
-        """Write the file unless its name is taken; of two that try at once, one is told that it is.
-
-        Returns its name in incoming/, which it keeps.
-        """
+    def _write_new(self, path: PurePosixPath, data_set: EncodedDataSet, meta: FileMeta, sha256: str) -> Path | None:
+        """Write the file unless its name is taken; returns its name in incoming/, which it keeps."""
         final = self._root / path
         if final.exists():
             return None
-        _make_directory(final.parent)
+        self._directories.make(final.parent)
         if isinstance(data_set, Spool):
-            data_set.sync()
-            if not _linked(data_set.path, final):
-                return None
-            data_set.keep()
-            return data_set.path
-        with self._temporary("incoming", lambda file: _write(file, data_set, meta)) as temporary:
-            if not _linked(temporary, final):
-                temporary.unlink()
-                return None
-        return temporary
+            return self._name_spool(data_set, final)
+        incoming, is_linked = self._root / "incoming" / second_name(path, sha256), False
+        try:
+            with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
+                _write(file, data_set, meta)
+                file.flush()
+                is_linked = _linked(incoming, final)
+                if is_linked:
+                    # The bytes and both names at once.
+                    os.fsync(file.fileno())
+                    self._directories.sync(final.parent, levels=_LEVELS)
+        except BaseException:
+            # Nobody has it yet: who files the same instance waits for us.
+            if is_linked:
+                final.unlink(missing_ok=True)
+            incoming.unlink(missing_ok=True)
+            raise
+        if not is_linked:
+            incoming.unlink()
+            return None
+        return incoming
+
+    def _name_spool(self, spool: Spool, final: Path) -> Path | None:
+        spool.sync()
+        if not _linked(spool.path, final):
+            return None
+        spool.keep()
+        self._directories.sync(final.parent, levels=_LEVELS)
+        return spool.path
 
     @contextmanager
     def _temporary(self, area: str, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
@@ -241,33 +278,13 @@ class Archive:
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
-            _make_directory(directory)
+            make_directory(directory)
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, kind)
             yield
         finally:
             os.close(descriptor)
-
-
-def _place(area: str, study_uid: str, series_uid: str, sop_uid: str) -> PurePosixPath:
-    for name, uid in (("Study", study_uid), ("Series", series_uid), ("SOP", sop_uid)):
-        if not is_uid(uid):
-            raise CannotUnderstand(f"{name} Instance UID is no UID; mend it at the sender")
-    return PurePosixPath(area, spread_of(study_uid), study_uid, series_uid, f"{sop_uid}.dcm")
-
-
-def _places(first: PurePosixPath, transfer_syntax_uid: str, sha256: str) -> Iterator[PurePosixPath]:
-    """Where a content may lie: under its UID, and beside other content of the same."""
-    yield first
-    # The transfer syntax is part of the content: the same bytes mean something else in another one.
-    content = hashlib.sha256(f"{transfer_syntax_uid} {sha256}".encode()).hexdigest()
-    yield first.with_name(f"{first.stem}.{content[:12]}.dcm")
-
-
-def spread_of(study_uid: str) -> str:
-    """The directory of an area that a study lies in: two digits of a hash keep any one from growing huge."""
-    return hashlib.sha256(study_uid.encode()).hexdigest()[:2]
 
 
 def _checksum_and_size(data_set: EncodedDataSet) -> tuple[str, int]:
@@ -280,8 +297,8 @@ def _checksum_and_size(data_set: EncodedDataSet) -> tuple[str, int]:
 def _linked(temporary: Path, final: Path) -> bool:
     """Give the file its name; whether that was free.
 
-    A link fails where a rename would overwrite. The first name stays: two names say that the file is whole, and that
-    the index may not know it yet.
+    A link fails where a rename would overwrite. The first name stays: two names say that the index may not know the
+    file yet.
     """
     try:
         os.link(temporary, final)
@@ -290,12 +307,11 @@ def _linked(temporary: Path, final: Path) -> bool:
     return True
 
 
-def sha256_of(file: EncodedDataSet) -> str:
-    """The checksum of what the file holds from here on, 64 hex digits; the file is at its end afterwards."""
-    digest = hashlib.sha256()
-    while chunk := file.read(_COPY_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 def _written_before(path: Path, moment: float) -> bool:
@@ -309,21 +325,3 @@ def _write(file: BinaryIO, data_set: EncodedDataSet, meta: FileMeta) -> None:
     file.write(encode_file_meta(meta))
     data_set.seek(0)
     shutil.copyfileobj(data_set, file, _COPY_BYTES)
-
-
-def _make_directory(path: Path) -> None:
-    """Make a directory and its parents, each one's name on the disk before anything is put into it."""
-    if path.is_dir():
-        return
-    if not path.parent.is_dir():
-        _make_directory(path.parent)
-    path.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

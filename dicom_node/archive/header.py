@@ -181,7 +181,10 @@ def _parsed(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found:
     )
     # Without keep_deferred, pydicom converts an empty value by itself, and raises on a VR that is none.
     elements = {tag: dataset.get_item(tag, keep_deferred=True) for tag in wanted if tag in dataset}
-    raw = {tag: element for tag, element in elements.items() if isinstance(element, RawDataElement)}
+    raw: dict[int, RawDataElement] = {}
+    for tag, element in elements.items():
+        if isinstance(element, RawDataElement):
+            raw[tag] = element
     encodings = dataset.original_character_set or "iso8859"
     return _Found(
         values={tag: element.value for tag, element in raw.items() if element.value},

@@ -38,8 +38,6 @@ def scan(
         tag, start, length = walk.element(at)
         if tag > last:
             return found
-        if tag >> 16 == 0xFFFE:
-            raise Odd
         at = walk.behind(start, length, 0)
         if tag in wanted and length != _UNDEFINED:
             found[tag] = data[start:at]

@@ -291,8 +291,11 @@ class Studies:
 
 def _unless_there(table: sa.Table, *columns: str) -> dict[str, Prepared]:
     """Inserts a row unless there is one of its primary key, by the kind of database; `rowcount` says whether it did."""
-    inserts = {"postgresql": postgresql.insert(table), "sqlite": sqlite.insert(table)}
-    return {name: Prepared(insert.on_conflict_do_nothing(), *columns) for name, insert in inserts.items()}
+    inserts = {
+        "postgresql": postgresql.insert(table).on_conflict_do_nothing(),
+        "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
+    }
+    return {name: Prepared(insert, *columns) for name, insert in inserts.items()}
 
 
 def _receptions(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:

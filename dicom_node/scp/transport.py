@@ -140,6 +140,13 @@ class Connection(AssociationSocket):
         self.use_up(len(data))
         return data
 
+    def _shutdown_socket(self) -> None:
+        """Close the connection, also where the peer was first."""
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
     def _make_room(self, wanted: int) -> None:
         """Let the buffer hold so much from what is unread on, and a good deal more than is unread."""
         unread = self._end - self._start

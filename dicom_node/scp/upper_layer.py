@@ -96,8 +96,9 @@ class UpperLayer(DULServiceProvider):
         """Serve the connection to its end; what nobody foresaw ends this association alone."""
         try:
             super().run_reactor()
-        except Exception as error:  # the rim of the thread
-            log.error("an association broke off", extra={"error": type(error).__name__}, exc_info=True)
+        except Exception as error:  # the rim of the thread: pynetdicom raises whatever nonsense makes it stumble over
+            log.warning("an association broke off", extra={"error": type(error).__name__})
+            log.debug("where it broke off", exc_info=True)
             self._break_off()
         finally:
             self._drop()

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pynetdicom.pdu import P_DATA_TF as StockPDU
+from pynetdicom import pdu as stock_pdu
 
 from dicom_node.scp.p_data import BrokenPDU, Cutter, p_data
 from tests.rude_peer import p_data_tf, pdv
@@ -46,7 +46,7 @@ def stock(pdus: bytes) -> list[tuple[int, bool, bool, bytes]]:
     found, parts, at = [], b"", 0
     while at < len(pdus):
         size = 6 + struct.unpack_from(">L", pdus, at + 2)[0]
-        pdu = StockPDU()
+        pdu = stock_pdu.P_DATA_TF()
         pdu.decode(pdus[at : at + size])
         at += size
         for context_id, value in pdu.to_primitive().presentation_data_value_list:
