@@ -131,12 +131,21 @@ CASES: Mapping[str, Case] = MappingProxyType(
 )
 
 
-def _evidence(volume: Volume) -> Evidence:
-    algorithm = AlgorithmIdentification(
-        name="bench", version="1", manufacturer="the project", device_uid=derived_uid("bench"), checksum="0" * 64
+def algorithm_of_the_bench() -> AlgorithmIdentification:
+    """An algorithm that nobody runs."""
+    device_uid = derived_uid("bench")
+    return AlgorithmIdentification(
+        name="bench", version="1", manufacturer="the project", device_uid=device_uid, checksum="0" * 64
     )
-    completed_at = datetime.datetime(2024, 1, 1, 12, 30, tzinfo=datetime.UTC)
-    return Evidence(volume=volume, algorithm=algorithm, evidence="0" * 64, completed_at=completed_at)
+
+
+def completed_at() -> datetime.datetime:
+    """When all of the evidence was there."""
+    return datetime.datetime(2024, 1, 1, 12, 30, tzinfo=datetime.UTC)
+
+
+def _evidence(volume: Volume) -> Evidence:
+    return Evidence(volume=volume, algorithm=algorithm_of_the_bench(), evidence="0" * 64, completed_at=completed_at())
 
 
 def ours(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]) -> list[bytes]:

@@ -14,6 +14,7 @@ from deploy.chaos_senders import Sent
 from deploy.rig import LittlePacs, RunningNode
 from dicom_node.archive.file_meta import open_data_set
 from dicom_node.archive.studies import HistoryRow
+from dicom_node.core.codes import NONE_SUCCEEDED
 from dicom_node.core.lifecycle import JobState, StudyState
 
 STRUCTURED_REPORT, SEGMENTATION = "SR", "SEG"
@@ -83,7 +84,8 @@ def judge(sent: Sent, node: RunningNode, pacs: LittlePacs, *, committing: bool) 
     uid, kind = sent.study.study_instance_uid, sent.study.planned.kind
     rows = node.index.studies.rows(uid)
     objects = [dcmread(BytesIO(data)) for data in pacs.files(uid)]
-    reports = [report_of(ds) for ds in objects if ds.Modality == STRUCTURED_REPORT]
+    # What says that a study was not read, after faults that outlasted its attempts, is no report about its images.
+    reports = [report_of(ds) for ds in objects if ds.Modality == STRUCTURED_REPORT and not says_unread(ds)]
     segmentations = [segmentation_of(ds) for ds in objects if ds.Modality == SEGMENTATION]
     held = {str(ds.SOPInstanceUID) for ds in objects}
     state = rows[0].state if rows else None
@@ -235,6 +237,12 @@ def report_of(ds: Dataset) -> Report:
     )
 
 
+def says_unread(ds: Dataset) -> bool:
+    """Whether a structured report says that no algorithm succeeded (CID 6047)."""
+    values = (item.get("ConceptCodeSequence", ()) for item in _items(ds))
+    return any(value.CodeValue == NONE_SUCCEEDED.value for found in values for value in found)
+
+
 def segmentation_of(ds: Dataset) -> Segmentation:
     """What a segmentation says of itself: the images of its Referenced Series Sequence."""
     images = [image for series in ds.ReferencedSeriesSequence for image in series.ReferencedInstanceSequence]
@@ -242,6 +250,13 @@ def segmentation_of(ds: Dataset) -> Segmentation:
         sop_instance_uid=str(ds.SOPInstanceUID),
         evidence=frozenset(str(image.ReferencedSOPInstanceUID) for image in images),
     )
+
+
+def _items(item: Dataset) -> Iterator[Dataset]:
+    """Every content item of a tree."""
+    yield item
+    for child in item.get("ContentSequence", ()):
+        yield from _items(child)
 
 
 def _all_references(ds: Dataset) -> Iterator[tuple[str, str]]:

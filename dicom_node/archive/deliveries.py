@@ -79,7 +79,7 @@ class Deliveries:
     def unplanned(self, since: float = 0.0) -> list[tuple[str, tuple[str, ...], Form]]:
         """Objects written since then that no delivery knows yet, with the peers their route names, and their form."""
         with self._transactions.read() as connection:
-            rows = connection.execute(self._unplanned, {"since": since}).all()
+            rows = [row for query in self._unplanned for row in connection.execute(query, {"since": since})]
         return [(uid, tuple(peers), form_of(form, sop_class)) for uid, peers, form, sop_class in rows]
 
     def unwanted(self, sop_instance_uids: Sequence[str], at: float) -> None:
@@ -259,22 +259,24 @@ class Deliveries:
             return [delivery_row(row) for row in connection.execute(query).mappings()]
 
 
-def _unplanned(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
-    """Objects of jobs that count, and where their route sends them, of studies that were written or ended `since`."""
+def _unplanned(tables: Mapping[str, sa.Table]) -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """Objects and where their route sends them: of studies REPORTED `since`, and what says why one was not read."""
     studies, jobs, reports, deliveries = (tables[name] for name in ("studies", "jobs", "reports", "deliveries"))
     known = sa.select(deliveries.c.sop_instance_uid).where(deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
-    # A study that was not read stays what it is; that it was not is told all the same.
-    told = (StudyState.REPORTED.value, StudyState.NOT_ROUTED.value, StudyState.FAILED.value)
-    late = sa.or_(studies.c.state_since >= sa.bindparam("since"), reports.c.written_at >= sa.bindparam("since"))
-    return (
+    new = (
         sa.select(reports.c.sop_instance_uid, jobs.c.send_to, reports.c.form, reports.c.sop_class_uid)
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
-        .join(studies, studies.c.study_instance_uid == reports.c.study_instance_uid)
-        .where(studies.c.state.in_(told), late)
-        .where(reports.c.held == "", reports.c.unwanted.is_(False))
-        .where(jobs.c.current.is_(True), ~known.exists())
+        .where(reports.c.held == "", reports.c.unwanted.is_(False), jobs.c.current.is_(True), ~known.exists())
         .order_by(reports.c.written_at)
     )
+    reported = (
+        new.join(studies, studies.c.study_instance_uid == reports.c.study_instance_uid)
+        .where(studies.c.state == StudyState.REPORTED.value, studies.c.state_since >= sa.bindparam("since"))
+        .where(reports.c.form != Form.UNREAD.value)
+    )
+    # Whatever the state of the study, which stays what it is.
+    unread = new.where(reports.c.form == Form.UNREAD.value, reports.c.written_at >= sa.bindparam("since"))
+    return reported, unread
 
 
 def _due(tables: Mapping[str, sa.Table], *, least_tried: bool) -> sa.Select[Any]:

@@ -45,7 +45,7 @@ class Reports:
         first = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), reports.c.offered_at.is_(None))
         columns = (reports.c.study_instance_uid, reports.c.sop_instance_uid, reports.c.sop_class_uid, reports.c.held)
         held = sa.select(*columns).join(jobs, jobs.c.job_uid == reports.c.job_uid).order_by(reports.c.written_at)
-        self._held = held.where(reports.c.held != "", counts(transactions.tables))
+        self._held = held.where(reports.c.held != sa.literal_column("''"), counts(transactions.tables))
         self._held_of_study = self._held.where(reports.c.study_instance_uid == sa.bindparam("uid"))
         stands = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), reports.c.withdrawn_at.is_(None))
         self._stands = sa.select(reports.c.sop_instance_uid).where(stands)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    literal_column,
 )
 
 _UID = String(64)
@@ -180,7 +181,7 @@ def _worked(metadata: MetaData) -> None:
 
 
 def _sent(metadata: MetaData) -> None:
-    Table(
+    reports = Table(
         "reports",
         metadata,
         Column("sop_instance_uid", _UID, primary_key=True),
@@ -201,6 +202,9 @@ def _sent(metadata: MetaData) -> None:
         #: No peer that the results go to takes this form.
         Column("unwanted", Boolean, nullable=False, default=False, server_default=false()),
     )
+    Index("reports_of_form", reports.c.form, reports.c.written_at)
+    held = reports.c.held != literal_column("''")
+    Index("reports_held", reports.c.written_at, sqlite_where=held, postgresql_where=held)
     Table(
         "withdrawals",
         metadata,

@@ -11,7 +11,7 @@ from highdicom.sr import CodedConcept
 from pydicom import DataElement, Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, TM, format_number_as_ds
 
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.codes import Code
@@ -156,7 +156,8 @@ class Evidence:
     @cached_property
     def source_images(self) -> tuple[Dataset, ...]:
         """The source images by k as the object writers want them: whole, alike, and without the patient."""
-        shared = _shared_elements(self.header, placed=self.was_read)
+        spacing = self.volume.spacing_mm[0] if self.was_read else None
+        shared = _shared_elements(self.header, spacing)
         keywords = _OF_EVERY_IMAGE if self.was_read else _OF_ANY_IMAGE
         first, *others = (_source_image(header, shared, keywords) for header in self.volume.headers)
         for keyword in _OF_THE_SERIES:
@@ -225,14 +226,18 @@ def blank_patient() -> Dataset:
     return nobody
 
 
-def _shared_elements(first: Dataset, *, placed: bool) -> Elements:
-    """What all source images have in common for those who write of them: no patient, and one place's grid."""
+def _shared_elements(first: Dataset, spacing_mm: float | None) -> Elements:
+    """What all source images have in common for those who write of them: no patient, and one grid.
+
+    `spacing_mm` is the distance of the slices, None where the images have no place.
+    """
     shared = blank_patient()
-    if placed:
+    if spacing_mm is not None:
         # A volume lets these stray by a rounding error from slice to slice; the derived object has them once.
         shared.ImageOrientationPatient = first.ImageOrientationPatient
         shared.PixelSpacing = first.PixelSpacing
-        shared.SliceThickness = first.get("SliceThickness")
+        # A segmentation must have one (PS3.3 Section C.7.6.16.2.1); its slices are as thick as they are apart.
+        shared.SliceThickness = first.get("SliceThickness") or format_number_as_ds(spacing_mm)
     return {element.tag: element for element in shared}
 
 

@@ -18,6 +18,7 @@ from deploy.chaos_verdict import (
     reopenings,
     report_of,
     same_evidence_twice,
+    says_unread,
     segmentation_of,
     unanswered,
     unheld_results,
@@ -189,3 +190,11 @@ def test_an_accepted_instance_that_is_gone_or_altered_is_lost_and_one_that_is_ke
         f"instance {sop_uid(gone)} was accepted and its file is missing or altered",
         f"instance {sop_uid(never_indexed)} was accepted and is not in the index",
     ]
+
+
+@pytest.mark.parametrize(("code", "expected"), [("111245", True), ("111241", False), ("111242", False)])
+def test_a_report_that_says_that_nothing_was_read_is_known_by_its_code(code: str, expected: bool) -> None:
+    value, item, container, root = Dataset(), Dataset(), Dataset(), Dataset()
+    value.CodeValue = code
+    item.ConceptCodeSequence, container.ContentSequence, root.ContentSequence = [value], [item], [container]
+    assert says_unread(root) is expected

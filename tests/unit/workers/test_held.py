@@ -1,4 +1,4 @@
-"""A report that fails its checks is kept, shown and alarmed, and sent to nobody; its peers are told that there is none."""
+"""A report that fails its checks is kept, shown and alarmed, and sent to nobody; its peers are told so."""
 
 from collections.abc import Iterator
 from dataclasses import replace
