@@ -15,6 +15,7 @@ class Code:
 # What is found, and where (CID 6104, 7150, 6170, 244).
 NODULE = Code("27925004", "SCT", "Nodule")
 MORPHOLOGICALLY_ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 LUNG = Code("39607008", "SCT", "Lung")
 RIGHT = Code("24028007", "SCT", "Right")
 LEFT = Code("7771000", "SCT", "Left")

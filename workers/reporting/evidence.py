@@ -15,6 +15,7 @@ from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.core.uid import derived_uid
+from workers.reporting.multi_frame import multi_frame_image
 from workers.volume import Volume
 
 UTF_8 = "ISO_IR 192"
@@ -127,13 +128,27 @@ class Evidence:
             return None
 
     @cached_property
-    def source_images(self) -> tuple[Dataset, ...]:
-        """The source images by k as the object writers want them: whole, alike, and without the patient."""
+    def slices(self) -> tuple[Dataset, ...]:
+        """The slices by k as the object writers want them: whole, alike, and without the patient."""
         first, *others = (_source_image(header, self.header) for header in self.volume.headers)
         for keyword in _OF_THE_SERIES:
             if keyword in self.header:
                 first[keyword] = self.header[keyword]
         return first, *others
+
+    @cached_property
+    def source_images(self) -> tuple[Dataset, ...]:
+        """The source instances: the slices by k, or the one whose frames they are."""
+        return (multi_frame_image(self.slices, self.volume),) if self.volume.frame_numbers else self.slices
+
+    def reference(self, k: int) -> Dataset:
+        """A slice as an item of a sequence of references to images (PS3.3 Table 10-11)."""
+        item = Dataset()
+        item.ReferencedSOPClassUID = self.volume.headers[k].SOPClassUID
+        item.ReferencedSOPInstanceUID = self.volume.headers[k].SOPInstanceUID
+        if (frame_number := self.volume.frame_number(k)) is not None:
+            item.ReferencedFrameNumber = frame_number
+        return item
 
     def series_description(self) -> str:
         """Says in every list of series whose work this is."""

@@ -71,7 +71,11 @@ def ball(volume: Volume, number: int, centre: tuple[int, int, int]) -> tuple[NDA
         mean_hu=-13.6 - number,
         deviation_hu=41.2 + number,
         score=0.937 - 0.1 * number,
-        outline=Outline(sop_instance_uid=volume.sop_instance_uids[ck], points=circle(ci, cj, RADIUS_MM / dx)),
+        outline=Outline(
+            sop_instance_uid=volume.sop_instance_uids[ck],
+            points=circle(ci, cj, RADIUS_MM / dx),
+            frame_number=volume.frame_number(ck),
+        ),
     )
 
 
@@ -82,9 +86,15 @@ def circle(i: float, j: float, radius: float) -> tuple[Pixel, ...]:
     return (*points, points[0])
 
 
-def reading_of(folder: Path, centres: tuple[tuple[int, int, int], ...] = CENTRES, **series: Any) -> Reading:
+def reading_of(
+    folder: Path,
+    centres: tuple[tuple[int, int, int], ...] = CENTRES,
+    *,
+    source: Callable[..., list[Path]] = ct_series,
+    **series: Any,
+) -> Reading:
     """A series in a folder, read as if it held a nodule at every centre."""
-    volume = load_volume(ct_series(folder, **series))
+    volume = load_volume(source(folder, **series))
     labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
     findings = []
     for number, centre in enumerate(centres, start=1):
