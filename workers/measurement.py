@@ -82,6 +82,11 @@ def _largest(mask: Mask) -> int:
     return int(largest[np.abs(largest - middle).argmin()])
 
 
+def borders(plane: Mask) -> list[Points]:
+    """Every border line of a plane's mask, of parts and of holes, as closed (row, column) points in voxel indices."""
+    return [np.asarray(line - 1.0) for line in find_contours(np.pad(plane, 1).astype(np.float32), 0.5)]
+
+
 def _border(plane: Mask) -> Points:
     """The longest border line of a plane's mask as closed (row, column) points in voxel indices."""
     return _longest_line(np.pad(plane, 1).astype(np.float32), 0.5) - 1.0

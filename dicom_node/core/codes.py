@@ -34,6 +34,9 @@ CT_CHEST = Code("24627-2", "LN", "CT Chest")
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 ONCOLOGY_MEASUREMENT_REPORT = Code("126001", "DCM", "Oncology Measurement Report")
 
+# Why objects were selected (CID 7010).
+OF_INTEREST = Code("113000", "DCM", "Of Interest")
+
 # Parts of a measurement report (TID 1500).
 PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
 IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
@@ -62,6 +65,9 @@ SQUARE_MILLIMETRE = Code("mm2", "UCUM", "square millimeter")
 CUBIC_MILLIMETRE = Code("mm3", "UCUM", "cubic millimeter")
 HOUNSFIELD_UNIT = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 PERCENT = Code("%", "UCUM", "Percent")
+
+# What an image was made of (CID 7202).
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 
 # Who contributed (CID 7005), and what kind of algorithm it is (CID 7162).
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")

@@ -69,6 +69,11 @@ def algorithm_template(algorithm: AlgorithmIdentification) -> hd_sr.AlgorithmIde
 
 
 def observation_context(algorithm: AlgorithmIdentification) -> hd_sr.ObservationContext:
+    """The context of a report's observations: the algorithm made them."""
+    return hd_sr.ObservationContext(observer_device_context=observer_context(algorithm))
+
+
+def observer_context(algorithm: AlgorithmIdentification) -> hd_sr.ObserverContext:
     """The algorithm as the device that observed (PS3.16 TID 1004)."""
     device = hd_sr.DeviceObserverIdentifyingAttributes(
         uid=algorithm.device_uid,
@@ -77,5 +82,4 @@ def observation_context(algorithm: AlgorithmIdentification) -> hd_sr.Observation
         model_name=algorithm.name,
         serial_number=algorithm.checksum,
     )
-    observer = hd_sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
-    return hd_sr.ObservationContext(observer_device_context=observer)
+    return hd_sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)

@@ -150,6 +150,14 @@ class Evidence:
             item.ReferencedFrameNumber = frame_number
         return item
 
+    def place_in_words(self, k: int) -> str:
+        """Where people find a slice: by its place in the series, and by the number that viewers show."""
+        of_all = f"slice {k + 1} of {len(self.volume.headers)}"
+        if (frame_number := self.volume.frame_number(k)) is not None:
+            return f"{of_all} (frame {frame_number})"
+        number = self.volume.headers[k].get("InstanceNumber")
+        return of_all if number is None else f"{of_all} (image {number})"
+
     def series_description(self) -> str:
         """Says in every list of series whose work this is."""
         name, suffix = self.algorithm.name.replace("_", " "), " - not for diagnosis"
@@ -182,7 +190,8 @@ class Evidence:
             result.SpecificCharacterSet = self.character_set
         result.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
         result.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        result.InstanceCreationDate, result.InstanceCreationTime = result.ContentDate, result.ContentTime
+        completed = self.completed_locally
+        result.InstanceCreationDate, result.InstanceCreationTime = DA(completed.date()), TM(completed.time())
         if self.time_zone is not None:
             result.TimezoneOffsetFromUTC = self.header.TimezoneOffsetFromUTC
 
