@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from reportlab import rl_config
 from reportlab.lib.colors import HexColor, black, white
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
@@ -51,6 +52,8 @@ def as_pdf(told: Narrative, figures: Sequence[Figure]) -> bytes:
     """The bytes of the PDF: without clock or chance, so that the same reading writes the same document."""
     for name, font in ((_FONT, REGULAR), (_BOLD_FONT, BOLD)):
         registerFont(TTFont(name, FONTS / font))
+    # A file need not be text: else each picture is rewritten in letters, a quarter larger, in a second.
+    rl_config.useA85 = 0
     with BytesIO() as file:
         SimpleDocTemplate(
             file,

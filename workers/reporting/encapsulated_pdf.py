@@ -14,7 +14,7 @@ from workers.reporting.document import Figure, as_pdf
 from workers.reporting.equipment import contributing_equipment
 from workers.reporting.evidence import Evidence, concept
 from workers.reporting.key_picture import key_picture
-from workers.reporting.marked_slice import MarkedSlice, key_slices, marked_slices
+from workers.reporting.marked_slice import MarkedSlice, key_slices
 from workers.reporting.narrative import NOT_FOR_DIAGNOSIS, narrative
 
 PDF_SERIES_NUMBER = 9007
@@ -37,7 +37,7 @@ def build_encapsulated_pdf(
     `failure` is why the reading came to no result, empty where it did. Raises EvidenceInvalid where findings and labels
     do not belong together.
     """
-    pieces = key_slices(marked_slices(evidence, findings, labels)) if findings and labels is not None else ()
+    pieces = key_slices(evidence, findings, labels) if findings and labels is not None else ()
     document = as_pdf(narrative(evidence, findings, remarks, failure), list(_figures(evidence, pieces)))
     source = evidence.source_images[0]
     report = EncapsulatedPDF(

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -149,6 +150,14 @@ class Evidence:
         if (frame_number := self.volume.frame_number(k)) is not None:
             item.ReferencedFrameNumber = frame_number
         return item
+
+    def references(self, places: Sequence[int]) -> list[Dataset]:
+        """Slices as such items: one each, or one for all of them that are frames of one instance."""
+        if not self.volume.frame_numbers:
+            return [self.reference(k) for k in places]
+        item = self.reference(places[0])
+        item.ReferencedFrameNumber = sorted(self.volume.frame_numbers[k] for k in places)
+        return [item]
 
     def place_in_words(self, k: int) -> str:
         """Where people find a slice: by its place in the series, and by the number that viewers show."""

@@ -10,7 +10,7 @@ from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.finding import Finding
 from workers.measurement import borders
 from workers.reporting.evidence import Evidence
-from workers.reporting.segmentation import check_labels, tracking_identifier
+from workers.reporting.segmentation import check_shape, tracking_identifier
 
 #: Closed lines of (column, row), where (0.5, 0.5) is the centre of the first pixel.
 Lines = tuple[NDArray[np.float64], ...]
@@ -69,26 +69,37 @@ def marked_slices(
 
     Raises EvidenceInvalid where findings and labels do not belong together.
     """
-    check_labels(evidence, findings, labels)
-    keys = {finding.number: key_of(evidence, finding) for finding in findings}
+    check_shape(evidence, labels)
+    return _marked(evidence, findings, labels, [int(k) for k in np.flatnonzero(labels.any(axis=(1, 2)))])
+
+
+def key_slices(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]) -> tuple[MarkedSlice, ...]:
+    """The slices of largest extent alone, that of the first finding first."""
+    check_shape(evidence, labels)
+    return _marked(evidence, findings, labels, list(dict.fromkeys(key_of(evidence, finding) for finding in findings)))
+
+
+def _marked(
+    evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8], places: list[int]
+) -> tuple[MarkedSlice, ...]:
+    """Some slices with their marks; raises EvidenceInvalid for a mark of no finding, and a finding without its mark."""
     by_number = {finding.number: finding for finding in findings}
+    keys = {finding.number: key_of(evidence, finding) for finding in findings}
+    found = {k: {n: box for n, box in enumerate(ndimage.find_objects(labels[k]), start=1) if box} for k in places}
+    if stray := {n for boxes in found.values() for n in boxes} - set(by_number):
+        raise EvidenceInvalid(f"labels mark {sorted(stray)}, which are no findings")
+    if missing := [n for n, k in keys.items() if n not in found.get(k, ())]:
+        raise EvidenceInvalid(f"labels do not mark {missing} on the slices of their largest extent")
     return tuple(
         MarkedSlice(
-            k=int(k),
+            k=k,
             marks=tuple(
-                Mark(finding=by_number[number], lines=_lines(labels[k], number, box), is_key=keys[number] == k)
-                for number, box in enumerate(ndimage.find_objects(labels[k]), start=1)
-                if box is not None
+                Mark(finding=by_number[n], lines=_lines(labels[k], n, box), is_key=keys[n] == k)
+                for n, box in boxes.items()
             ),
         )
-        for k in np.flatnonzero(labels.any(axis=(1, 2)))
+        for k, boxes in found.items()
     )
-
-
-def key_slices(marked: tuple[MarkedSlice, ...]) -> tuple[MarkedSlice, ...]:
-    """The slices of largest extent, that of the first finding first."""
-    with_keys = [piece for piece in marked if piece.keys]
-    return tuple(sorted(with_keys, key=lambda piece: piece.keys[0].finding.number))
 
 
 def key_of(evidence: Evidence, finding: Finding) -> int:

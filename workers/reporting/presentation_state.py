@@ -10,7 +10,6 @@ from itertools import groupby
 import numpy as np
 from highdicom import ModalityLUTTransformation
 from highdicom.pr import (
-    GraphicAnnotation,
     GraphicLayer,
     GraphicObject,
     GrayscaleSoftcopyPresentationState,
@@ -20,13 +19,14 @@ from highdicom.pr import (
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import DA, TM
 
 from dicom_node.core.finding import Finding
 from workers.reporting.equipment import contributing_equipment, keep_own_equipment
 from workers.reporting.evidence import Evidence
 from workers.reporting.marked_slice import MarkedSlice, marked_slices
 from workers.reporting.narrative import NOT_FOR_DIAGNOSIS
-from workers.reporting.room import Box, beside
+from workers.reporting.room import Box, beside, nearest
 from workers.reporting.segmentation import colour_of, tracking_uid
 from workers.reporting.window import LUNG
 
@@ -62,17 +62,16 @@ def _state(
     used = {mark.finding.number for piece in pieces for mark in piece.marks}
     slope, intercept = _rescaling(evidence, pieces[0].k)
     attributes = evidence.header_attributes()
-    completed = attributes.pop("content_date"), attributes.pop("content_time")
+    completed = DA(attributes.pop("content_date")), TM(attributes.pop("content_time"))
     attributes["instance_number"] = (attributes["instance_number"] - 1) * 1000 + number
     state = GrayscaleSoftcopyPresentationState(
-        referenced_images=_images(evidence, [piece.k for piece in pieces]),
+        # One for all: of each image the constructor asks again whether its class has pixels.
+        referenced_images=[_image(evidence)],
         series_instance_uid=evidence.series_uid("PR"),
         series_number=PRESENTATION_STATE_SERIES_NUMBER,
         sop_instance_uid=evidence.uid("PR" if number == 1 else f"PR {number}"),
         content_label="AI_FINDINGS",
         content_description="AI result, not for diagnostic use",
-        graphic_layers=[notice, *(layers[number] for number in sorted(used))],
-        graphic_annotations=annotations,
         modality_lut_transformation=ModalityLUTTransformation(
             rescale_intercept=intercept, rescale_slope=slope, rescale_type="HU"
         ),
@@ -88,6 +87,9 @@ def _state(
     evidence.complete(state)
     keep_own_equipment(state, evidence.algorithm)
     state.PresentationCreationDate, state.PresentationCreationTime = completed
+    _refer(state, evidence, pieces)
+    state.GraphicLayerSequence = [notice, *(layers[number] for number in sorted(used))]
+    state.GraphicAnnotationSequence = annotations
     # Type 2C: lungs are a pair, and both are shown.
     state.Laterality = ""
     _show_whole_image(state, evidence.header)
@@ -99,12 +101,18 @@ def _rescaling(evidence: Evidence, k: int) -> tuple[float, float]:
     return float(header.RescaleSlope), float(header.RescaleIntercept)
 
 
-def _images(evidence: Evidence, places: Sequence[int]) -> list[Dataset]:
-    """What a state refers to: the marked slices, or the instance that they are frames of."""
-    images = [*evidence.source_images] if evidence.volume.frame_numbers else [evidence.slices[k] for k in places]
-    for image in images:
-        image.SamplesPerPixel = 1
-    return images
+def _image(evidence: Evidence) -> Dataset:
+    image = evidence.source_images[0]
+    image.SamplesPerPixel = 1
+    return image
+
+
+def _refer(state: Dataset, evidence: Evidence, pieces: Sequence[MarkedSlice]) -> None:
+    """Name what the state is for: the marked slices alone (PS3.3 Section C.11.11)."""
+    series = Dataset()
+    series.SeriesInstanceUID = evidence.volume.series_instance_uid
+    series.ReferencedImageSequence = evidence.references([piece.k for piece in pieces])
+    state.ReferencedSeriesSequence = [series]
 
 
 def _layer(finding: Finding) -> GraphicLayer:
@@ -114,7 +122,7 @@ def _layer(finding: Finding) -> GraphicLayer:
     )
 
 
-def _notice(evidence: Evidence, pieces: Sequence[MarkedSlice], layer: GraphicLayer) -> GraphicAnnotation:
+def _notice(evidence: Evidence, pieces: Sequence[MarkedSlice], layer: GraphicLayer) -> Dataset:
     """Says on every marked slice, at the same place of the window, whose marks these are."""
     text = TextObject(
         text_value=NOT_FOR_DIAGNOSIS,
@@ -125,7 +133,7 @@ def _notice(evidence: Evidence, pieces: Sequence[MarkedSlice], layer: GraphicLay
     return _on_slices(evidence, [piece.k for piece in pieces], layer, [], [text])
 
 
-def _annotations(evidence: Evidence, piece: MarkedSlice, layers: dict[int, GraphicLayer]) -> list[GraphicAnnotation]:
+def _annotations(evidence: Evidence, piece: MarkedSlice, layers: dict[int, GraphicLayer]) -> list[Dataset]:
     """The findings on one slice, each in its own layer, their texts beside them and off each other."""
     header, annotations = evidence.volume.headers[piece.k], []
     texts: list[Box] = []
@@ -154,6 +162,7 @@ def _annotations(evidence: Evidence, piece: MarkedSlice, layers: dict[int, Graph
             text_value=f"{mark.name}: {mark.extent}" if mark.is_key else mark.name,
             units=_PIXEL,
             bounding_box=_within(box, size),
+            anchor_point=nearest(mark.box, box),
             text_justification="LEFT",
             tracking_id=mark.name,
             tracking_uid=tracking_uid(evidence, mark.finding),
@@ -173,17 +182,17 @@ def _on_slices(
     evidence: Evidence,
     places: Sequence[int],
     layer: GraphicLayer,
-    graphics: Sequence[GraphicObject],
+    outlines: Sequence[GraphicObject],
     texts: Sequence[TextObject],
-) -> GraphicAnnotation:
-    numbers = [number for k in places if (number := evidence.volume.frame_number(k)) is not None]
-    return GraphicAnnotation(
-        referenced_images=_images(evidence, places),
-        graphic_layer=layer,
-        referenced_frame_number=numbers or None,
-        graphic_objects=graphics or None,
-        text_objects=texts or None,
-    )
+) -> Dataset:
+    """An item of the Graphic Annotation Sequence (PS3.3 Section C.10.5)."""
+    annotation = Dataset()
+    annotation.GraphicLayer = layer.GraphicLayer
+    annotation.ReferencedImageSequence = evidence.references(places)
+    if outlines:
+        annotation.GraphicObjectSequence = outlines
+    annotation.TextObjectSequence = texts
+    return annotation
 
 
 def _show_whole_image(state: Dataset, header: Dataset) -> None:

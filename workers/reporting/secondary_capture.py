@@ -20,7 +20,7 @@ from dicom_node.core.finding import Finding
 from workers.reporting.equipment import contributing_equipment, keep_own_equipment
 from workers.reporting.evidence import Evidence, concept
 from workers.reporting.key_picture import key_picture, orientation
-from workers.reporting.marked_slice import key_slices, marked_slices
+from workers.reporting.marked_slice import key_slices
 from workers.reporting.narrative import narrative
 from workers.reporting.text_page import text_pages
 
@@ -66,7 +66,7 @@ def _pages(
     for pixels in text_pages(narrative(evidence, findings, remarks, failure)):
         yield _Page(pixels=pixels)
     if findings and labels is not None:
-        for piece in key_slices(marked_slices(evidence, findings, labels)):
+        for piece in key_slices(evidence, findings, labels):
             picture = key_picture(evidence, piece)
             yield _Page(pixels=picture.pixels, k=piece.k, pixel_mm=picture.pixel_mm)
 

@@ -84,7 +84,7 @@ def build_lung_segmentation(
 
     `lungs` [k, j, i] hold the values of `workers.lungs` on the volume's own grid.
     """
-    _check_shape(evidence, lungs)
+    check_shape(evidence, lungs)
     segments: list[SegmentDescription] = []
     numbers = np.zeros(256, dtype=np.uint8)
     for value, name, side, colour in _LUNGS:
@@ -131,7 +131,7 @@ def _segmentation(
 
 def check_labels(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]) -> None:
     """Raise EvidenceInvalid unless the labels mark each finding, nothing else, on the volume's own grid."""
-    _check_shape(evidence, labels)
+    check_shape(evidence, labels)
     marked = {int(value) for value in np.unique(labels[labels.any(axis=(1, 2))])} - {0}
     numbers = [finding.number for finding in findings]
     if numbers != list(range(1, len(findings) + 1)):
@@ -140,7 +140,8 @@ def check_labels(evidence: Evidence, findings: tuple[Finding, ...], labels: NDAr
         raise EvidenceInvalid(f"labels mark {sorted(marked)}, the findings are {numbers}: each needs its voxels")
 
 
-def _check_shape(evidence: Evidence, labels: NDArray[np.uint8]) -> None:
+def check_shape(evidence: Evidence, labels: NDArray[np.uint8]) -> None:
+    """Raise EvidenceInvalid unless labels are on the volume's own grid."""
     if labels.shape != evidence.volume.voxels.shape:
         raise EvidenceInvalid(f"labels are {labels.shape}, the volume is {evidence.volume.voxels.shape}")
 

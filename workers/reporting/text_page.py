@@ -1,5 +1,6 @@
 """Text page: a narrative as pictures of text, white on black, for viewers that show nothing but images."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -77,10 +78,18 @@ def _broken(page: Picture, text: str, width: float, size: float, font: str) -> I
             continue
         if line:
             yield line
-        while page.room([word], size, font)[0] > width:
-            taken = next(n for n in range(len(word), 0, -1) if page.room([word[:n]], size, font)[0] <= width)
-            yield word[:taken]
-            word = word[taken:]
-        line = word
+        *whole, line = _pieces(page, word, width, size, font)
+        yield from whole
     if line:
         yield line
+
+
+def _pieces(page: Picture, word: str, width: float, size: float, font: str) -> Iterator[str]:
+    """A word in pieces of at most some width."""
+    # No letter is narrower than a fifth of its height: more than that is not even looked at.
+    most = 1 + int(width / (0.2 * size * page.unit))
+    while word:
+        lengths = range(1, min(most, len(word)) + 1)
+        taken = max(1, bisect_right(lengths, width, key=lambda n: page.room([word[:n]], size, font)[0]))
+        yield word[:taken]
+        word = word[taken:]
