@@ -19,6 +19,7 @@ from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.form import Form
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.core.uid import derived_uid
+from workers.reporting.multi_frame import multi_frame_image
 from workers.volume import Volume
 
 #: By tag.
@@ -154,8 +155,8 @@ class Evidence:
         return zone_of(self.header)
 
     @cached_property
-    def source_images(self) -> tuple[Dataset, ...]:
-        """The source images by k as the object writers want them: whole, alike, and without the patient."""
+    def slices(self) -> tuple[Dataset, ...]:
+        """The slices by k as the object writers want them: whole, alike, and without the patient."""
         spacing = self.volume.spacing_mm[0] if self.was_read else None
         shared = _shared_elements(self.header, spacing)
         keywords = _OF_EVERY_IMAGE if self.was_read else _OF_ANY_IMAGE
@@ -164,6 +165,36 @@ class Evidence:
             if keyword in self.header:
                 first[keyword] = self.header[keyword]
         return first, *others
+
+    @cached_property
+    def source_images(self) -> tuple[Dataset, ...]:
+        """The source instances: the slices by k, or the one whose frames they are."""
+        return (multi_frame_image(self.slices, self.volume),) if self.volume.frame_numbers else self.slices
+
+    def reference(self, k: int) -> Dataset:
+        """A slice as an item of a sequence of references to images (PS3.3 Table 10-11)."""
+        item = Dataset()
+        item.ReferencedSOPClassUID = self.volume.headers[k].SOPClassUID
+        item.ReferencedSOPInstanceUID = self.volume.headers[k].SOPInstanceUID
+        if (frame_number := self.volume.frame_number(k)) is not None:
+            item.ReferencedFrameNumber = frame_number
+        return item
+
+    def references(self, places: Sequence[int]) -> list[Dataset]:
+        """Slices as such items: one each, or one for all of them that are frames of one instance."""
+        if not self.volume.frame_numbers:
+            return [self.reference(k) for k in places]
+        item = self.reference(places[0])
+        item.ReferencedFrameNumber = sorted(self.volume.frame_numbers[k] for k in places)
+        return [item]
+
+    def place_in_words(self, k: int) -> str:
+        """Where people find a slice: by its place in the series, and by the number that viewers show."""
+        of_all = f"slice {k + 1} of {len(self.volume.headers)}"
+        if (frame_number := self.volume.frame_number(k)) is not None:
+            return f"{of_all} (frame {frame_number})"
+        number = self.volume.headers[k].get("InstanceNumber")
+        return of_all if number is None else f"{of_all} (image {number})"
 
     def series_description(self) -> str:
         """Says in every list of series whose work this is."""
@@ -197,7 +228,8 @@ class Evidence:
             result.SpecificCharacterSet = self.character_set
         result.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
         result.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        result.InstanceCreationDate, result.InstanceCreationTime = result.ContentDate, result.ContentTime
+        completed = self.completed_locally
+        result.InstanceCreationDate, result.InstanceCreationTime = DA(completed.date()), TM(completed.time())
         if self.time_zone is not None:
             result.TimezoneOffsetFromUTC = self.header.TimezoneOffsetFromUTC
 
