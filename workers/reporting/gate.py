@@ -257,10 +257,11 @@ def geometry_faults(written: WrittenReport) -> Iterator[str]:
         yield "the segmentation's Image Orientation (Patient) is not that of the source"
     if shared.PixelMeasuresSequence[0].PixelSpacing != volume.headers[0].PixelSpacing:
         yield "the segmentation's Pixel Spacing is not that of the source"
-    positions = {str(header.SOPInstanceUID): header.ImagePositionPatient for header in volume.headers}
+    places = {(str(header.SOPInstanceUID), volume.frame_number(k)): k for k, header in enumerate(volume.headers)}
     for number, frame in enumerate(segmentation.PerFrameFunctionalGroupsSequence, start=1):
-        source = str(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
-        if frame.PlanePositionSequence[0].ImagePositionPatient != positions.get(source):
+        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        k = places.get((str(source.ReferencedSOPInstanceUID), source.get("ReferencedFrameNumber")))
+        if k is None or frame.PlanePositionSequence[0].ImagePositionPatient != volume.headers[k].ImagePositionPatient:
             yield f"frame {number} of the segmentation does not lie on its source image"
 
 
