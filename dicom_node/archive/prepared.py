@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import DBAPIError
 
@@ -35,6 +36,15 @@ class Prepared:
             # The text of an error must not carry a row: headers are among the values.
             raise DBAPIError.instance(compiled.text, None, error, module.Error, hide_parameters=True) from error
         return cursor
+
+
+def unless_there(table: sa.Table, *columns: str) -> dict[str, Prepared]:
+    """Inserts a row unless there is one of its primary key, by the kind of database; `rowcount` says whether it did."""
+    inserts = {
+        "postgresql": postgresql.insert(table).on_conflict_do_nothing(),
+        "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
+    }
+    return {name: Prepared(insert, *columns) for name, insert in inserts.items()}
 
 
 class _Compiled:

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.archive.faults import Faults
-from dicom_node.archive.prepared import Prepared
+from dicom_node.archive.prepared import Prepared, unless_there
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.study_rows import Added, HistoryRow, Reception, StudyRow
 from dicom_node.archive.transactions import Transactions
@@ -38,7 +37,7 @@ class Studies:
         uid: sa.BindParameter[str] = sa.bindparam("uid")
         self._new_instance = Prepared(sa.insert(instances), *Instance.__dataclass_fields__, "conflict")
         # Of associations that begin a study at once, one does so, and the others find it.
-        self._new_study = _unless_there(studies, *_NEW_STUDY)
+        self._new_study = unless_there(studies, *_NEW_STUDY)
         self._evidence = sa.select(instances).where(
             instances.c.study_instance_uid == uid, instances.c.conflict.is_(False)
         )
@@ -54,7 +53,7 @@ class Studies:
             .order_by(studies.c.state_since)
         )
         self._new_association = sa.insert(associations)
-        self._sent = _unless_there(sent, "study_instance_uid", "association_id")
+        self._sent = unless_there(sent, "study_instance_uid", "association_id")
         self._ended = sa.update(associations).where(associations.c.association_id == uid)
         self._receptions = _receptions(self._tables)
         some = studies.c.study_instance_uid.in_(sa.bindparam("uids", expanding=True))
@@ -287,15 +286,6 @@ class Studies:
     def _note_association(self, connection: sa.Connection, instance: Instance, association_id: str) -> None:
         new = self._sent[connection.dialect.name]
         new(connection, study_instance_uid=instance.study_instance_uid, association_id=association_id)
-
-
-def _unless_there(table: sa.Table, *columns: str) -> dict[str, Prepared]:
-    """Inserts a row unless there is one of its primary key, by the kind of database; `rowcount` says whether it did."""
-    inserts = {
-        "postgresql": postgresql.insert(table).on_conflict_do_nothing(),
-        "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
-    }
-    return {name: Prepared(insert, *columns) for name, insert in inserts.items()}
 
 
 def _receptions(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:

@@ -30,7 +30,7 @@ _AFFECTED_SOP_INSTANCE_UID = 0x1000
 _MOVE_ORIGINATOR_AE_TITLE = 0x1030
 _MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
 
-#: The elements that a request may have, by their length; None: any.
+#: The elements that a request has, by their length; None: any. Retired ones may be there, too, and mean nothing.
 _LENGTHS = {
     _GROUP_LENGTH: 4,
     _AFFECTED_SOP_CLASS_UID: None,
@@ -57,7 +57,7 @@ def read_store_request(command: bytes) -> StoreRequest | None:
     """The request of this command; None where it is another's, or not of the plainest form."""
     elements: dict[int, bytes] = {}
     for number, value in _elements(command):
-        if number not in _LENGTHS or number in elements or _LENGTHS[number] not in (None, len(value)):
+        if number < 0 or number in elements or _LENGTHS.get(number) not in (None, len(value)):
             return None
         elements[number] = value
     if not elements.keys() >= _REQUIRED or _US.unpack(elements[_COMMAND_FIELD])[0] != _C_STORE_RQ:

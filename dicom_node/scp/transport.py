@@ -84,6 +84,8 @@ class Connection(AssociationSocket):
             descriptor, self._wake_fd = self._wake_fd, -1
             if descriptor >= 0:
                 os.close(descriptor)
+        # An association that has ended may be known to somebody for long.
+        self._buffer, self._start, self._end = bytearray(), 0, 0
 
     def read_ahead(self, wanted: int = 0) -> int:
         """Read what is there, with room for so many bytes together with those before; how much, 0 at the end."""

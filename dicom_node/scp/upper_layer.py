@@ -189,7 +189,8 @@ class UpperLayer(DULServiceProvider):
     def _check_size(self, kind: int, size: int) -> None:
         longest = _LONGEST_PDU
         if kind == P_DATA_TF:
-            longest = max(longest, self.assoc.ae.maximum_pdu_size + PDU_HEADER.size) or _LONGEST_MESSAGE
+            # As we announced, where we announced a limit.
+            longest = max(longest, (self.assoc.ae.maximum_pdu_size or _LONGEST_MESSAGE) + PDU_HEADER.size)
             if self.assoc.dimse.message is None:
                 self._decoded_bytes = 0
             if self.connection.available >= size:
