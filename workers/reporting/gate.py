@@ -21,6 +21,7 @@ from dicom_node.core.form import STRUCTURED_REPORTS, Form
 from dicom_node.core.outcome import Outcome
 from dicom_node.core.uid import is_uid
 from workers.reporting.evidence import Evidence
+from workers.reporting.forms import Part
 from workers.reporting.iod import IodChecks
 from workers.reporting.measurement_group import BIDIRECTIONAL
 from workers.reporting.report import Report, as_file
@@ -80,7 +81,7 @@ def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
 
     Raises EvidenceInvalid naming the first rule that is broken; its message holds UIDs and no patient's data.
     """
-    files = {form: as_file(dataset) for form, dataset in report.objects.items()}
+    files = {part: as_file(dataset) for part, dataset in report.objects.items()}
     for faults in find_faults(report, files, evidence).values():
         for rule, fault in faults:
             raise EvidenceInvalid(f"the report breaks the rule '{rule}': {fault}; it is not sent")
@@ -100,25 +101,27 @@ class Checked:
 
 def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
     """The objects of a report with what is wrong with each, in the order of its data sets."""
-    files = {form: as_file(dataset) for form, dataset in report.objects.items()}
+    files = {part: as_file(dataset) for part, dataset in report.objects.items()}
     outside = IodChecks(files)
     faults = find_faults(report, files, evidence)
-    for form, dataset in report.objects.items():
-        found = tuple(("iod", fault) for fault in outside.faults(form, dataset, evidence.volume.headers))
-        faults[form] = (*faults.get(form, ()), *found)
+    for part, dataset in report.objects.items():
+        found = tuple(("iod", fault) for fault in outside.faults(part, dataset, evidence.volume.headers))
+        # The program takes a label map for a segmentation of before Label Map IOD: there no segment was numbered 0.
+        found = () if part.form is Form.LABEL_MAP else found
+        faults[part] = (*faults.get(part, ()), *found)
     return tuple(
-        Checked(form=form, dataset=dataset, file=files[form], fault=_in_words(form, faults[form]))
-        for form, dataset in report.objects.items()
+        Checked(form=part.form, dataset=dataset, file=files[part], fault=_in_words(part.form, faults[part]))
+        for part, dataset in report.objects.items()
     )
 
 
 def check_note(note: Dataset, rejected: Sequence[Dataset]) -> Checked:
     """A rejection note after the gate: of the study and patient of what it rejects, all of it and nothing else."""
     file = as_file(note)
-    outside = IodChecks({Form.REJECTION: file})
+    outside = IodChecks({Part(Form.REJECTION): file})
     written = dcmread(BytesIO(file))
     faults = [("note", fault) for fault in _noted(written, rejected)]
-    faults += [("iod", fault) for fault in outside.faults(Form.REJECTION, note, rejected)]
+    faults += [("iod", fault) for fault in outside.faults(Part(Form.REJECTION), note, rejected)]
     return Checked(form=Form.REJECTION, dataset=note, file=file, fault=_in_words(Form.REJECTION, faults))
 
 
@@ -145,26 +148,27 @@ def _in_words(form: Form, faults: Iterable[tuple[str, str]]) -> str:
 
 
 def find_faults(
-    report: Report, files: Mapping[Form, bytes], evidence: Evidence
-) -> dict[Form, tuple[tuple[str, str], ...]]:
-    """What is wrong with the objects of a report, read back from their files: by form, rule and fault.
+    report: Report, files: Mapping[Part, bytes], evidence: Evidence
+) -> dict[Part, tuple[tuple[str, str], ...]]:
+    """What is wrong with the objects of a report, read back from their files: by object, rule and fault.
 
     The segmentation is judged together with the structured reports, and what is wrong with the pair is said of them.
     """
-    written = {form: dcmread(BytesIO(file)) for form, file in files.items()}
-    found: dict[Form, tuple[tuple[str, str], ...]] = {}
-    for form, dataset in written.items():
+    written = {part: dcmread(BytesIO(file)) for part, file in files.items()}
+    found: dict[Part, tuple[tuple[str, str], ...]] = {}
+    for part, dataset in written.items():
+        form = part.form
         if form is Form.SEG:
             continue
         is_report = form in (*STRUCTURED_REPORTS, Form.UNREAD)
         pair = WrittenReport(
             structured_report=dataset,
-            segmentation=written.get(Form.SEG),
+            segmentation=written.get(Part(Form.SEG)),
             evidence=evidence if form is report.form or not is_report else evidence.in_form(form),
             outcome=report.ended,
         )
         rules = RULES_OF_OTHERS if not is_report else RULES if form is report.form else RULES_OF_FURTHER_REPORTS
-        found[form] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
+        found[part] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
     return found
 
 

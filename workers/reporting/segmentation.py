@@ -24,6 +24,8 @@ from workers.reporting.multi_frame import by_frame
 
 SEGMENTATION_SERIES_NUMBER = 9002
 LUNG_SERIES_NUMBER = 9003
+#: From the number of a series to that of the same voxels as a label map.
+_FURTHER_SERIES = 10
 
 BINARY, LABEL_MAP = SegmentationTypeValues.BINARY, SegmentationTypeValues.LABELMAP
 
@@ -108,14 +110,15 @@ def _segmentation(
     role: str,
     series_number: int,
 ) -> HighdicomSegmentation:
+    own = role if kind == BINARY else f"{role} {kind.value}"
     segmentation = HighdicomSegmentation(
         source_images=evidence.source_images,
         pixel_array=labels[by_frame(evidence.volume)] if evidence.volume.frame_numbers else labels,
         segmentation_type=kind,
         segment_descriptions=segments,
-        series_instance_uid=evidence.series_uid(role),
-        series_number=series_number,
-        sop_instance_uid=evidence.uid(role if kind == BINARY else f"{role} {kind.value}"),
+        series_instance_uid=evidence.series_uid(own),
+        series_number=series_number if kind == BINARY else series_number + _FURTHER_SERIES,
+        sop_instance_uid=evidence.uid(own),
         omit_empty_frames=True,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="AI_FINDINGS" if role == "SEG" else "AI_LUNGS",
