@@ -31,7 +31,7 @@ from dicom_node.core.outcome import outcome_of_error, outcome_of_reading
 from dicom_node.core.uid import derived_uid
 from workers.measurement import measure
 from workers.reporting.evidence import Evidence
-from workers.reporting.gate import check_note, check_objects
+from workers.reporting.passage import check_note, check_objects
 from workers.reporting.rejection_note import Rejection, build_rejection_note
 from workers.reporting.report import Report, build_report, build_unread_report
 from workers.volume import Region, Volume, load_volume

@@ -11,7 +11,7 @@ from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.finding import Axis, Finding, Outline
 from dicom_node.core.uid import derived_uid
 from workers.reporting.evidence import Evidence
-from workers.reporting.gate import check_objects
+from workers.reporting.passage import check_objects
 from workers.reporting.report import build_report
 from workers.volume import Volume
 

@@ -9,7 +9,7 @@ from pydicom.errors import InvalidDicomError
 from dicom_node.archive.files import Archive
 from dicom_node.core.errors import ArchiveUnusable, UnreadableInstance
 from workers.pipe import Reject, ReportObject
-from workers.reporting.gate import check_note
+from workers.reporting.passage import check_note
 from workers.reporting.rejection_note import Rejection, build_rejection_note
 from workers.writing import sent_as
 

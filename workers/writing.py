@@ -12,7 +12,7 @@ from dicom_node.core.form import STRUCTURED_REPORTS, Earlier, Form
 from dicom_node.core.outcome import Outcome
 from workers.pipe import ReportObject
 from workers.reporting.evidence import Evidence
-from workers.reporting.gate import Checked, check_objects
+from workers.reporting.passage import Checked, check_objects
 from workers.reporting.report import Report
 from workers.reporting.structured_report import unread_uid
 

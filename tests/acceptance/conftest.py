@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,16 @@ class Site:
     def end_of(self, study_instance_uid: str) -> StudyRow:
         """The study's row once nothing more will happen to it."""
         return self.node.wait_for(study_instance_uid, ENDS, PATIENCE_SECONDS)
+
+    def at_pacs(self, study_instance_uid: str, modality: str) -> list[Dataset]:
+        """The study's objects of this modality at the PACS, once there are any."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until:
+            found = [dcmread(BytesIO(data)) for data in self.pacs.files(study_instance_uid)]
+            if wanted := [ds for ds in found if ds.Modality == modality]:
+                return wanted
+            time.sleep(0.5)
+        raise AssertionError(f"no {modality} of study {study_instance_uid} came to the PACS")
 
     def send_with_dcmtk(self, folder: Path) -> str:
         """Send a folder's series by DCMTK's storescu, and return its Study Instance UID."""

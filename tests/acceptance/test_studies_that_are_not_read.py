@@ -11,6 +11,7 @@ import pytest
 from dicom_node.core.lifecycle import StudyState
 from tests.acceptance.conftest import PhantomStudy, Site
 from tests.factories import ct_series
+from tests.unit.workers.reporting.test_structured_report import name_of, value_of, walk
 
 
 def test_a_head_ct_with_gantry_tilt_is_not_routed(site: Site, shared: Path) -> None:
@@ -47,9 +48,32 @@ def test_a_chest_that_lacks_a_slice_fails_and_the_place_is_named(
 
 def test_a_ct_without_lungs_is_answered_in_words(site: Site, tmp_path: Path) -> None:
     ct_series(tmp_path, slices=40, rows=256, spacing=(2.5, 0.8, 0.8), seed="no lungs", voxels=None)
-    row = site.end_of(site.send_with_dcmtk(tmp_path))
+    uid = site.send_with_dcmtk(tmp_path)
+    row = site.end_of(uid)
     assert row.state is StudyState.NOT_ROUTED
     assert "lung" in row.reason
+    (report,) = site.at_pacs(uid, "SR")
+    (summary,) = (item for item in walk(report) if name_of(item) == "111017")
+    assert value_of(summary) == "111245"
+    assert any("No lungs were found" in str(item.get("TextValue", "")) for item in walk(report))
+    assert site.node.index.studies.rows(uid)[0].state is StudyState.NOT_ROUTED
+
+
+def test_a_result_that_was_withdrawn_is_followed_by_a_rejection_note(
+    site: Site, phantom: PhantomStudy, tmp_path: Path
+) -> None:
+    shutil.copytree(phantom.series, tmp_path / "withdrawn")
+    uid = site.send_with_dcmtk(tmp_path / "withdrawn")
+    assert site.end_of(uid).state is StudyState.DELIVERED
+    results = {row.sop_instance_uid for row in site.node.index.deliveries.of_study(uid)}
+    words = ["withdraw", uid, "--reason", "outlines beside the nodules", "--config", str(site.node.config)]
+    subprocess.run([sys.executable, "-m", "dicom_node", *words], check=True)
+    (note,) = site.at_pacs(uid, "KO")
+    assert note.ConceptNameCodeSequence[0].CodeValue == "113001"
+    (study,) = note.CurrentRequestedProcedureEvidenceSequence
+    series = study.ReferencedSeriesSequence
+    assert {ref.ReferencedSOPInstanceUID for each in series for ref in each.ReferencedSOPSequence} == results
+    assert site.node.index.studies.rows(uid)[0].state is StudyState.WITHDRAWN
 
 
 def test_what_is_no_dicom_is_refused_by_name(site: Site, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from dicom_node.core.outcome import Outcome
 from dicom_node.core.uid import is_uid
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import Part
-from workers.reporting.iod import IodChecks
 from workers.reporting.measurement_group import BIDIRECTIONAL
 from workers.reporting.report import Report, as_file
 
@@ -86,65 +85,6 @@ def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
         for rule, fault in faults:
             raise EvidenceInvalid(f"the report breaks the rule '{rule}': {fault}; it is not sent")
     return tuple(files.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """One object of a report that went through the gate."""
-
-    form: Form
-    dataset: Dataset
-    file: bytes
-    #: Why it must not be sent; empty where it may.
-    fault: str
-
-
-def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
-    """The objects of a report with what is wrong with each, in the order of its data sets."""
-    files = {part: as_file(dataset) for part, dataset in report.objects.items()}
-    outside = IodChecks(files)
-    faults = find_faults(report, files, evidence)
-    for part, dataset in report.objects.items():
-        found = tuple(("iod", fault) for fault in outside.faults(part, dataset, evidence.volume.headers))
-        # The program takes a label map for a segmentation of before Label Map IOD: there no segment was numbered 0.
-        found = () if part.form is Form.LABEL_MAP else found
-        faults[part] = (*faults.get(part, ()), *found)
-    return tuple(
-        Checked(form=part.form, dataset=dataset, file=files[part], fault=_in_words(part.form, faults[part]))
-        for part, dataset in report.objects.items()
-    )
-
-
-def check_note(note: Dataset, rejected: Sequence[Dataset]) -> Checked:
-    """A rejection note after the gate: of the study and patient of what it rejects, all of it and nothing else."""
-    file = as_file(note)
-    outside = IodChecks({Part(Form.REJECTION): file})
-    written = dcmread(BytesIO(file))
-    faults = [("note", fault) for fault in _noted(written, rejected)]
-    faults += [("iod", fault) for fault in outside.faults(Part(Form.REJECTION), note, rejected)]
-    return Checked(form=Form.REJECTION, dataset=note, file=file, fault=_in_words(Form.REJECTION, faults))
-
-
-def _noted(note: Dataset, rejected: Sequence[Dataset]) -> list[str]:
-    faults = [
-        f"{keyword} is not that of what it rejects"
-        for keyword in _OF_THE_STUDY
-        if (note.get(keyword) or "") != (rejected[0].get(keyword) or "")
-    ]
-    expected = {str(ds.SOPInstanceUID) for ds in rejected}
-    if _references(note.CurrentRequestedProcedureEvidenceSequence) != expected:
-        faults.append("its evidence is not what it rejects")
-    if _references([item for item in _walk(note) if item is not note]) != expected:
-        faults.append("its tree does not name what it rejects")
-    try:
-        KeyObjectSelectionDocument.from_dataset(note)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        faults.append(f"highdicom cannot read it ({type(error).__name__})")
-    return faults
-
-
-def _in_words(form: Form, faults: Iterable[tuple[str, str]]) -> str:
-    return "; ".join(f"{form} breaks the rule '{rule}': {fault}" for rule, fault in faults)
 
 
 def find_faults(
@@ -329,6 +269,25 @@ def library_faults(written: WrittenReport) -> Iterator[str]:
         segmentation = Segmentation.from_dataset(written.segmentation, copy=False)
         if list(segmentation.segment_numbers) != list(range(1, len(segmentation.SegmentSequence) + 1)):
             yield "highdicom reads other segments"
+
+
+def note_faults(note: Dataset, rejected: Sequence[Dataset]) -> list[str]:
+    """What is wrong with a rejection note: it is of the study of what it rejects, and names all of that alone."""
+    faults = [
+        f"{keyword} is not that of what it rejects"
+        for keyword in _OF_THE_STUDY
+        if (note.get(keyword) or "") != (rejected[0].get(keyword) or "")
+    ]
+    expected = {str(ds.SOPInstanceUID) for ds in rejected}
+    if _references(note.CurrentRequestedProcedureEvidenceSequence) != expected:
+        faults.append("its evidence is not what it rejects")
+    if _references([item for item in _walk(note) if item is not note]) != expected:
+        faults.append("its tree does not name what it rejects")
+    try:
+        KeyObjectSelectionDocument.from_dataset(note)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        faults.append(f"highdicom cannot read it ({type(error).__name__})")
+    return faults
 
 
 RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {

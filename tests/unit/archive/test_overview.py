@@ -176,7 +176,8 @@ def test_as_json_names_are_the_fields_and_values_are_plain(index: Index) -> None
     assert overview["studies"][0]["state"] == "FAILED"
     assert overview["queues"][0] == {"queue": "stat", "waiting": 0, "reading": 1, "oldest_waiting_seconds": None}
     detail = json.loads(json.dumps(to_json(read_study(index, study_uid("delivered 1"), NOW)), allow_nan=False))
-    assert sorted(detail) == ["deliveries", "held", "history", "jobs", "now", "series", "study", "withdrawals"]
+    told = ["deliveries", "held", "history", "jobs", "now", "series", "study", "withdrawals"]
+    assert sorted(detail) == told
     assert [line["subject"] for line in detail["history"][2:5]] == ["job lung_nodule", "", "job lung_nodule"]
     assert detail["jobs"][0]["result"]["steps"] == [["load", 0.8], ["infer", 6.25], ["report", 0.7]]
 

@@ -23,7 +23,7 @@ from tests.received_study import STUDY, queued, receive
 from tests.unit.workers.test_explanation import ask_again, comment, processing
 from tests.unit.workers.test_triage import NOW, Room
 from workers import reading
-from workers.reporting import gate
+from workers.reporting import passage
 from workers.reporting.forms import Part
 from workers.reporting.report import build_report
 
@@ -108,7 +108,7 @@ def test_read_again_by_software_that_was_mended_it_goes_out_and_the_alarm_ends(
 
 
 def test_a_form_that_others_do_not_rest_on_is_held_alone(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "find_faults", lambda *_: {Part(Form.REJECTION): (("rule", "fault"),)})
+    monkeypatch.setattr(passage, "find_faults", lambda *_: {Part(Form.REJECTION): (("rule", "fault"),)})
 
     # The rejection note stands in for whatever else may be built.
     def build(*arguments: object, **others: object) -> object:

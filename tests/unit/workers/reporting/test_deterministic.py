@@ -12,7 +12,7 @@ import pytest
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import outcome_of_error
 from tests.unit.workers.reporting.conftest import reading_of
-from workers.reporting.gate import check_objects
+from workers.reporting.passage import check_objects
 from workers.reporting.report import build_report, build_unread_report
 
 

@@ -6,7 +6,7 @@ from dicom_node.core.form import TRAITS, Form
 from tests.unit.workers.reporting.conftest import Reading
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG
 from workers.reporting.forms import BUILDERS, Part
-from workers.reporting.gate import check_objects
+from workers.reporting.passage import check_objects
 from workers.reporting.report import Report, build_report
 
 #: Written also where nothing was found.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
-from workers.reporting.gate import Checked, check_objects
+from workers.reporting.passage import Checked, check_objects
 from workers.reporting.report import build_report
 
 pytestmark = pytest.mark.skipif(
