@@ -48,7 +48,7 @@ def build_encapsulated_pdf(
         sop_class_uid=EncapsulatedPDFStorage,
         modality="DOC",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **evidence.header_attributes(),
+        **evidence.header_attributes("document"),
     )
     report.ContributingEquipmentSequence = [contributing_equipment(evidence)]
     evidence.complete(report)

@@ -196,20 +196,20 @@ class Evidence:
         number = self.volume.headers[k].get("InstanceNumber")
         return of_all if number is None else f"{of_all} (image {number})"
 
-    def series_description(self) -> str:
-        """Says in every list of series whose work this is."""
-        name, suffix = self.algorithm.name.replace("_", " "), " - not for diagnosis"
+    def series_description(self, of: str = "") -> str:
+        """Says in every list of series whose work this is, and what of it stands in this one."""
+        name, suffix = self.algorithm.name.replace("_", " "), f"{f', {of}' if of else ''} - not for diagnosis"
         return f"AI {name[: LONG_STRING - len('AI ' + suffix)]}{suffix}"
 
-    def header_attributes(self) -> dict[str, Any]:
-        """Arguments that every object's constructor takes: series, equipment and times."""
+    def header_attributes(self, of: str = "") -> dict[str, Any]:
+        """Arguments that every object's constructor takes: series and what stands in it, equipment and times."""
         completed = self.completed_locally
         # A series begins with its first report.
         number, began_on, began_at = 1, completed.date(), completed.time()
         if (earlier := self._earlier_in_series) is not None:
             number, began_on, began_at = int(earlier.InstanceNumber) + 1, DA(earlier.SeriesDate), TM(earlier.SeriesTime)
         return {
-            "series_description": self.series_description(),
+            "series_description": self.series_description(of),
             "manufacturer": self.algorithm.manufacturer,
             "manufacturer_model_name": self.algorithm.name,
             "software_versions": self.algorithm.version,

@@ -45,7 +45,7 @@ def build_key_object_selection(
         sop_instance_uid=evidence.uid("KO"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         contributing_equipment=[contributing_equipment(evidence)],
-        **evidence.header_attributes(),
+        **evidence.header_attributes("key objects"),
     )
     evidence.complete(document)
     keep_own_equipment(document, evidence.algorithm)

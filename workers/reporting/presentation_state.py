@@ -61,7 +61,7 @@ def _state(
     annotations += [annotation for piece in pieces for annotation in _annotations(evidence, piece, layers)]
     used = {mark.finding.number for piece in pieces for mark in piece.marks}
     slope, intercept = _rescaling(evidence, pieces[0].k)
-    attributes = evidence.header_attributes()
+    attributes = evidence.header_attributes("outlines")
     completed = DA(attributes.pop("content_date")), TM(attributes.pop("content_time"))
     attributes["instance_number"] = (attributes["instance_number"] - 1) * 1000 + number
     state = GrayscaleSoftcopyPresentationState(

@@ -73,7 +73,7 @@ def _pages(
 
 def _capture(evidence: Evidence, number: int, page: _Page) -> SCImage:
     source = evidence.source_images[0]
-    attributes = evidence.header_attributes()
+    attributes = evidence.header_attributes("pictures")
     attributes["instance_number"] = (attributes["instance_number"] - 1) * _NUMBERS + number
     capture = SCImage.from_ref_dataset(
         ref_dataset=source,

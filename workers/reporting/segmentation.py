@@ -124,7 +124,7 @@ def _segmentation(
         content_label="AI_FINDINGS" if role == "SEG" else "AI_LUNGS",
         content_description="AI result, not for diagnostic use",
         contributing_equipment=[contributing_equipment(evidence)],
-        **evidence.header_attributes(),
+        **evidence.header_attributes("" if role == "SEG" else "lungs"),
     )
     evidence.complete(segmentation)
     keep_own_equipment(segmentation, evidence.algorithm)
