@@ -3,6 +3,7 @@
 #   PYTHON=python3.12   the Python that makes .venv, 3.11 or newer
 #   STUDY=DIR           demo: send that folder's study        KEEP=1  demo: leave the node running
 #   CONFIG=FILE         serve: the settings file              TESTS="tests/unit -k routing"  test: only these
+#   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which
 #   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is
 
 SHELL := /bin/bash
@@ -14,10 +15,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo serve test lint bench bench-evidence chaos overhead throughput evaluate clean
+.PHONY: help setup demo serve test lint bench bench-evidence bench-receive chaos overhead throughput evaluate clean
 
 help:  ## list the verbs
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(READY)  ## make .venv, if it is missing or out of date
 
@@ -42,6 +43,9 @@ bench: $(READY)  ## measure the node over ten phantom studies
 
 bench-evidence: $(READY)  ## measure how long a report's objects take, beside highdicom's plain way
 	@$(RUN) -m deploy.bench_evidence
+
+bench-receive: $(READY)  ## measure the receive path beside DCMTK's storescp and Orthanc
+	@$(RUN) -m deploy.bench_receive $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(WORKLOADS),--workloads "$(WORKLOADS)")
 
 chaos: $(READY)  ## studies under faults: kill, stop, fill the disk, cut the wire; nothing may be lost
 	@$(RUN) -m deploy.chaos $(if $(SEED),--seed "$(SEED)") $(if $(STUDIES),--studies "$(STUDIES)") $(if $(FAULTS),--faults "$(FAULTS)")

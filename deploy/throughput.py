@@ -51,6 +51,8 @@ when = 'Modality == "CT"'
 minimum_instances = 1
 orientation = "any"
 """
+#: A worker waits for the disk and for its reading process by turns: two of them keep two processors busy.
+WORKERS = 2
 _DONE = (StudyState.DELIVERED, StudyState.COMMITTED)
 _READ = (StudyState.REPORTED, *_DONE)
 
@@ -113,31 +115,34 @@ def _measured(rate: float, seconds: float, console: Console) -> list[Sample]:
     write_bundle(bundles)
     pacs = Sink(OUTPUT / "pacs") if Path(STORESCP).exists() else ReceiveOnlyNode(OUTPUT / "pacs")
     node = RunningNode(OUTPUT / "node", pacs.peer, further_settings=_SETTINGS.format(bundles=bundles.resolve()))
-    worker = Program(
-        [sys.executable, "-m", "deploy.nothing_worker", "--config", str(node.config)], OUTPUT / "worker.log"
-    )
+    command = [sys.executable, "-m", "deploy.nothing_worker", "--config", str(node.config)]
+    workers = [Program(command, OUTPUT / f"worker-{number}.log") for number in range(1, WORKERS + 1)]
     try:
         pacs.start()
         node.start()
-        worker.start()
-        worker.wait_for("the worker that does nothing", lambda: _can_read(node), 120.0)
-        return _followed(node, worker, pacs, Senders(node.peer, batches, rate), count, console)
+        for worker in workers:
+            worker.start()
+        workers[0].wait_for("the workers that do nothing", lambda: _can_read(node) == len(workers), 120.0)
+        return _followed(node, workers, pacs, Senders(node.peer, batches, rate), count, console)
     finally:
-        worker.stop()
+        for worker in workers:
+            worker.stop()
         node.stop()
         pacs.stop()
 
 
-def _can_read(node: RunningNode) -> bool:
-    return any(title.startswith(f"{NAME} ") for row in node.index.workers.rows() for title in row.bundles)
+def _can_read(node: RunningNode) -> int:
+    """How many workers have the algorithm."""
+    titles = (title for row in node.index.workers.rows() for title in row.bundles)
+    return sum(title.startswith(f"{NAME} ") for title in titles)
 
 
 def _followed(
-    node: RunningNode, worker: Program, pacs: LittlePacs, senders: Senders, count: int, console: Console
+    node: RunningNode, workers: Sequence[Program], pacs: LittlePacs, senders: Senders, count: int, console: Console
 ) -> list[Sample]:
     """Send everything, and look at the node until all of it is delivered or patience ends."""
     began = time.monotonic()
-    names = _names(node, worker, pacs)
+    names = _names(node, workers, pacs)
     senders.start()
     samples = [_sample(node, senders, names(), 0.0)]
     ended: float | None = None
@@ -155,12 +160,14 @@ def _followed(
             return samples
 
 
-def _names(node: RunningNode, worker: Program, pacs: LittlePacs) -> Callable[[], dict[str, Process]]:
+def _names(node: RunningNode, workers: Sequence[Program], pacs: LittlePacs) -> Callable[[], dict[str, Process]]:
     """Looks up the processes that matter, by name."""
+    programs = {"node": node.program, **{f"worker {n}": worker for n, worker in enumerate(workers, start=1)}}
+    programs[pacs.name] = pacs.program
 
     def look() -> dict[str, Process]:
         found = {}
-        for name, program in (("node", node.program), ("worker", worker), (pacs.name, pacs.program)):
+        for name, program in programs.items():
             if program.process is not None and (main_process := process(program.process.pid)) is not None:
                 found[name] = main_process
                 for child in descendants(main_process.pid):

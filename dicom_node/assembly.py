@@ -33,8 +33,14 @@ class Assembly:
         index: Index,
         clock: Callable[[], float],
         announce: Callable[[Job], None] = lambda _job: None,
+        *,
+        announcing: Callable[[], bool] = lambda: True,
+        on_jobs: Callable[[], None] = lambda: None,
     ) -> None:
-        """`announce` is told of a job that comes if nothing more of its study does."""
+        """`announce` is told of a job that comes if nothing more of its study does, while `announcing` holds.
+
+        `on_jobs` is told that there is work for workers.
+        """
         self._index = index
         self._clock = clock
         self._timers = settings.completeness
@@ -43,7 +49,9 @@ class Assembly:
         self._watch = Watch(index.arrivals, self._timers, settings.askable_peers)
         #: What each study that is still arriving lacked, and its last arrival when that was found out.
         self._missing: dict[str, tuple[float, tuple[tuple[str, str], ...]]] = {}
-        self._announce = announce
+        #: The studies whose headers this round has looked at.
+        self._judged: dict[str, Study] = {}
+        self._announce, self._announcing, self._on_jobs = announce, announcing, on_jobs
         #: The last arrival of each study whose jobs were announced.
         self._announced: dict[str, float] = {}
 
@@ -58,6 +66,7 @@ class Assembly:
         for uid in self._index.studies.in_state(StudyState.COMPLETE):
             with self._alone(uid, "routed"):
                 self._route(uid)
+        self._judged.clear()
 
     @contextmanager
     def _alone(self, study_instance_uid: str, doing: str) -> Iterator[None]:
@@ -91,7 +100,7 @@ class Assembly:
             self._arrived(study_instance_uid, facts, judged, now)
             return
         self._watch.rest(study_instance_uid, facts, now, judged.check_again_at)
-        if judged.decided_by is Deciding.GEOMETRY:
+        if judged.decided_by is Deciding.GEOMETRY and self._announcing():
             self._announce_jobs(study_instance_uid, facts.last_received_at)
 
     def _announce_jobs(self, study_instance_uid: str, at: float) -> None:
@@ -99,9 +108,10 @@ class Assembly:
         if self._announced.get(study_instance_uid) == at or self._missing_slices(study_instance_uid, at):
             return
         self._announced[study_instance_uid] = at
-        study = self._index.studies.study(study_instance_uid)
+        study = self._judged.get(study_instance_uid) or self._index.studies.study(study_instance_uid)
         for job in self._jobs(study, route_study(study, self._routes)):
             self._announce(job)
+            self._on_jobs()
 
     def _arrived(self, study_instance_uid: str, facts: StudyFacts, judged: Verdict, now: float) -> None:
         after = StudyState.FAILED if judged.failed else StudyState.COMPLETE
@@ -115,11 +125,13 @@ class Assembly:
     def _missing_slices(self, uid: str, at: float) -> tuple[tuple[str, str], ...]:
         """What the study's volumes lack, found out once for each last arrival: a gap is waited for, not looked at."""
         if self._missing.get(uid, (None,))[0] != at:
-            self._missing[uid] = at, missing_slices(self._index.studies.study(uid))
+            study = self._judged[uid] = self._index.studies.study(uid)
+            self._missing[uid] = at, missing_slices(study)
         return self._missing[uid][1]
 
     def _route(self, study_instance_uid: str) -> None:
-        study = self._index.studies.study(study_instance_uid)
+        # What came since it was judged has taken it back to RECEIVING, where it cannot be queued.
+        study = self._judged.get(study_instance_uid) or self._index.studies.study(study_instance_uid)
         if not study.series:
             count = self._index.studies.rows(study_instance_uid)[0].conflicts
             mend = "kept and not read; correct the UIDs at the sender, or read the other study"
@@ -136,6 +148,7 @@ class Assembly:
         jobs = self._jobs(study, decision)
         cause = _in_words(decision)
         wanting = self._index.jobs.queue(study_instance_uid, jobs, cause=cause, actor=ACTOR, at=now)
+        self._on_jobs()
         log.info("study routed", extra={"reason": cause, "jobs": len(wanting)})
 
     def _jobs(self, study: Study, decision: RoutingDecision) -> list[Job]:

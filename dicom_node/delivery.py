@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dicom_node.archive.deliveries import DeliveryRow
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
+from dicom_node.archive.peers import PeerAway
 from dicom_node.archive.reports import HELD
 from dicom_node.core.delivery_plan import growing_wait, is_referred_to, plan_sending
 from dicom_node.core.errors import (
@@ -46,8 +47,17 @@ _LOOK_AT_ALL_SECONDS = 60.0
 class Delivery:
     """Plans what goes where and settles what arrived; all memory is in the index, so a restart loses nothing."""
 
-    def __init__(self, settings: Settings, index: Index, archive: Archive, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        index: Index,
+        archive: Archive,
+        clock: Callable[[], float],
+        on_planned: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_planned` is told that something new is to be sent."""
         self._index = index
+        self._on_planned = on_planned
         self._clock = clock
         self._peers = {peer.name: peer for peer in settings.peers}
         self._takers = tuple(peer.name for peer in settings.peers if peer.results)
@@ -91,6 +101,7 @@ class Delivery:
         wanted = [(uid, self._wanting(peers, form)) for uid, peers, form in found if peers]
         if planned := [(uid, peers) for uid, peers in wanted if peers]:
             self._index.deliveries.plan_all(planned, now)
+            self._on_planned()
         if unwanted := [uid for uid, peers in wanted if not peers]:
             self._index.deliveries.unwanted(unwanted, now)
         unknown = {name for _, peers in wanted for name in peers} - self._peers.keys()
@@ -143,11 +154,13 @@ class Lane:
         self._archive = archive
         self._clock = clock
         self._ae_title = ae_title
+        #: That the peer is away, as this lane's round found it; no other lane says so of it.
+        self._away: PeerAway | None = None
 
     def step(self) -> None:
         """Send what is due, study by study, unless the peer is away and not to be asked yet."""
         began = self._clock()
-        away = self._index.peers.away(self.peer.name)
+        away = self._away = self._index.peers.away(self.peer.name)
         if away is not None and (away.next_try_at > began or not self._is_back(began)):
             return
         for study in self._index.deliveries.due_studies(self.peer.name, began, STUDIES_A_ROUND):
@@ -167,7 +180,7 @@ class Lane:
 
     def _missed(self, error: DeliveryError) -> None:
         """No association could be had, or it broke: one attempt is counted for all that waits here."""
-        now, away = self._clock(), self._index.peers.away(self.peer.name)
+        now, away = self._clock(), self._away
         attempts = 0 if away is None else away.attempts
         next_try_at = now + self._wait(attempts, self.peer.name)
         self._index.peers.missed(self.peer.name, reason=str(error), next_try_at=next_try_at, at=now)
@@ -175,7 +188,7 @@ class Lane:
         log.warning("a peer is away and will be asked again", extra=facts)
 
     def _reached(self) -> None:
-        away = self._index.peers.away(self.peer.name)
+        away, self._away = self._away, None
         if away is not None:
             self._index.peers.reached(self.peer.name)
             log.info("a peer is back", extra={"peer": self.peer.name, "attempts": away.attempts})
@@ -233,13 +246,15 @@ class Lane:
         except ContextsRejected as error:
             for row in waiting.values():
                 self._refused(row, str(error))
+                broken.append(row)
         except (PeerUnreachable, AssociationRejected) as error:
             # Nothing of the study was tried: it keeps its place before all that came later.
             return error
         if gone is None:
             self._reached()
         waiting.clear()
-        self._hold_and_plan(study)
+        if broken or gone is not None:
+            self._hold_and_plan(study)
         return gone
 
     def _hold_and_plan(self, study: str) -> Sequence[DeliveryRow]:

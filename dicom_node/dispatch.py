@@ -58,6 +58,11 @@ class Dispatch:
         """Messages in each queue when the broker was last asked; None when it did not answer."""
         return self._lengths if self._answers else None
 
+    @property
+    def workers_may_be_idle(self) -> bool:
+        """Whether no bell waited to be heard when the broker was last asked: else nobody has time to prepare."""
+        return not any(self._lengths.values())
+
     def announce(self, job: Job) -> None:
         """Let a worker that is idle prepare for a job that may soon come; at the next round, from any thread."""
         self._announced.append(job)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dicom_node.archive.file_meta import FileMeta
 from dicom_node.archive.files import Archive, KeptFile
 from dicom_node.archive.header import Header, read_header
+from dicom_node.archive.spool import Spool
 from dicom_node.archive.studies import Added, Studies
 from dicom_node.core.errors import CannotUnderstand, DatasetMismatch, OutOfResources
 from dicom_node.core.received_instance import ReceivedInstance
@@ -52,6 +53,10 @@ class Intake:
         log.log(level, message, extra=_facts(received, header, kept))
         return added
 
+    def spool(self, announced: ReceivedInstance) -> Spool:
+        """A file for the data set of an instance that comes in; OSError where the disk refuses it."""
+        return self._archive.spool(_file_meta(announced))
+
     def association_opened(self, association_id: str, calling_ae_title: str) -> None:
         """An association is about to send its first instance."""
         self._studies.association_opened(association_id, calling_ae_title, self._clock())
@@ -73,15 +78,8 @@ class Intake:
         return kept, added
 
     def _file(self, received: ReceivedInstance, header: Header) -> KeptFile:
-        meta = FileMeta(
-            sop_class_uid=received.sop_class_uid,
-            sop_instance_uid=received.sop_instance_uid,
-            transfer_syntax_uid=received.transfer_syntax_uid,
-            sending_ae_title=received.calling_ae_title,
-            receiving_ae_title=received.called_ae_title,
-        )
         study_uid, series_uid = header.study_instance_uid, header.series_instance_uid
-        return self._archive.store(received.data_set, meta, study_uid=study_uid, series_uid=series_uid)
+        return self._archive.store(received.data_set, _file_meta(received), study_uid=study_uid, series_uid=series_uid)
 
     def _row(self, received: ReceivedInstance, header: Header, kept: KeptFile) -> Instance:
         return Instance(
@@ -97,6 +95,16 @@ class Intake:
             calling_ae_title=received.calling_ae_title,
             attributes=header.attributes,
         )
+
+
+def _file_meta(received: ReceivedInstance) -> FileMeta:
+    return FileMeta(
+        sop_class_uid=received.sop_class_uid,
+        sop_instance_uid=received.sop_instance_uid,
+        transfer_syntax_uid=received.transfer_syntax_uid,
+        sending_ae_title=received.calling_ae_title,
+        receiving_ae_title=received.called_ae_title,
+    )
 
 
 # The messages go to the sender as an Error Comment of 64 characters, so what is wrong comes first. They quote no value:

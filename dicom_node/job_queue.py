@@ -1,9 +1,11 @@
 """The way to the workers: a bell. The index says what is to be done; the message carries a job's UID."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from celery import Celery
+from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -67,11 +69,13 @@ def celery_options(url: str) -> dict[str, object]:
 
 
 class CeleryJobQueue:
-    """Jobs sent by task name to the queue of their priority; knows no worker."""
+    """Jobs sent by task name to the queue of their priority; knows no worker. For one thread."""
 
     def __init__(self, url: str) -> None:
         self._app = Celery("dicom_node", set_as_current=False)
         self._app.conf.update(celery_options(url))
+        #: Kept from one question for the lengths to the next: to make it takes ten times as long as to ask.
+        self._asking: Connection | None = None
 
     def send(self, job: Job) -> None:
         """Ring for a job; QueueUnavailable when the broker does not take it."""
@@ -92,13 +96,33 @@ class CeleryJobQueue:
     def lengths(self) -> Mapping[str, int]:
         """Messages waiting in each queue; QueueUnavailable when the broker does not answer."""
         try:
-            with self._app.connection_for_read(heartbeat=0) as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, interval_max=0)
-                channel = connection.default_channel
-                return {name: channel.client.llen(name) for name in QUEUES}
+            if self._asking is not None:
+                # It may have died with a broker that is there again.
+                with suppress(*_SILENCES):
+                    return self._asked(self._asking)
+                self._hang_up()
+            self._asking = self._app.connection_for_read(heartbeat=0)
+            self._asking.ensure_connection(max_retries=1, interval_start=0, interval_max=0)
+            return self._asked(self._asking)
         except _SILENCES as error:
+            self._hang_up()
             raise QueueUnavailable(f"the broker does not answer ({type(error).__name__})") from error
+
+    @staticmethod
+    def _asked(connection: Connection) -> Mapping[str, int]:
+        client = connection.default_channel.client  # type: ignore[attr-defined]  # what Redis' channels have
+        with client.pipeline(transaction=False) as questions:
+            for name in QUEUES:
+                questions.llen(name)
+            return dict(zip(QUEUES, questions.execute(), strict=True))
+
+    def _hang_up(self) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            with suppress(*_SILENCES):
+                asking.release()  # type: ignore[no-untyped-call]  # kombu has few types
 
     def close(self) -> None:
         """Give the connections back."""
+        self._hang_up()
         self._app.close()

@@ -36,9 +36,11 @@ from dicom_node.web.server import WebServer
 
 log = logging.getLogger(__name__)
 
-#: How often what is due is looked for.
+#: How often what is due is looked for, and how often what a waiting patient's result depends on.
 ROUND_SECONDS = 0.25
+SHORT_ROUND_SECONDS = 0.1
 WATCH_SECONDS = 0.5
+SWITCH_SECONDS = 0.001
 
 #: What a worker that is asked to end gets beside the time for its job: to lay that down, in an index that may be away.
 LAYING_DOWN_SECONDS = 30.0
@@ -64,6 +66,9 @@ class Node:
 
     def run(self, announce: Callable[["Node"], None]) -> None:
         """Run until SIGINT or SIGTERM; the caller's thread watches the parts."""
+        # Many threads that each compute for a moment: one that holds the index's write lock must not wait five
+        # milliseconds for another that computes.
+        sys.setswitchinterval(SWITCH_SECONDS)
         ending = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ending.set())
@@ -103,16 +108,24 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     queue = CeleryJobQueue(url)
     dispatch = Dispatch(settings, holdings.index, queue, time.time)
     parts.append(_worker(settings, config, url, holdings))
-    delivery = Delivery(settings, holdings.index, holdings.archive, time.time)
-    assembly = Assembly(settings, holdings.index, time.time, dispatch.announce)
+    ringing = Periodic("dispatch", dispatch.ring, ROUND_SECONDS)
+    assembly = Assembly(
+        settings,
+        holdings.index,
+        time.time,
+        dispatch.announce,
+        announcing=lambda: dispatch.workers_may_be_idle,
+        on_jobs=ringing.wake,
+    )
     commitment = Commitment(settings, holdings.index, time.time)
-    parts.extend(_delivering(delivery, commitment))
-    parts.append(Periodic("assembly", assembly.step, ROUND_SECONDS))
+    parts.extend(_delivering(settings, holdings))
+    parts.extend(_committing(commitment))
+    parts.append(Periodic("assembly", assembly.step, SHORT_ROUND_SECONDS))
     inquiry = Inquiry(settings, holdings.index, time.time)
     if settings.askable_peers:
         parts.append(Periodic("inquiry", inquiry.step, ROUND_SECONDS))
     parts.append(Periodic("leases", dispatch.expire, ROUND_SECONDS))
-    parts.append(Periodic("dispatch", dispatch.ring, ROUND_SECONDS))
+    parts.append(ringing)
     recovery = Recovery(holdings.archive, holdings.index, time.time)
     parts += _keeping(settings, holdings, recovery)
     supervisor_health: list[Callable[[], Mapping[str, bool]]] = []
@@ -155,11 +168,22 @@ def sole_owner(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _delivering(delivery: Delivery, commitment: Commitment) -> Iterator[Part]:
-    """A thread for what goes where, and for each peer one that sends and one that asks for storage commitment."""
-    yield Periodic("delivery", delivery.oversee, ROUND_SECONDS)
-    for lane in delivery.lanes:
-        yield Periodic(f"delivery to {lane.peer.name}", lane.step, ROUND_SECONDS)
+def _delivering(settings: Settings, holdings: Holdings) -> Iterator[Part]:
+    """A thread for what goes where, and for each peer one that sends, woken when something new is to go."""
+    lanes: list[Periodic] = []
+
+    def wake() -> None:
+        for lane in lanes:
+            lane.wake()
+
+    delivery = Delivery(settings, holdings.index, holdings.archive, time.time, wake)
+    lanes += [Periodic(f"delivery to {lane.peer.name}", lane.step, ROUND_SECONDS) for lane in delivery.lanes]
+    yield Periodic("delivery", delivery.oversee, SHORT_ROUND_SECONDS)
+    yield from lanes
+
+
+def _committing(commitment: Commitment) -> Iterator[Part]:
+    """For each peer a thread that asks for storage commitment."""
     yield Served("commitment", commitment.start, lambda: True, lambda: None)
     for asking in commitment.lanes:
         yield Periodic(f"commitment by {asking.peer.name}", asking.step, ROUND_SECONDS)

@@ -56,7 +56,10 @@ class Served:
 
 
 class Periodic:
-    """Work that is done again and again in a thread of its own; one failed round does not end it."""
+    """Work that is done again and again in a thread of its own; one failed round does not end it.
+
+    The interval is the longest that anything waits; who knows that there is work wakes it sooner.
+    """
 
     #: How long it rests after a round that failed, before it waits for the next.
     REST_SECONDS = 5.0
@@ -66,6 +69,7 @@ class Periodic:
         self._step = step
         self._interval = interval_seconds
         self._ending = threading.Event()
+        self._woken = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -81,11 +85,18 @@ class Periodic:
     def stop(self) -> None:
         """Let the round in progress finish, and no other begin."""
         self._ending.set()
+        self._woken.set()
         if self._thread is not None:
             self._thread.join(timeout=60)
 
+    def wake(self) -> None:
+        """Begin the next round at once, or after the one in progress; from any thread."""
+        self._woken.set()
+
     def _run(self) -> None:
         while not self._ending.is_set():
+            # Before the round: what is told while it lasts is not missed by the next.
+            self._woken.clear()
             try:
                 self._step()
             # The rim of the thread: a busy database, a full disk, or a defect. The next round tries again, for whatever
@@ -95,7 +106,7 @@ class Periodic:
                     "a round of work failed", extra={"part": self.name, "error": type(error).__name__}, exc_info=True
                 )
                 self._ending.wait(self.REST_SECONDS)
-            self._ending.wait(self._interval)
+            self._woken.wait(self._interval)
 
 
 #: Becomes the program it is given, once the kernel knows that it must end with the process that started it: also when

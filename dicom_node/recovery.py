@@ -96,6 +96,8 @@ class Recovery:
             except Exception as error:  # a file of any bytes, or a disk that fails at it, is no end of the node either
                 log.error("a file of an earlier run could not be read", extra={"error": type(error).__name__})
                 continue
+            if not is_whole:
+                self._withdraw(path)
             path.unlink(missing_ok=True)
             removed += not is_whole
         return indexed, removed
@@ -111,6 +113,8 @@ class Recovery:
         if place is None or self._index.inventory.knows(place):
             return False
         with self._archive.filing(instance.study_instance_uid):
+            # A process that was killed may have left it to the disk's cache.
+            self._archive.settle(place)
             # Its study grew now, whenever the file was written.
             found = replace(instance, path=place, received_at=self._clock())
             self._index.studies.add_instance(found, written=True)
@@ -119,6 +123,12 @@ class Recovery:
         uids = {"study_instance_uid": instance.study_instance_uid, "sop_instance_uid": instance.sop_instance_uid}
         log.warning("a stored instance was not in the index; it is now", extra=uids)
         return True
+
+    def _withdraw(self, incoming: Path) -> None:
+        """Take its place from a file that did not become whole; nobody had success for it."""
+        place = self._archive.torn_place(incoming)
+        if place is not None and not self._index.inventory.knows(place):
+            self._archive.path_of(place).unlink(missing_ok=True)
 
     def _check_that_the_archive_is_there(self) -> None:
         """An empty folder where the archive's disk should be must not be taken for the loss of every file."""

@@ -194,7 +194,9 @@ class Peer:
     sends_as: tuple[str, ...] = _setting((), "further AE titles that it sends under", rule="ae_title")
     commitment: bool = _setting(False, "whether it is asked for storage commitment of what it accepted")
     instead: str = _setting("", "name of the peer that also gets its objects while it is away for long; empty: none")
-    forms: tuple[FormChoice, ...] = _setting(("SEG", "SR"), "what it gets of a report: SEG, SR")
+    forms: tuple[FormChoice, ...] = _setting(
+        ("SEG", "SR"), "what it gets of a report: SEG, SR, LABELMAP, LUNG, KOS, GSPS, SC, PDF"
+    )
     sr_form: SRForm = _setting(
         "portable", "form of its structured reports: portable, for most viewers, or ohif, with axes that OHIF edits"
     )

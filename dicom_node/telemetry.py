@@ -114,9 +114,13 @@ def configure_logging(level: str | int = "INFO", stream: TextIO | None = None, *
 class JsonLines(logging.Formatter):
     """One JSON object a line: time, level, logger, event, then the keys."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._encode = json.JSONEncoder(ensure_ascii=False).encode
+
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
-        return json.dumps(facts_of(record), ensure_ascii=False)
+        return self._encode(facts_of(record))
 
 
 class TextLines(logging.Formatter):
@@ -192,7 +196,9 @@ def _safe(key: str, value: object) -> Any:
 
 def _one_line(text: str) -> str:
     """Without control characters, so that no value can forge a second log line."""
-    clean = "".join(character if character.isprintable() else " " for character in text)
+    clean = text
+    if not text.isprintable():
+        clean = "".join(character if character.isprintable() else " " for character in text)
     return clean if len(clean) <= _LONGEST_TEXT else clean[:_LONGEST_TEXT] + "..."
 
 
@@ -206,6 +212,9 @@ class Reception(Protocol):
 
     def store(self, received: Any) -> object:
         """Keep an instance; its answer is the outcome."""
+
+    def spool(self, announced: Any) -> Any:
+        """A file for the data set of an instance that comes in."""
 
     def association_opened(self, association_id: str, calling_ae_title: str) -> None:
         """An association begins."""
@@ -266,6 +275,10 @@ class CountedReception:
         finally:
             self._metrics.instances_received.labels(outcome=outcome).inc()
         return answer
+
+    def spool(self, announced: Any) -> Any:
+        """A file for the data set of an instance that comes in."""
+        return self._reception.spool(announced)
 
     def association_opened(self, association_id: str, calling_ae_title: str) -> None:
         """An association begins."""

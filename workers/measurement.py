@@ -1,13 +1,15 @@
 """Measurements of a finding from its voxels: diameters, volume, attenuation, centre and outline.
 
-All lengths rest on the border halfway between the centres of inner and outer voxels, so that one voxel measures its own
-extent and a sphere is neither shrunk to its voxels' centres nor swollen to their corners.
+The outline is the border halfway between the centres of inner and outer voxels, so that one voxel has its own extent
+and a sphere is neither shrunk to its voxels' centres nor swollen to their corners. The axes are taken on that border
+with its steps smoothed away at the same area: the longest of many diameters would else be that of the highest steps.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 from skimage.measure import find_contours
@@ -17,6 +19,14 @@ from workers.volume import Region, Volume
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
+
+
+#: In pixels: as far as the steps of a border reach.
+_SMOOTHING = 0.8
+#: Pixels beyond which nothing of the smoothing is left.
+_MARGIN = 4
+#: What has fewer pixels is measured as it is: it has no border apart from its steps.
+_FEWEST_PIXELS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +53,9 @@ def measure(region: Region, volume: Volume) -> Measurements:
         raise ValueError("a region without voxels has no measurements")
     origin = np.array([part.start for part in region.box])
     voxels = np.argwhere(region.mask) + origin
-    k = int(region.mask.sum(axis=(1, 2)).argmax())
+    k = _largest(region.mask)
     border = _border(region.mask[k]) + origin[1:]
-    long_ends, short_ends = _axes(border, volume.spacing_mm[1:])
+    long_ends, short_ends = _axes(_smooth_border(region.mask[k]) + origin[1:], volume.spacing_mm[1:])
     values = volume.voxels[region.box][region.mask]
     level = int(origin[0]) + k
     return Measurements(
@@ -56,15 +66,51 @@ def measure(region: Region, volume: Volume) -> Measurements:
         volume_mm3=len(voxels) * float(np.prod(volume.spacing_mm)),
         mean_hu=float(values.mean(dtype=np.float64)),
         deviation_hu=float(values.std(dtype=np.float64)),
-        outline=Outline(sop_instance_uid=volume.sop_instance_uids[level], points=_polygon(border)),
+        outline=Outline(
+            sop_instance_uid=volume.sop_instance_uids[level],
+            points=_polygon(border),
+            frame_number=volume.frame_number(level),
+        ),
     )
+
+
+def _largest(mask: Mask) -> int:
+    """The slice of largest area; of several alike the one nearest to the middle of the whole."""
+    areas = mask.sum(axis=(1, 2))
+    middle = float(areas @ np.arange(len(areas)) / areas.sum())
+    largest = np.flatnonzero(areas == areas.max())
+    return int(largest[np.abs(largest - middle).argmin()])
+
+
+def borders(plane: Mask) -> list[Points]:
+    """Every border line of a plane's mask, of parts and of holes, as closed (row, column) points in voxel indices."""
+    return [np.asarray(line - 1.0) for line in find_contours(np.pad(plane, 1).astype(np.float32), 0.5)]
 
 
 def _border(plane: Mask) -> Points:
     """The longest border line of a plane's mask as closed (row, column) points in voxel indices."""
-    lines = find_contours(np.pad(plane, 1).astype(np.float32), 0.5)
+    return _longest_line(np.pad(plane, 1).astype(np.float32), 0.5) - 1.0
+
+
+def _smooth_border(plane: Mask) -> Points:
+    """As `_border`, without its steps: it surrounds the same area, more smoothly."""
+    if plane.sum() < _FEWEST_PIXELS:
+        return _border(plane)
+    return _longest_line(*_smoothed(plane)) - float(_MARGIN)
+
+
+def _longest_line(values: NDArray[np.float32], level: float) -> Points:
+    lines = find_contours(values, level)
     longest = max(lines, key=lambda line: float(np.abs(np.diff(line, axis=0)).sum()))
-    return np.asarray(longest - 1.0, dtype=np.float64)
+    return np.asarray(longest, dtype=np.float64)
+
+
+def _smoothed(plane: Mask) -> tuple[NDArray[np.float32], float]:
+    """A plane's mask with a margin and soft edges, and the level above which it has as many pixels as before."""
+    soft = gaussian_filter(np.pad(plane, _MARGIN).astype(np.float32), _SMOOTHING, truncate=_MARGIN / _SMOOTHING)
+    count = int(plane.sum())
+    highest = np.partition(soft, (-count - 1, -count), axis=None)
+    return soft, float(highest[-count - 1] + highest[-count]) / 2
 
 
 def _polygon(border: Points) -> tuple[tuple[float, float], ...]:

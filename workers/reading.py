@@ -7,13 +7,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dicom_node.archive.files import Archive
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.codes import ACTIONABLE_CATEGORY_3
 from dicom_node.core.errors import ArchiveUnusable, UnreadableInstance
 from dicom_node.core.finding import Finding
+from dicom_node.core.form import Form
 from dicom_node.core.outcome import outcome_of_reading
 from workers.algorithms import Algorithm, Prepared, Reading
+from workers.lungs import lung_sides
 from workers.pipe import Read, ReportObject, SeriesToRead
 from workers.reporting.evidence import Evidence
 from workers.reporting.report import build_report
@@ -115,6 +120,7 @@ def read(
         _remarks(reading, concession),
         outcome=outcome_of_reading(found=bool(reading.findings), incomplete=reading.incomplete),
         forms=request.forms,
+        lungs=_lungs(reading, volume) if Form.LUNG in request.forms else None,
     )
     objects = written_objects(report, evidence)
     watch.lap("report")
@@ -123,6 +129,10 @@ def read(
     summary |= {"ahead": loaded.prepared is not None, "memory": concession}
     # What a worker without NumPy can take, and what the index's JSON can hold.
     return objects, json.loads(json.dumps(summary))
+
+
+def _lungs(reading: Reading, volume: Volume) -> NDArray[np.uint8] | None:
+    return None if reading.searched is None else lung_sides(reading.searched, volume)
 
 
 def _parameters(reading: Reading, concession: str) -> tuple[tuple[str, str], ...]:

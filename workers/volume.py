@@ -15,11 +15,13 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.utils import pixel_array
 
 from dicom_node.core.errors import InconsistentGeometry, NotApplicable, UnreadableInstance
-from dicom_node.core.finding import Point
+from dicom_node.core.finding import Outline, Point
 from dicom_node.core.geometry import stack_slices
 from dicom_node.core.uid import is_uid
+from workers.frames import frame_headers, is_multi_frame
 
 #: Values below air are padding around the field of view.
 LOWEST_HU = -1024.0
@@ -35,6 +37,8 @@ _PLANE_ATTRIBUTES = {
     "ImagePositionPatient": 3,
     "ImageOrientationPatient": 6,
 }
+#: With fewer slices each, threads wait for each other longer than they work.
+_SLICES_A_THREAD = 16
 #: What pydicom and its decoders raise for pixel data that they cannot make sense of.
 _UNDECODABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 _PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -50,8 +54,10 @@ class Volume:
     affine: NDArray[np.float64]
     #: dz, dy, dx.
     spacing_mm: tuple[float, float, float]
-    #: By k, without pixel data.
+    #: By k, without pixel data; of a frame, what a single-frame image of it would say.
     headers: tuple[pydicom.Dataset, ...]
+    #: By k, from 1; empty where each slice is an instance of its own.
+    frame_numbers: tuple[int, ...] = ()
 
     @property
     def study_instance_uid(self) -> str:
@@ -73,6 +79,16 @@ class Volume:
         """One for each slice, by k."""
         return tuple(str(header.SOPInstanceUID) for header in self.headers)
 
+    def frame_number(self, k: int) -> int | None:
+        """The number of a slice among the frames of its instance; None where it is one of its own."""
+        return self.frame_numbers[k] if self.frame_numbers else None
+
+    def slice_of(self, outline: Outline) -> int | None:
+        """The k of the slice that an outline lies on; None where it lies on none of the series."""
+        place = (outline.sop_instance_uid, outline.frame_number)
+        places = ((uid, self.frame_number(k)) for k, uid in enumerate(self.sop_instance_uids))
+        return next((k for k, found in enumerate(places) if found == place), None)
+
     def to_patient(self, i: float, j: float, k: float) -> Point:
         """LPS mm of a place in voxel indices; whole numbers are voxel centres."""
         x, y, z = (float(value) for value in (self.affine @ (i, j, k, 1.0))[:3])
@@ -87,25 +103,58 @@ class Region:
     mask: NDArray[np.bool_]
 
 
-def load_volume(paths: Sequence[Path]) -> Volume:
-    """Read a CT series of single-frame instances in any transfer syntax, in any order.
+@dataclass(frozen=True, kw_only=True)
+class _Slice:
+    """One slice's header, and the instance that it is or is a frame of, with its pixel data still encoded."""
 
-    Raises NotApplicable for what is no single-frame CT, InconsistentGeometry for slices that make no regular box of
-    voxels, UnreadableInstance for an instance that is missing, cut short or cannot be decoded, and OSError where the
-    disk does not give it.
+    header: pydicom.Dataset
+    instance: pydicom.Dataset
+    #: From 1; None for an instance of its own.
+    frame_number: int | None = None
+
+
+def load_volume(paths: Sequence[Path]) -> Volume:
+    """Read a CT series of single-frame instances, or one multi-frame instance, in any transfer syntax, in any order.
+
+    Raises NotApplicable for what is no CT in HU or is several multi-frame instances, InconsistentGeometry for slices
+    that make no regular box of voxels, UnreadableInstance for an instance that is missing, cut short or cannot be
+    decoded, and OSError where the disk does not give it.
     """
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        slices = list(pool.map(_read, paths))
-        for ds in slices:
-            _check_kind(ds)
-        slices, affine = _ordered(slices)
-        first = slices[0]
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1, 1 + len(paths) // _SLICES_A_THREAD)) as pool:
+        slices, affine = _ordered(_slices(list(pool.map(_read, paths))))
+        first = slices[0].header
         voxels = np.empty((len(slices), int(first.Rows), int(first.Columns)), dtype=np.float32)
         list(pool.map(_decode_into, slices, voxels))
-    for ds in slices:
-        del ds.PixelData
+    for piece in slices:
+        piece.instance.pop("PixelData", None)
     dz, (dy, dx) = float(np.linalg.norm(affine[:3, 2])), (float(value) for value in first.PixelSpacing)
-    return Volume(voxels=voxels, affine=affine, spacing_mm=(dz, dy, dx), headers=tuple(slices))
+    return Volume(
+        voxels=voxels,
+        affine=affine,
+        spacing_mm=(dz, dy, dx),
+        headers=tuple(piece.header for piece in slices),
+        frame_numbers=tuple(piece.frame_number for piece in slices if piece.frame_number is not None),
+    )
+
+
+def _slices(instances: list[pydicom.Dataset]) -> list[_Slice]:
+    """Each slice of the series: an instance, or a frame of the one multi-frame instance."""
+    multi_frame = [ds for ds in instances if is_multi_frame(ds)]
+    if not multi_frame:
+        for ds in instances:
+            _check_kind(ds)
+        return [_Slice(header=ds, instance=ds) for ds in instances]
+    if len(instances) > 1:
+        found = f"{len(multi_frame)} of {len(instances)} instances are multi-frame"
+        raise NotApplicable(f"{found}; a volume is read from single-frame CT, or from one multi-frame instance alone")
+    (instance,) = instances
+    headers = list(frame_headers(instance))
+    if len(headers) != int(instance.get("NumberOfFrames") or 0):
+        found = f"{instance.get('NumberOfFrames')} frames and describes {len(headers)}"
+        raise UnreadableInstance(f"instance {_uid(instance)} has {found}: send it again")
+    for header in headers:
+        _check_kind(header)
+    return [_Slice(header=header, instance=instance, frame_number=n) for n, header in enumerate(headers, start=1)]
 
 
 def _read(path: Path) -> pydicom.Dataset:
@@ -131,12 +180,12 @@ def _uid(ds: pydicom.Dataset) -> str:
 
 
 def _check_kind(ds: pydicom.Dataset) -> None:
-    """Raise NotApplicable unless the instance is one grey CT slice in HU."""
+    """Raise NotApplicable unless the slice is a grey CT image in HU."""
     modality = str(ds.get("Modality", "unknown"))
     if modality != "CT":
         raise NotApplicable(f"instance {_uid(ds)} has modality {modality}; only CT is read")
-    if int(ds.get("NumberOfFrames") or 1) > 1:
-        raise NotApplicable(f"instance {_uid(ds)} is multi-frame; only single-frame CT Image Storage is read")
+    if int(ds.get("NumberOfFrames") or 1) > 1 and not is_multi_frame(ds):
+        raise NotApplicable(f"instance {_uid(ds)} is multi-frame, and no Enhanced CT: its frames have no known place")
     if int(ds.get("SamplesPerPixel") or 1) != 1:
         raise NotApplicable(f"instance {_uid(ds)} is a colour image; only grey CT slices are read")
     # Not quoted: it is free text, and might say anything.
@@ -144,17 +193,17 @@ def _check_kind(ds: pydicom.Dataset) -> None:
         raise NotApplicable(f"instance {_uid(ds)} has values that are not in HU; only CT in HU is read")
 
 
-def _ordered(slices: list[pydicom.Dataset]) -> tuple[list[pydicom.Dataset], NDArray[np.float64]]:
+def _ordered(slices: list[_Slice]) -> tuple[list[_Slice], NDArray[np.float64]]:
     """The slices by position along their normal, and the affine of the box they make."""
     if len(slices) < FEWEST_SLICES:
         raise InconsistentGeometry(f"{len(slices)} slices make no volume; send at least {FEWEST_SLICES}")
-    if len({ds.get("SeriesInstanceUID") for ds in slices}) != 1:
+    if len({piece.header.get("SeriesInstanceUID") for piece in slices}) != 1:
         raise InconsistentGeometry("the instances belong to different series; read one series at a time")
-    stack = stack_slices([_plane(ds) for ds in slices])
+    stack = stack_slices([_plane(piece) for piece in slices])
     if stack.problem:
         raise InconsistentGeometry(f"{stack.problem}; send the series again, evenly spaced and whole")
     slices = [slices[index] for index in stack.order]
-    first, last = slices[0], slices[-1]
+    first, last = slices[0].header, slices[-1].header
     row, column = np.reshape([float(value) for value in first.ImageOrientationPatient], (2, 3))
     dy, dx = (float(value) for value in first.PixelSpacing)
     origin, end = (np.array([float(value) for value in ds.ImagePositionPatient]) for ds in (first, last))
@@ -163,28 +212,42 @@ def _ordered(slices: list[pydicom.Dataset]) -> tuple[list[pydicom.Dataset], NDAr
     return slices, affine
 
 
-def _plane(ds: pydicom.Dataset) -> dict[str, Any]:
+def _plane(piece: _Slice) -> dict[str, Any]:
     """The attributes that place a slice; raises unless it has them all."""
     plane: dict[str, Any] = {}
     for keyword, count in _PLANE_ATTRIBUTES.items():
-        value = ds.get(keyword)
+        value = piece.header.get(keyword)
         if value is None or np.size(value) != count:
-            raise InconsistentGeometry(f"instance {_uid(ds)} has no {keyword}: its place in the patient is unknown")
+            raise InconsistentGeometry(f"{_name(piece)} has no {keyword}: its place in the patient is unknown")
         plane[keyword] = tuple(float(part) for part in value) if count > 1 else str(value)
     return plane
 
 
-def _decode_into(ds: pydicom.Dataset, target: NDArray[np.float32]) -> None:
+def _name(piece: _Slice) -> str:
+    frame = "" if piece.frame_number is None else f"frame {piece.frame_number} of "
+    return f"{frame}instance {_uid(piece.header)}"
+
+
+def _decode_into(piece: _Slice, target: NDArray[np.float32]) -> None:
     """Decode one slice and write its HU into its plane of the volume."""
-    if ds.get("RescaleSlope") is None or ds.get("RescaleIntercept") is None:
-        raise UnreadableInstance(f"instance {_uid(ds)} has no Rescale Slope and Intercept: its HU are unknown")
+    header = piece.header
+    if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
+        raise UnreadableInstance(f"{_name(piece)} has no Rescale Slope and Intercept: its HU are unknown")
     try:
-        stored = ds.pixel_array
+        stored = _stored(piece)
     except _UNDECODABLE as error:
-        reason = f"pixel data of instance {_uid(ds)} cannot be decoded ({type(error).__name__}): send it again"
+        reason = f"pixel data of {_name(piece)} cannot be decoded ({type(error).__name__}): send it again"
         raise UnreadableInstance(reason) from error
     if stored.shape != target.shape:
-        raise UnreadableInstance(f"pixel data of instance {_uid(ds)} is {stored.shape}, not {target.shape}")
-    np.multiply(stored, np.float32(ds.RescaleSlope), out=target, casting="unsafe")
-    target += np.float32(ds.RescaleIntercept)
+        raise UnreadableInstance(f"pixel data of {_name(piece)} is {stored.shape}, not {target.shape}")
+    np.multiply(stored, np.float32(header.RescaleSlope), out=target, casting="unsafe")
+    target += np.float32(header.RescaleIntercept)
     np.maximum(target, np.float32(LOWEST_HU), out=target)
+
+
+def _stored(piece: _Slice) -> NDArray[Any]:
+    """The stored values of a slice [j, i]."""
+    # The data set's own property looks through it twice more, to keep what is wanted only once.
+    if piece.frame_number is None:
+        return pixel_array(piece.instance)
+    return pixel_array(piece.instance, index=piece.frame_number - 1)

@@ -61,7 +61,7 @@ class Arrivals:
         Counts are by Series Instance UID, the one of the whole study under "". A performed procedure step that was
         COMPLETED is told as source "MPPS", final, with the sums over all steps of the study; the study may be unknown.
         """
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             self._lock(connection, study_instance_uid)
             self._tell(connection, study_instance_uid, counts, source=source, at=at, final=final)
 
@@ -71,7 +71,7 @@ class Arrivals:
         `held` is how many instances were here when it was asked.
         """
         uid, source = asked.study_instance_uid, peer_source(asked.peer)
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             state = self._lock(connection, uid)
             counts = self._without_ours(connection, uid, counts)
             known = self._counts(connection, uid, source)
@@ -84,7 +84,7 @@ class Arrivals:
 
     def unanswered(self, asked: Asked, reason: str) -> None:
         """Note that a peer was asked in vain, and why; a new reason enters the history."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             state = self._lock(connection, asked.study_instance_uid)
             before = self._inquiry(connection, asked)
             since = None if before is None else before["vain_since"]

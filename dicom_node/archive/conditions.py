@@ -26,13 +26,13 @@ class Conditions:
     def began(self, condition: str, *, reason: str, at: float) -> None:
         """Something is wrong; where that is known already, only the reason is new."""
         row = {"condition": condition, "reason": reason, "since": at}
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             self._transactions.upsert(connection, self._conditions, row, {"reason": reason})
 
     def ended(self, condition: str) -> None:
         """It is right again, or was never wrong."""
         same = self._conditions.c.condition == condition
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             connection.execute(sa.delete(self._conditions).where(same))
 
     def rows(self) -> list[ConditionRow]:

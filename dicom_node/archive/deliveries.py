@@ -85,7 +85,7 @@ class Deliveries:
     def unwanted(self, sop_instance_uids: Sequence[str], at: float) -> None:
         """No peer takes these objects: they are not missed, and their studies may be done without them."""
         reports = self._reports
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             studies = self._studies_of(connection, sop_instance_uids)
             for uid in sop_instance_uids:
                 same = reports.c.sop_instance_uid == uid
@@ -99,7 +99,7 @@ class Deliveries:
 
     def plan_all(self, objects: Sequence[tuple[str, Sequence[str]]], at: float) -> None:
         """Let objects wait for their peers, in one change: nobody sees half of a report that can be sent."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             studies = self._studies_of(connection, [uid for uid, _ in objects])
             rows = [waiting_row(uid, peer, studies[uid], at) for uid, peers in objects for peer in peers]
             if rows:
@@ -193,7 +193,7 @@ class Deliveries:
         """Let these objects of one study also go there, as far as they still wait."""
         deliveries = self._deliveries
         uid_of = deliveries.c.sop_instance_uid
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             # Always the study's row first: two that lock in different orders would wait for each other.
             self._transactions.study_state(connection, study)
             query = sa.select(uid_of, deliveries.c.state).where(uid_of.in_(uids), is_wanted).order_by(uid_of)
@@ -219,7 +219,7 @@ class Deliveries:
 
         With one that has failed the study has FAILED: a late instance may have led back to what failed before.
         """
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             self._settlement.settle(connection, study_instance_uid, at)
 
     def _studies_of(self, connection: sa.Connection, uids: Sequence[str]) -> dict[str, str]:
@@ -237,7 +237,7 @@ class Deliveries:
         check_transition(DELIVERY_TRANSITIONS, row.state, state)
         study = row.study_instance_uid
         same = {"uid": row.sop_instance_uid, "name": row.peer, "number": row.fence, "before": row.state.value}
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             # Always the study's row first: two that lock in different orders would wait for each other.
             self._transactions.study_state(connection, study)
             values = {"state": state.value, "reason": reason, "fence": row.fence + 1, **values}

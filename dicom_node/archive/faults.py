@@ -7,6 +7,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from dicom_node.archive.conditions import Conditions
+from dicom_node.archive.prepared import Prepared
 from dicom_node.archive.transactions import Transactions
 
 #: The name among the index's conditions of what is wrong with its files.
@@ -42,7 +43,7 @@ class Faults:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
         self._faults = transactions.tables["archive_faults"]
-        self._end = sa.delete(self._faults).where(self._faults.c.path == sa.bindparam("ended"))
+        self._end = Prepared(sa.delete(self._faults).where(self._faults.c.path == sa.bindparam("ended")))
 
     def found(self, faults: list[ArchiveFault], *, actor: str, at: float) -> list[ArchiveFault]:
         """Keep these faults, with a line in the history of each study; returns those that were not known so far."""
@@ -71,7 +72,7 @@ class Faults:
 
     def end(self, connection: sa.Connection, path: str) -> bool:
         """This file was written or found whole within a transaction; whether something was wrong with it before."""
-        return connection.execute(self._end, {"ended": path}).rowcount > 0
+        return bool(self._end(connection, ended=path).rowcount > 0)
 
     def of_study(self, study_instance_uid: str) -> list[ArchiveFault]:
         """The study's faults, by path."""

@@ -11,32 +11,39 @@ Layout below the root; paths are given relative to it:
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydicom.errors import InvalidDicomError
 
+from dicom_node.archive.checksum import sha256_of
+from dicom_node.archive.directories import Directories, make_directory, sync_directory
 from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set
-from dicom_node.core.errors import CannotUnderstand, UnreadableInstance
+from dicom_node.archive.leftovers import leftovers, torn_place
+from dicom_node.archive.places import place, places, spread_of
+from dicom_node.archive.second_name import second_name
+from dicom_node.archive.spool import FILE_MODE, Spool
+from dicom_node.core.errors import UnreadableInstance
+from dicom_node.core.received_instance import EncodedDataSet
 from dicom_node.core.study import Instance
-from dicom_node.core.uid import is_uid
-
-# Readable by the node's own user and group: the files hold patient data.
-_FILE_MODE = 0o640
-_DIRECTORY_MODE = 0o750
 
 # Workers write results while a node starts; no worker takes this long between opening a file and naming it.
 _OUTGOING_LEFTOVER_SECONDS = 86400.0
 
 _COPY_BYTES = 1 << 20
+
+_LOCKS = 256
+
+#: Directories of an instance that may be new: those of its series, its study, and the study's spread.
+_LEVELS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,25 +72,42 @@ class Archive:
         """Make the directories that are missing; OSError where that is not possible."""
         self._root = root
         for name in ("studies", "results", "incoming", "outgoing"):
-            _make_directory(root / name)
+            make_directory(root / name)
+        self._directories = Directories()
+        # Of two threads that file the same instance, one waits until the other's file is on the disk.
+        self._filing = [threading.Lock() for _ in range(_LOCKS)]
 
-    def store(self, data_set: BinaryIO, meta: FileMeta, *, study_uid: str, series_uid: str) -> KeptFile:
+    def spool(self, meta: FileMeta) -> Spool:
+        """A file for a data set that comes in, to be given to `store` or discarded; OSError as of that."""
+        return Spool(self._root / "incoming" / uuid.uuid4().hex, encode_file_meta(meta))
+
+    def store(self, data_set: EncodedDataSet, meta: FileMeta, *, study_uid: str, series_uid: str) -> KeptFile:
         """Keep a data set's bytes behind a file meta information of ours, durable at return.
 
         The same content under the same UIDs is found and kept as it is; other content is put beside it. A new file has
         a second name until `indexed` is called with it. OSError where the disk does not take it, CannotUnderstand where
         a UID is none; neither leaves a file.
         """
-        data_set.seek(0)
-        sha256 = sha256_of(data_set)
-        size_bytes = data_set.tell()
-        first = _place("studies", study_uid, series_uid, meta.sop_instance_uid)
-        for path in _places(first, meta.transfer_syntax_uid, sha256):
-            incoming = self._write_new(path, data_set, meta)
-            if incoming or self._holds(path, sha256, meta.transfer_syntax_uid):
-                sync_directory(self._root / path.parent)
-                return KeptFile(path=str(path), sha256=sha256, size_bytes=size_bytes, incoming=incoming)
+        sha256, size_bytes = _checksum_and_size(data_set)
+        first = place("studies", study_uid, series_uid, meta.sop_instance_uid)
+        with self._filing[hash(first) % _LOCKS]:
+            for path in places(first, meta.transfer_syntax_uid, sha256):
+                incoming = self._write_new(path, data_set, meta, sha256)
+                if incoming or self._holds(path, sha256, meta.transfer_syntax_uid):
+                    if incoming is None:
+                        self.settle(str(path))
+                    return KeptFile(path=str(path), sha256=sha256, size_bytes=size_bytes, incoming=incoming)
         raise FileExistsError(f"{path} was damaged on disk; move it away and send the instance again")
+
+    def settle(self, relative: str) -> None:
+        """Let a file that is there be on the disk at return, with its name."""
+        final = self._root / relative
+        descriptor = os.open(final, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._directories.sync(final.parent, levels=_LEVELS)
 
     def indexed(self, kept: KeptFile) -> None:
         """The file's row is in the index: nothing is left to be mended of it should the power fail."""
@@ -109,9 +133,9 @@ class Archive:
 
     def store_result(self, *, study_uid: str, series_uid: str, sop_uid: str, data: bytes) -> str:
         """Keep a whole DICOM file that this node made, durable at return, in place of an earlier one of its UID."""
-        path = _place("results", study_uid, series_uid, sop_uid)
+        path = place("results", study_uid, series_uid, sop_uid)
         final = self._root / path
-        _make_directory(final.parent)
+        make_directory(final.parent)
         with self._temporary("outgoing", lambda file: file.write(data)) as temporary:
             temporary.replace(final)
         sync_directory(final.parent)
@@ -119,7 +143,7 @@ class Archive:
 
     def result_path(self, *, study_uid: str, series_uid: str, sop_uid: str) -> str:
         """Where a result of these UIDs lies, if it is there; CannotUnderstand where one is no UID."""
-        return str(_place("results", study_uid, series_uid, sop_uid))
+        return str(place("results", study_uid, series_uid, sop_uid))
 
     def path_of(self, relative: str) -> Path:
         """The absolute path of a kept file."""
@@ -165,19 +189,19 @@ class Archive:
 
     def leftovers(self, before: float) -> Iterator[tuple[Path, bool]]:
         """The names in incoming/ since before this time, and whether each is the second name of a whole file."""
-        for path in sorted((self._root / "incoming").iterdir()):
-            with suppress(FileNotFoundError):
-                found = path.stat()
-                if found.st_mtime < before:
-                    yield path, found.st_nlink > 1
+        return leftovers(self._root / "incoming", before)
+
+    def torn_place(self, incoming: Path) -> str | None:
+        """The path of the file whose second name this is, by that name alone: its content tells nothing."""
+        path = torn_place(incoming)
+        return str(path) if path is not None and _is_same(incoming, self._root / path) else None
 
     def place_of(self, incoming: Path, instance: Instance) -> str | None:
         """The path of the file whose second name this is, by what it says of itself; None where there is none."""
-        first = _place("studies", instance.study_instance_uid, instance.series_instance_uid, instance.sop_instance_uid)
-        for path in _places(first, instance.transfer_syntax_uid, instance.sha256):
-            with suppress(FileNotFoundError):
-                if incoming.samefile(self._root / path):
-                    return str(path)
+        first = place("studies", instance.study_instance_uid, instance.series_instance_uid, instance.sop_instance_uid)
+        for path in places(first, instance.transfer_syntax_uid, instance.sha256):
+            if _is_same(incoming, self._root / path):
+                return str(path)
         return None
 
     def sweep(self) -> int:
@@ -196,31 +220,49 @@ class Archive:
         with file:
             return syntax == transfer_syntax_uid and sha256_of(file) == sha256
 
-    def _write_new(self, path: PurePosixPath, data_set: BinaryIO, meta: FileMeta) -> Path | None:
-        """Write the file unless its name is taken; of two that try at once, one is told that it is.
-
-        Returns its name in incoming/, which it keeps.
-        """
+    def _write_new(self, path: PurePosixPath, data_set: EncodedDataSet, meta: FileMeta, sha256: str) -> Path | None:
+        """Write the file unless its name is taken; returns its name in incoming/, which it keeps."""
         final = self._root / path
         if final.exists():
             return None
-        _make_directory(final.parent)
-        with self._temporary("incoming", lambda file: _write(file, data_set, meta)) as temporary:
-            try:
-                # A link fails where a rename would overwrite. The first name stays: two names say that the file is
-                # whole, and that the index may not know it yet.
-                os.link(temporary, final)
-            except FileExistsError:
-                temporary.unlink()
-                return None
-        return temporary
+        self._directories.make(final.parent)
+        if isinstance(data_set, Spool):
+            return self._name_spool(data_set, final)
+        incoming, is_linked = self._root / "incoming" / second_name(path, sha256), False
+        try:
+            with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
+                _write(file, data_set, meta)
+                file.flush()
+                is_linked = _linked(incoming, final)
+                if is_linked:
+                    # The bytes and both names at once.
+                    os.fsync(file.fileno())
+                    self._directories.sync(final.parent, levels=_LEVELS)
+        except BaseException:
+            # Nobody has it yet: who files the same instance waits for us.
+            if is_linked:
+                final.unlink(missing_ok=True)
+            incoming.unlink(missing_ok=True)
+            raise
+        if not is_linked:
+            incoming.unlink()
+            return None
+        return incoming
+
+    def _name_spool(self, spool: Spool, final: Path) -> Path | None:
+        spool.sync()
+        if not _linked(spool.path, final):
+            return None
+        spool.keep()
+        self._directories.sync(final.parent, levels=_LEVELS)
+        return spool.path
 
     @contextmanager
     def _temporary(self, area: str, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
         """A file that is written and on the disk, to be given its name; gone where that or the writing fails."""
         path = self._root / area / uuid.uuid4().hex
         try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE), "wb") as file:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -233,8 +275,11 @@ class Archive:
     def _locked(self, study_uid: str, kind: int) -> Iterator[None]:
         """Lock the directory that the study lies in, against other threads and processes."""
         directory = self._root / "studies" / spread_of(study_uid)
-        _make_directory(directory)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            make_directory(directory)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, kind)
             yield
@@ -242,32 +287,31 @@ class Archive:
             os.close(descriptor)
 
 
-def _place(area: str, study_uid: str, series_uid: str, sop_uid: str) -> PurePosixPath:
-    for name, uid in (("Study", study_uid), ("Series", series_uid), ("SOP", sop_uid)):
-        if not is_uid(uid):
-            raise CannotUnderstand(f"{name} Instance UID is no UID; mend it at the sender")
-    return PurePosixPath(area, spread_of(study_uid), study_uid, series_uid, f"{sop_uid}.dcm")
+def _checksum_and_size(data_set: EncodedDataSet) -> tuple[str, int]:
+    if isinstance(data_set, Spool):
+        return data_set.sha256, data_set.size_bytes
+    data_set.seek(0)
+    return sha256_of(data_set), data_set.tell()
 
 
-def _places(first: PurePosixPath, transfer_syntax_uid: str, sha256: str) -> Iterator[PurePosixPath]:
-    """Where a content may lie: under its UID, and beside other content of the same."""
-    yield first
-    # The transfer syntax is part of the content: the same bytes mean something else in another one.
-    content = hashlib.sha256(f"{transfer_syntax_uid} {sha256}".encode()).hexdigest()
-    yield first.with_name(f"{first.stem}.{content[:12]}.dcm")
+def _linked(temporary: Path, final: Path) -> bool:
+    """Give the file its name; whether that was free.
+
+    A link fails where a rename would overwrite. The first name stays: two names say that the index may not know the
+    file yet.
+    """
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return False
+    return True
 
 
-def spread_of(study_uid: str) -> str:
-    """The directory of an area that a study lies in: two digits of a hash keep any one from growing huge."""
-    return hashlib.sha256(study_uid.encode()).hexdigest()[:2]
-
-
-def sha256_of(file: BinaryIO) -> str:
-    """The checksum of what the file holds from here on, 64 hex digits; the file is at its end afterwards."""
-    digest = hashlib.sha256()
-    while chunk := file.read(_COPY_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 def _written_before(path: Path, moment: float) -> bool:
@@ -277,25 +321,7 @@ def _written_before(path: Path, moment: float) -> bool:
         return False
 
 
-def _write(file: BinaryIO, data_set: BinaryIO, meta: FileMeta) -> None:
+def _write(file: BinaryIO, data_set: EncodedDataSet, meta: FileMeta) -> None:
     file.write(encode_file_meta(meta))
     data_set.seek(0)
     shutil.copyfileobj(data_set, file, _COPY_BYTES)
-
-
-def _make_directory(path: Path) -> None:
-    """Make a directory and its parents, each one's name on the disk before anything is put into it."""
-    if path.is_dir():
-        return
-    if not path.parent.is_dir():
-        _make_directory(path.parent)
-    path.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,19 +4,21 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from functools import cache
+from typing import Any, BinaryIO, cast
 
-from pydicom.charset import decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
+from dicom_node.archive.header_scan import Odd, scan
 from dicom_node.core.errors import CannotUnderstand
+from dicom_node.core.received_instance import EncodedDataSet
 from dicom_node.core.study import KEPT_KEYWORDS
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -25,6 +27,16 @@ _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID
 _IMPLICIT = frozenset({"1.2.840.10008.1.2"})
 _BIG_ENDIAN = frozenset({"1.2.840.10008.1.2.2"})
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+
+_SPECIFIC_CHARACTER_SET = 0x00080005
+
+# A header is looked for in so many bytes of the data set: most are short, few are longer than the second.
+_HEADER_BYTES = (32 << 10, 4 << 20)
+
+_CHUNK_BYTES = 1 << 20
+
+# Begins the code of another character set (PS3.5 Section 6.1.2.5).
+_ESCAPE = b"\x1b"
 
 # Headers are far smaller; more is a deflated stream that was made to fill the memory.
 _MAXIMUM_INFLATED_BYTES = 64 << 20
@@ -64,28 +76,47 @@ class Header:
     attributes: Mapping[str, Any]
 
 
-def read_header(data_set: BinaryIO, transfer_syntax_uid: str) -> Header:
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """An element that this node wants, as the dictionary says it is."""
+
+    keyword: str
+    vr: str
+    vm: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """The wanted elements that are there, by tag, undecoded."""
+
+    values: Mapping[int, bytes]
+    is_little_endian: bool
+    #: Python's names of the character sets.
+    encodings: Sequence[str]
+
+
+@cache
+def _wanted() -> Mapping[int, _Wanted]:
+    """By tag."""
+    tags = {name: int(tag) for name in _UIDS + KEPT_KEYWORDS if (tag := tag_for_keyword(name)) is not None}
+    return {tag: _Wanted(keyword=name, vr=dictionary_VR(tag), vm=dictionary_VM(tag)) for name, tag in tags.items()}
+
+
+def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str) -> Header:
     """Read an encoded data set's header, never its pixels; CannotUnderstand where there is none to read.
 
     An attribute whose value does not fit its VR or VM is left out: scanners write such, and the image still counts.
     """
-    wanted = {int(tag): name for name in _UIDS + KEPT_KEYWORDS if (tag := tag_for_keyword(name)) is not None}
-    last = max(wanted)
-
-    def is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        return int(tag) > last
-
     try:
-        dataset = read_dataset(
-            _inflated(data_set, transfer_syntax_uid),
-            transfer_syntax_uid in _IMPLICIT,
-            transfer_syntax_uid not in _BIG_ENDIAN,
-            stop_when=is_past,
-            specific_tags=list(wanted),
-        )
+        readable = _inflated(data_set, transfer_syntax_uid)
+        found = _scanned(readable, transfer_syntax_uid) or _parsed(readable, transfer_syntax_uid)
     except BROKEN_BYTES as error:
         raise CannotUnderstand("the data set's header cannot be read; check the sender's encoding") from error
-    values = {name: value for tag, name in wanted.items() if (value := _value(dataset, tag, name)) is not None}
+    values = {
+        element.keyword: value
+        for tag, element in _wanted().items()
+        if (raw := found.values.get(tag)) and (value := _value(raw, element, found)) is not None
+    }
     uids = [str(values.pop(name, "")) for name in _UIDS]
     return Header(
         sop_class_uid=uids[0],
@@ -96,29 +127,95 @@ def read_header(data_set: BinaryIO, transfer_syntax_uid: str) -> Header:
     )
 
 
-def _inflated(data_set: BinaryIO, transfer_syntax_uid: str) -> BinaryIO:
+def _scanned(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found | None:
+    """What a scan finds; None where the data set is odd."""
+    is_little_endian = transfer_syntax_uid not in _BIG_ENDIAN
+    for size in _HEADER_BYTES:
+        data_set.seek(0)
+        data = data_set.read(size)
+        try:
+            values = scan(
+                data,
+                _scanned_tags(),
+                is_implicit=transfer_syntax_uid in _IMPLICIT,
+                is_little_endian=is_little_endian,
+                is_whole=len(data) < size,
+            )
+        except Odd:
+            if len(data) < size:
+                return None
+            continue
+        return _Found(
+            values=values,
+            is_little_endian=is_little_endian,
+            encodings=_encodings(values.get(_SPECIFIC_CHARACTER_SET, b"").decode("iso8859")),
+        )
+    return None
+
+
+@cache
+def _scanned_tags() -> frozenset[int]:
+    return frozenset((_SPECIFIC_CHARACTER_SET, *_wanted()))
+
+
+def _encodings(character_sets: str) -> Sequence[str]:
+    names = [name.strip(" \x00") for name in character_sets.split("\\")]
+    return convert_encodings(names if len(names) > 1 else names[0]) if character_sets else ["iso8859"]
+
+
+def _parsed(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found:
+    """What pydicom finds, which knows how to go on where others would give up."""
+    wanted = _wanted()
+    last = max(wanted)
+
+    def is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return int(tag) > last
+
+    data_set.seek(0)
+    dataset = read_dataset(
+        cast(BinaryIO, data_set),
+        transfer_syntax_uid in _IMPLICIT,
+        transfer_syntax_uid not in _BIG_ENDIAN,
+        stop_when=is_past,
+        specific_tags=list(wanted),
+    )
+    # Without keep_deferred, pydicom converts an empty value by itself, and raises on a VR that is none.
+    elements = {tag: dataset.get_item(tag, keep_deferred=True) for tag in wanted if tag in dataset}
+    raw: dict[int, RawDataElement] = {}
+    for tag, element in elements.items():
+        if isinstance(element, RawDataElement):
+            raw[tag] = element
+    encodings = dataset.original_character_set or "iso8859"
+    return _Found(
+        values={tag: element.value for tag, element in raw.items() if element.value},
+        is_little_endian=all(element.is_little_endian for element in raw.values()),
+        encodings=[encodings] if isinstance(encodings, str) else list(encodings),
+    )
+
+
+def _inflated(data_set: EncodedDataSet, transfer_syntax_uid: str) -> EncodedDataSet:
     data_set.seek(0)
     if transfer_syntax_uid not in _DEFLATED:
         return data_set
     # A raw deflate stream without a zlib header (PS3.5 Annex A.5).
-    return io.BytesIO(zlib.decompressobj(wbits=-zlib.MAX_WBITS).decompress(data_set.read(), _MAXIMUM_INFLATED_BYTES))
+    stream, inflated = zlib.decompressobj(wbits=-zlib.MAX_WBITS), io.BytesIO()
+    while inflated.tell() < _MAXIMUM_INFLATED_BYTES and (chunk := data_set.read(_CHUNK_BYTES)):
+        inflated.write(stream.decompress(chunk, _MAXIMUM_INFLATED_BYTES - inflated.tell()))
+    return inflated
 
 
-def _value(dataset: Dataset, tag: int, keyword: str) -> Any:
-    """The attribute's value, or None where it is absent, empty, or not what its VR and VM allow."""
-    # Without this, pydicom converts an empty value by itself, and raises on a VR that is none.
-    element = dataset.get_item(tag, keep_deferred=True)
-    if not isinstance(element, RawDataElement) or not element.value or len(element.value) > _MAXIMUM_VALUE_BYTES:
+def _value(raw: bytes, element: _Wanted, found: _Found) -> Any:
+    """The attribute's value, or None where it is empty, or not what its VR and VM allow."""
+    if len(raw) > _MAXIMUM_VALUE_BYTES:
         return None
-    vr, vm = dictionary_VR(tag), dictionary_VM(tag)
+    vr, vm = element.vr, element.vm
     try:
         if vr == "US":
-            order = "<" if element.is_little_endian else ">"
-            return struct.unpack(f"{order}H", element.value)[0]
-        text = _text(element.value, dataset)
+            return struct.unpack("<H" if found.is_little_endian else ">H", raw)[0]
+        text = _text(raw, found.encodings)
         # Descriptions hold backslashes that were not meant to separate anything.
         parts = [text] if vm == "1" else text.split("\\")
-        values = tuple(_READERS.get(vr, _as_text)(part) for part in parts)
+        values = tuple(map(_READERS.get(vr, _as_text), parts))
     except (ValueError, LookupError, OverflowError, struct.error):
         return None
     if vm.isdigit() and len(values) != int(vm):
@@ -128,11 +225,13 @@ def _value(dataset: Dataset, tag: int, keyword: str) -> Any:
     return values if len(values) > 1 else values[0]
 
 
-def _text(value: bytes, dataset: Dataset) -> str:
-    encodings = dataset.original_character_set or "iso8859"
-    names = [encodings] if isinstance(encodings, str) else list(encodings)
+def _text(value: bytes, encodings: Sequence[str]) -> str:
+    if value.isascii() and _ESCAPE not in value:
+        text = value.decode("ascii")
+    else:
+        text = decode_bytes(value, encodings, _DELIMITERS)
     # A database may refuse a NUL, and writers pad with it.
-    return decode_bytes(value, names, _DELIMITERS).replace("\x00", "")
+    return text.replace("\x00", "")
 
 
 def _as_text(text: str) -> str:

@@ -1,6 +1,8 @@
 """The index: one database, the truth about every study, job, report and delivery."""
 
 import sqlite3
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,9 +22,13 @@ from dicom_node.archive.schema import prepare_schema
 from dicom_node.archive.studies import Studies
 from dicom_node.archive.tables import build_metadata
 from dicom_node.archive.transactions import Transactions
+from dicom_node.archive.turns import Turns
 from dicom_node.archive.withdrawals import Withdrawals
 from dicom_node.archive.workers import Workers
 from dicom_node.core.errors import IndexUnavailable
+
+#: Whoever may not write for so long finds the index unavailable.
+PATIENCE_SECONDS = 30.0
 
 
 class Index:
@@ -32,7 +38,9 @@ class Index:
         self._engine = engine
         metadata = build_metadata()
         prepare_schema(engine, metadata)
-        transactions = self.transactions = Transactions(engine, metadata.tables)
+        self._turns = _turns(engine)
+        turn = self._turns.taken if self._turns is not None else nullcontext
+        transactions = self.transactions = Transactions(engine, metadata.tables, turn)
         self.studies = Studies(transactions)
         self.arrivals = Arrivals(transactions, self.studies)
         self.jobs = Jobs(transactions)
@@ -80,22 +88,37 @@ class Index:
     def close(self) -> None:
         """Give every connection back."""
         self._engine.dispose()
+        if self._turns is not None:
+            self._turns.close()
+
+
+def _turns(engine: sa.Engine) -> Turns | None:
+    """The turns of an SQLite index in a file; other databases let those who wait go in order by themselves."""
+    if engine.dialect.name != "sqlite" or engine.url.database in (None, "", ":memory:"):
+        return None
+    return Turns(Path(str(engine.url.database)), patience_seconds=PATIENCE_SECONDS)
 
 
 def _prepare_sqlite(engine: sa.Engine) -> None:
-    """Durable at each commit, readable while written; a write takes its lock at once, so that no upgrade can fail."""
+    """Durable as asked, readable while written; a write takes its lock at once, so that no upgrade can fail."""
 
     def connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        patience = f"busy_timeout={PATIENCE_SECONDS * 1000:.0f}"
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", patience, "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: sa.Connection) -> None:
-        mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
-        statement = f"BEGIN {mode}"
+        options = connection.get_execution_options()
+        statement = f"BEGIN {options.get('sqlite_begin', 'IMMEDIATE')}"
+        synchronous = options.get("sqlite_synchronous", "FULL")
         try:
             # By the driver: what else comes with a statement would double the time of the shortest transactions.
-            connection.connection.cursor().execute(statement)
+            cursor = connection.connection.cursor()
+            if connection.info.get("synchronous", "FULL") != synchronous:
+                cursor.execute(f"PRAGMA synchronous={synchronous}")
+                connection.info["synchronous"] = synchronous
+            cursor.execute(statement)
         except sqlite3.Error as error:
             raise sa.exc.DBAPIError.instance(statement, None, error, sqlite3.Error, hide_parameters=True) from error
 

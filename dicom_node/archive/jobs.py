@@ -70,7 +70,7 @@ class Jobs(Leases):
 
     def queue(self, study_instance_uid: str, jobs: Sequence[Job], *, cause: str, actor: str, at: float) -> list[Job]:
         """Queue a COMPLETE study's jobs and return those that want a worker; work already done is not done again."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             wanting = [
                 job for job in jobs if self._enter(connection, job, f"{job.priority} by route {job.route}", actor, at)
             ]
@@ -94,12 +94,12 @@ class Jobs(Leases):
         """The broker took a message for each of these jobs."""
         change = sa.update(self._jobs).where(self._jobs.c.job_uid.in_(job_uids)).values(sent_at=at)
         if job_uids:
-            with self._transactions.write() as connection:
+            with self._transactions.write(durable=False) as connection:
                 connection.execute(change)
 
     def report(self, lease: Lease, objects: Sequence[ReportRow], *, summary: Mapping[str, Any], at: float) -> None:
         """The job ended in a report: its objects and its end are one change; LeaseLost when it is not ours to end."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
             self._replace_reports(connection, job_of(row), objects, at)
             reason, values = str(summary.get("result", "")), {"summary": dict(summary)}
@@ -110,13 +110,13 @@ class Jobs(Leases):
 
         `error` names the class of the error tree that it ended by.
         """
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
             self._leave(connection, row, state, reason, lease.worker, at, {"summary": None, "error": error})
 
     def hold(self, lease: Lease, objects: Sequence[ReportRow], *, reason: str, at: float, error: str = "") -> None:
         """The job ended in a report that must not be sent: it is kept, and the job has FAILED."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
             self._replace_reports(connection, job_of(row), objects, at)
             values = {"summary": None, "error": error}
@@ -136,7 +136,7 @@ class Jobs(Leases):
 
         The job and its study stay as they are.
         """
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             row = self._lock(connection, job.job_uid)
             if row is None or not row["answer_owed"] or not row["current"] or row["state"] != job.state.value:
                 return False
@@ -150,7 +150,7 @@ class Jobs(Leases):
 
     def give_back(self, lease: Lease, *, reason: str, at: float) -> None:
         """The attempt was none of the job's: QUEUED at once, and it is not counted; LeaseLost when it is not ours."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
             values = {"summary": None, "attempts": max(0, row["attempts"] - 1)}
             self._leave(connection, row, JobState.QUEUED, reason, lease.worker, at, values)
@@ -160,7 +160,7 @@ class Jobs(Leases):
 
         LeaseLost when it is not ours to end.
         """
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
             return self._try_again(connection, row, attempts, reason, lease.worker, at, error).state
 

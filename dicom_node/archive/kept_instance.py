@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydicom.errors import InvalidDicomError
 
+from dicom_node.archive.checksum import sha256_of
 from dicom_node.archive.file_meta import open_data_set, read_file_meta
-from dicom_node.archive.files import sha256_of
 from dicom_node.archive.header import read_header
 from dicom_node.core.errors import CannotUnderstand, UnreadableInstance
 from dicom_node.core.study import Instance

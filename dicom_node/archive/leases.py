@@ -49,6 +49,8 @@ class Leases:
         self._transactions = transactions
         jobs = self._jobs = transactions.tables["jobs"]
         self._waiting = _Waiting(transactions.tables)
+        #: As the workers of this process last asked: to build these statements takes longer than to execute them.
+        self._waiting_for: tuple[tuple[str, ...], _Waiting] | None = None
         of_job, of_study = jobs.c.job_uid == sa.bindparam("uid"), jobs.c.study_instance_uid == sa.bindparam("uid")
         self._study_of_job = sa.select(jobs.c.study_instance_uid).where(of_job)
         self._row_of_job = sa.select(jobs).where(of_job).with_for_update()
@@ -74,12 +76,12 @@ class Leases:
 
         `algorithms` are those that the worker knows, None for all. No two workers get the same job.
         """
-        waiting = self._waiting if algorithms is None else _Waiting(self._transactions.tables, algorithms)
+        waiting = self._waiting if algorithms is None else self._statements(tuple(algorithms))
         with self._transactions.read() as connection:
             heads = self._heads(connection, waiting, queues, at)
         if not heads:
             return None
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             # Again, since another worker may have been faster.
             heads = self._heads(connection, waiting, queues, at)
             heads.sort(key=lambda head: place(head[0], head[1], at, maximum_waiting_seconds))
@@ -92,7 +94,7 @@ class Leases:
 
     def claim(self, job_uid: str, *, worker: str, lease_seconds: float, at: float) -> tuple[Job, Lease] | None:
         """Take this one job, whatever others wait, and count the attempt; None when it is not to be had."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             row = self._lock(connection, job_uid)
             if row is None or row["state"] != JobState.QUEUED.value:
                 return None
@@ -101,7 +103,7 @@ class Leases:
     def renew(self, lease: Lease, until: float) -> bool:
         """Hold the job longer; False when it is no longer this lease's."""
         held = {"uid": lease.job_uid, "token": lease.token, "number": lease.fence}
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             return connection.execute(self._renewal, {**held, "lease_expires_at": until}).rowcount == 1
 
     def expire(self, *, now: float, attempts: Attempts, actor: str) -> list[Job]:
@@ -118,8 +120,14 @@ class Leases:
         """The worker is known to be dead: its leases end now instead of in their time."""
         jobs = self._jobs
         held = sa.update(jobs).where(jobs.c.worker == worker, jobs.c.state == JobState.READING.value)
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             connection.execute(held.values(lease_expires_at=at - 1))
+
+    def _statements(self, algorithms: tuple[str, ...]) -> _Waiting:
+        known = self._waiting_for
+        if known is None or known[0] != algorithms:
+            known = self._waiting_for = (algorithms, _Waiting(self._transactions.tables, algorithms))
+        return known[1]
 
     def _heads(
         self, connection: sa.Connection, waiting: _Waiting, queues: Sequence[str], at: float
@@ -159,7 +167,7 @@ class Leases:
 
     def _expire(self, job_uid: str, now: float, attempts: Attempts, actor: str) -> Job | None:
         """Take one job from its silent worker; None when it is not silent any more."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             row = self._lock(connection, job_uid)
             if row is None or row["state"] != JobState.READING.value or row["lease_expires_at"] >= now:
                 return None

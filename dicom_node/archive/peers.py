@@ -43,12 +43,12 @@ class Peers:
         """An association with the peer could not be had."""
         values = {"reason": reason, "next_try_at": next_try_at}
         again = {**values, "attempts": self._away.c.attempts + 1}
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             self._transactions.upsert(
                 connection, self._away, {**values, "peer": peer, "since": at, "attempts": 1}, again
             )
 
     def reached(self, peer: str) -> None:
         """The peer answered again."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             connection.execute(sa.delete(self._away).where(self._away.c.peer == peer))

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from dicom_node.archive.deliveries import counts
 from dicom_node.archive.files import Archive
+from dicom_node.archive.prepared import Prepared
 from dicom_node.archive.stock import Stock
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import EvictedStudy
@@ -26,7 +27,7 @@ class Evictions:
         self._transactions = transactions
         self._tables = transactions.tables
         self._studies = transactions.tables["studies"]
-        self._standing = (
+        self._standing = Prepared(
             sa.select(self._studies.c.state, self._studies.c.evicted_at)
             .where(self._studies.c.study_instance_uid == sa.bindparam("uid"))
             .with_for_update()
@@ -107,22 +108,25 @@ class Evictions:
     def _half_gone(self) -> sa.ColumnElement[bool]:
         return sa.and_(self._studies.c.evicted_at.is_not(None), self._studies.c.files_left.is_(True))
 
-    def end(self, connection: sa.Connection, study_instance_uid: str, at: float) -> bool:
+    def end(self, connection: sa.Connection, study_instance_uid: str, at: float) -> StudyState | None:
         """An instance of the study arrives: what left the disk is no part of it any more, and it is received anew.
 
-        Whether the index knows the study; its row is locked from here on.
+        The study's state, where the index knows it; its row is locked from here on.
         """
-        row = connection.execute(self._standing, {"uid": study_instance_uid}).first()
-        if row is None or row.evicted_at is None:
-            return row is not None
+        row = self._standing(connection, uid=study_instance_uid).fetchone()
+        if row is None:
+            return None
+        state, evicted_at = StudyState(row[0]), row[1]
+        if evicted_at is None:
+            return state
         instances = self._tables["instances"]
         connection.execute(sa.delete(instances).where(instances.c.study_instance_uid == study_instance_uid))
         self._transactions.change_study(connection, study_instance_uid, evicted_at=None, files_left=False)
         cause = "it had left the disk and comes again; its instances are received as new ones"
         self._transactions.remark(
-            connection, study_instance_uid, before=row.state, after=row.state, cause=cause, actor=ACTOR, at=at
+            connection, study_instance_uid, before=state, after=state, cause=cause, actor=ACTOR, at=at
         )
-        return True
+        return state
 
     def check_on_disk(self, connection: sa.Connection, study_instance_uid: str) -> None:
         """Raise EvictedStudy where the study's files have left the disk."""

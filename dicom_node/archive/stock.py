@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from dicom_node.archive.files import Archive, spread_of, sync_directory
+from dicom_node.archive.directories import sync_directory
+from dicom_node.archive.files import Archive
+from dicom_node.archive.places import spread_of
 
 AREAS = ("studies", "results")
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.archive.faults import Faults
+from dicom_node.archive.prepared import Prepared, unless_there
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.study_rows import Added, HistoryRow, Reception, StudyRow
 from dicom_node.archive.transactions import Transactions
@@ -17,6 +17,11 @@ from dicom_node.core.study import Instance, Study
 __all__ = ["Added", "HistoryRow", "Reception", "Studies", "StudyRow"]
 
 ACTOR = "intake"
+
+_NEW_STUDY = (
+    *("study_instance_uid", "state", "reason", "state_since", "first_received_at", "last_received_at"),
+    *("priority", "files_left"),
+)
 
 
 class Studies:
@@ -30,17 +35,14 @@ class Studies:
         names = ("studies", "instances", "associations", "association_studies")
         studies, instances, associations, sent = (self._tables[name] for name in names)
         uid: sa.BindParameter[str] = sa.bindparam("uid")
-        self._new_instance = sa.insert(instances)
+        self._new_instance = Prepared(sa.insert(instances), *Instance.__dataclass_fields__, "conflict")
         # Of associations that begin a study at once, one does so, and the others find it.
-        self._new_study = {
-            "postgresql": postgresql.insert(studies).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
-            "sqlite": sqlite.insert(studies).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
-        }
+        self._new_study = unless_there(studies, *_NEW_STUDY)
         self._evidence = sa.select(instances).where(
             instances.c.study_instance_uid == uid, instances.c.conflict.is_(False)
         )
-        self._contents = sa.select(instances.c.sha256, instances.c.transfer_syntax_uid).where(
-            instances.c.sop_instance_uid == uid
+        self._contents = Prepared(
+            sa.select(instances.c.sha256, instances.c.transfer_syntax_uid).where(instances.c.sop_instance_uid == uid)
         )
         self._last_received = (
             sa.select(studies.c.last_received_at).where(studies.c.study_instance_uid == uid).with_for_update()
@@ -50,14 +52,12 @@ class Studies:
             .where(studies.c.state == sa.bindparam("wanted"))
             .order_by(studies.c.state_since)
         )
-        self._new_association, self._new_sent = sa.insert(associations), sa.insert(sent)
+        self._new_association = sa.insert(associations)
+        self._sent = unless_there(sent, "study_instance_uid", "association_id")
         self._ended = sa.update(associations).where(associations.c.association_id == uid)
         self._receptions = _receptions(self._tables)
         some = studies.c.study_instance_uid.in_(sa.bindparam("uids", expanding=True))
         self._receptions_of_some = self._receptions.where(some)
-        self._sent = sa.select(sent.c.study_instance_uid).where(
-            sent.c.study_instance_uid == uid, sent.c.association_id == sa.bindparam("association")
-        )
 
     def find(self, sop_instance_uid: str) -> list[Instance]:
         """Every kept content of this SOP Instance UID, the evidence first."""
@@ -74,11 +74,14 @@ class Studies:
         where a study failed by the kept one, in whose place this one is read from now on, and where the study had left
         the disk. `written`: the file was not there before, so that the one of an identical row was missing.
         """
-        with self._transactions.write() as connection:
-            return self._add(connection, instance, association_id, written)
+        return self._transactions.together(
+            lambda connection: self._add(connection, instance, association_id, written=written)
+        )
 
-    def _add(self, connection: sa.Connection, instance: Instance, association_id: str | None, written: bool) -> Added:
-        begun = self._begin_study(connection, instance)
+    def _add(
+        self, connection: sa.Connection, instance: Instance, association_id: str | None, *, written: bool
+    ) -> Added:
+        before = self._begin_study(connection, instance)
         came_back = self._faults.end(connection, instance.path) or written
         added = self._compare(connection, instance)
         if added is not Added.NEW and self._replace(connection, instance, came_back=came_back):
@@ -87,8 +90,8 @@ class Studies:
             # A file that was damaged on the disk has been written again beside it.
             connection.execute(self._row_of(instance).values(path=instance.path))
         else:
-            if not begun:
-                self._open_study(connection, instance, added)
+            if before is not None:
+                self._open_study(connection, instance, added, before)
             self._insert(connection, instance, conflict=added is Added.CONFLICT)
         if association_id is not None:
             self._note_association(connection, instance, association_id)
@@ -97,19 +100,18 @@ class Studies:
     def association_opened(self, association_id: str, calling_ae_title: str, at: float) -> None:
         """A sender's association was accepted."""
         row = {"association_id": association_id, "calling_ae_title": calling_ae_title, "opened_at": at}
-        with self._transactions.write() as connection:
-            connection.execute(self._new_association, row)
+        self._transactions.together(lambda connection: connection.execute(self._new_association, row))
 
     def association_ended(self, association_id: str, ending: str, at: float) -> None:
         """The association is over; `ending` is released, aborted or lost."""
-        with self._transactions.write() as connection:
-            connection.execute(self._ended, {"uid": association_id, "ended_at": at, "ending": ending})
+        row = {"uid": association_id, "ended_at": at, "ending": ending}
+        self._transactions.together(lambda connection: connection.execute(self._ended, row))
 
     def end_open_associations(self, at: float) -> int:
         """At the start: no association of an earlier process is still open; how many were, by the index."""
         associations = self._tables["associations"]
         change = sa.update(associations).values(ended_at=at, ending="lost").where(associations.c.ended_at.is_(None))
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             return connection.execute(change).rowcount
 
     def receptions(self, study_instance_uids: Sequence[str] | None = None) -> list[Reception]:
@@ -129,7 +131,7 @@ class Studies:
 
     def move(self, study_instance_uid: str, after: StudyState, *, cause: str, actor: str, at: float) -> None:
         """Let the study enter a state; IllegalTransition when the table forbids it."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             self._transactions.move_study(connection, study_instance_uid, after, cause=cause, actor=actor, at=at)
 
     def arrived(
@@ -143,7 +145,7 @@ class Studies:
         at: float,
     ) -> bool:
         """Let a RECEIVING study be COMPLETE or FAILED unless it grew since it was judged; whether it did not."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             if connection.execute(self._last_received, {"uid": study_instance_uid}).scalar_one() != last_received_at:
                 return False
             self._transactions.move_study(connection, study_instance_uid, after, cause=cause, actor=actor, at=at)
@@ -189,7 +191,7 @@ class Studies:
         return [HistoryRow(**{name: row[name] for name in HistoryRow.__dataclass_fields__}) for row in rows]
 
     def _compare(self, connection: sa.Connection, instance: Instance) -> Added:
-        kept = connection.execute(self._contents, {"uid": instance.sop_instance_uid}).all()
+        kept = self._contents(connection, uid=instance.sop_instance_uid).fetchall()
         if (instance.sha256, instance.transfer_syntax_uid) in [tuple(row) for row in kept]:
             return Added.IDENTICAL
         return Added.CONFLICT if kept else Added.NEW
@@ -240,9 +242,8 @@ class Studies:
         key = ("sop_instance_uid", "sha256", "transfer_syntax_uid")
         return sa.update(instances).where(*(instances.c[name] == getattr(instance, name) for name in key))
 
-    def _open_study(self, connection: sa.Connection, instance: Instance, added: Added) -> None:
+    def _open_study(self, connection: sa.Connection, instance: Instance, added: Added, before: StudyState) -> None:
         uid, at = instance.study_instance_uid, instance.received_at
-        before = self._transactions.study_state(connection, uid)
         if added is Added.CONFLICT:
             cause = (
                 f"instance {instance.sop_instance_uid} came again with other content; kept beside the first, not read"
@@ -253,21 +254,20 @@ class Studies:
         if before is not StudyState.RECEIVING:
             self._reopen(connection, uid, at, "a late instance arrived")
 
-    def _begin_study(self, connection: sa.Connection, instance: Instance) -> bool:
-        """Whether this is the first instance of its study; the study's row is locked from here on."""
+    def _begin_study(self, connection: sa.Connection, instance: Instance) -> StudyState | None:
+        """The state of the instance's study, None where this is its first; its row is locked from here on."""
         uid, at, state = instance.study_instance_uid, instance.received_at, StudyState.RECEIVING
-        if self._evictions.end(connection, uid, at):
-            return False
+        if before := self._evictions.end(connection, uid, at):
+            return before
         cause = "the first instance arrived"
-        row = {"state": state.value, "reason": cause, "priority": "ROUTINE"}
+        row = {"state": state.value, "reason": cause, "priority": "ROUTINE", "files_left": False}
         times = {"state_since": at, "first_received_at": at, "last_received_at": at}
         new = self._new_study[connection.dialect.name]
-        if connection.execute(new, {"study_instance_uid": uid, **row, **times}).rowcount == 0:
+        if new(connection, study_instance_uid=uid, **row, **times).rowcount == 0:
             # Another association began it just now: wait for that transaction's end, and go on from there.
-            self._evictions.end(connection, uid, at)
-            return False
+            return self._evictions.end(connection, uid, at)
         self._transactions.remark(connection, uid, before=state, after=state, cause=cause, actor=ACTOR, at=at)
-        return True
+        return None
 
     def _reopen(self, connection: sa.Connection, uid: str, at: float, cause: str) -> None:
         jobs = self._tables["jobs"]
@@ -281,12 +281,11 @@ class Studies:
     def _insert(self, connection: sa.Connection, instance: Instance, *, conflict: bool) -> None:
         row = {name: getattr(instance, name) for name in instance.__dataclass_fields__}
         row["attributes"] = dict(instance.attributes)
-        connection.execute(self._new_instance, {"conflict": conflict, **row})
+        self._new_instance(connection, conflict=conflict, **row)
 
     def _note_association(self, connection: sa.Connection, instance: Instance, association_id: str) -> None:
-        uid = instance.study_instance_uid
-        if connection.execute(self._sent, {"uid": uid, "association": association_id}).first() is None:
-            connection.execute(self._new_sent, {"study_instance_uid": uid, "association_id": association_id})
+        new = self._sent[connection.dialect.name]
+        new(connection, study_instance_uid=instance.study_instance_uid, association_id=association_id)
 
 
 def _receptions(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:

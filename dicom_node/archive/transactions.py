@@ -1,17 +1,21 @@
 """Transactions on the index, and the one place where the state of a study or a job changes."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from dicom_node.archive.group_commit import GroupCommit
+from dicom_node.archive.prepared import Prepared
 from dicom_node.core.errors import IndexUnavailable, UnknownStudy
 from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobState, StudyState, check_transition
+
+Answer = TypeVar("Answer")
 
 
 @contextmanager
@@ -29,24 +33,47 @@ def _answering() -> Iterator[None]:
 class Transactions:
     """Reading and writing transactions over the index's tables."""
 
-    def __init__(self, engine: sa.Engine, tables: Mapping[str, sa.Table]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        tables: Mapping[str, sa.Table],
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """`turn` is held by whoever writes, where the database itself lets nobody wait in order."""
         self.tables = tables
+        self._turn = turn
         self._writer = engine
+        self._brisk = engine.execution_options(sqlite_synchronous="NORMAL")
         self._reader = engine.execution_options(sqlite_begin="DEFERRED")
+        self._group = GroupCommit(self.write)
         # To build a statement takes longer than to execute it: what is executed often is built once, here as in others.
         studies, jobs = tables["studies"], tables["jobs"]
         uid: sa.BindParameter[str] = sa.bindparam("uid")
         of_study = studies.c.study_instance_uid == uid
-        self._state_of_study = sa.select(studies.c.state).where(of_study).with_for_update()
-        self._change_of_study = sa.update(studies).where(of_study)
+        self._state_of_study = Prepared(sa.select(studies.c.state).where(of_study).with_for_update())
+        self._update_of_study = sa.update(studies).where(of_study)
+        self._changes_of_study: dict[frozenset[str], Prepared] = {}
         self._change_of_job = sa.update(jobs).where(jobs.c.job_uid == uid)
-        self._line_of_history = sa.insert(tables["history"])
+        line = ("study_instance_uid", "at", "before", "after", "cause", "actor", "subject")
+        self._line_of_history = Prepared(sa.insert(tables["history"]), *line)
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """A transaction that commits at its end, or leaves nothing behind."""
-        with _answering(), self._writer.begin() as connection:
+    def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        """A transaction that commits at its end, or leaves nothing behind.
+
+        One that is not `durable` outlives the end of every process, and is on the disk with the next that is. A power
+        cut before that takes it back, with all that came after: right for what is simply done again, wrong before
+        anybody outside is told that it is so.
+        """
+        with _answering(), self._turn(), (self._writer if durable else self._brisk).begin() as connection:
             yield connection
+
+    def together(self, deed: Callable[[sa.Connection], Answer]) -> Answer:
+        """Do something short in a transaction that other threads' deeds may share; its answer, durable at return.
+
+        It may be done twice, the first time without effect; what it raises is its caller's alone.
+        """
+        return self._group.run(deed)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -56,8 +83,8 @@ class Transactions:
 
     def find_study_state(self, connection: sa.Connection, study_instance_uid: str) -> StudyState | None:
         """The study's state, its row locked where the database can; None where there is none."""
-        state = connection.execute(self._state_of_study, {"uid": study_instance_uid}).scalar_one_or_none()
-        return None if state is None else StudyState(state)
+        row = self._state_of_study(connection, uid=study_instance_uid).fetchone()
+        return None if row is None else StudyState(row[0])
 
     def study_state(self, connection: sa.Connection, study_instance_uid: str) -> StudyState:
         """As `find_study_state`; UnknownStudy where there is none."""
@@ -70,7 +97,10 @@ class Transactions:
 
     def change_study(self, connection: sa.Connection, study_instance_uid: str, **values: Any) -> None:
         """Change columns of the study's row, whose lock the transaction holds."""
-        connection.execute(self._change_of_study, {"uid": study_instance_uid, **values})
+        change = self._changes_of_study.get(frozenset(values))
+        if change is None:
+            change = self._changes_of_study[frozenset(values)] = Prepared(self._update_of_study, "uid", *values)
+        change(connection, uid=study_instance_uid, **values)
 
     def move_study(
         self,
@@ -152,4 +182,4 @@ class Transactions:
         The states are the study's, or those of the `subject`: "job ALGORITHM" or "delivery PEER".
         """
         row = {"before": str(before), "after": str(after), "cause": cause, "actor": actor, "at": at, "subject": subject}
-        connection.execute(self._line_of_history, {"study_instance_uid": study_instance_uid, **row})
+        self._line_of_history(connection, study_instance_uid=study_instance_uid, **row)

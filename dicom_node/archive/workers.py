@@ -45,7 +45,7 @@ class Workers:
     def began(self, worker: str, *, device: str, bundles: Sequence[str], queues: Sequence[str], at: float) -> None:
         """A worker is ready; an earlier row of the same name is replaced, and those silent for a day are forgotten."""
         row = {"device": device, "bundles": list(bundles), "queues": list(queues)}
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             self._delete(connection, worker)
             silent = self._workers.c.heartbeat_at < at - _FORGOTTEN_AFTER_SECONDS
             connection.execute(sa.delete(self._workers).where(silent))
@@ -61,18 +61,18 @@ class Workers:
         """
         change = sa.update(self._workers).where(self._workers.c.worker == worker)
         values = {"heartbeat_at": at, "job_uid": job_uid, "step": step[:_LONGEST_STEP], "moved_at": moved_at}
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             return connection.execute(change.values(**values)).rowcount == 1
 
     def can(self, worker: str, *, device: str, bundles: Sequence[str]) -> bool:
         """What the worker can read changed; False when the index does not know this worker."""
         change = sa.update(self._workers).where(self._workers.c.worker == worker)
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             return connection.execute(change.values(device=device, bundles=list(bundles))).rowcount == 1
 
     def ended(self, worker: str) -> None:
         """The worker went home, or is known to be dead."""
-        with self._transactions.write() as connection:
+        with self._transactions.write(durable=False) as connection:
             self._delete(connection, worker)
 
     def unread(self, heard_since: float) -> list[str]:

@@ -15,6 +15,7 @@ class Code:
 # What is found, and where (CID 6104, 7150, 6170, 244).
 NODULE = Code("27925004", "SCT", "Nodule")
 MORPHOLOGICALLY_ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 LUNG = Code("39607008", "SCT", "Lung")
 RIGHT = Code("24028007", "SCT", "Right")
 LEFT = Code("7771000", "SCT", "Left")
@@ -55,6 +56,9 @@ ACTIONABLE_CATEGORY_3 = Code("RID49482", "RADLEX", "ACR Category 3 Actionable Fi
 CT_CHEST = Code("24627-2", "LN", "CT Chest")
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 ONCOLOGY_MEASUREMENT_REPORT = Code("126001", "DCM", "Oncology Measurement Report")
+
+# Why objects were selected (CID 7010).
+OF_INTEREST = Code("113000", "DCM", "Of Interest")
 
 # Parts of a measurement report (TID 1500).
 PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
@@ -97,6 +101,9 @@ CUBIC_MILLIMETRE = Code("mm3", "UCUM", "cubic millimeter")
 HOUNSFIELD_UNIT = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 PERCENT = Code("%", "UCUM", "Percent")
 MONTH = Code("mo", "UCUM", "month")
+
+# What an image was made of (CID 7202).
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 
 # Who contributed (CID 7005), and what kind of algorithm it is (CID 7162).
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")

@@ -17,6 +17,9 @@ from dicom_node.core.study import Series, Study
 #: Modalities whose images are slices of a volume when they have positions.
 VOLUMETRIC_MODALITIES = frozenset({"CT", "MR", "PT"})
 
+#: What came so short a time ago may be followed by more at any moment: looking at it would only cost time.
+GLANCE_SECONDS = 0.1
+
 #: A sender has settled when it was silent for so many times its longest recent pause between two instances.
 PAUSES = 2.0
 
@@ -120,11 +123,11 @@ def settling_seconds(facts: StudyFacts, timers: Timers) -> float:
 
 
 def first_look_at(last_received_at: float, timers: Timers, *, final: bool) -> float:
-    """When anything could decide at the earliest, so that what arrives just now costs nothing.
+    """When to look for the first time: early enough to prepare, and not at what arrives just now.
 
     `final`: a source has counted what was made.
     """
-    earliest = min(timers.question_after_seconds, timers.quiet_seconds_when_whole)
+    earliest = min(GLANCE_SECONDS, timers.question_after_seconds, timers.quiet_seconds_when_whole)
     return last_received_at + (0.0 if final else earliest)
 
 
@@ -133,7 +136,7 @@ def next_look_at(last_received_at: float, now: float) -> float:
 
     The longer nothing came, the less a moment matters: a twentieth of the time since, and at most five seconds.
     """
-    return now + min(max(0.0, now - last_received_at) / 20.0, 5.0)
+    return now + min(max(GLANCE_SECONDS, (now - last_received_at) / 20.0), 5.0)
 
 
 def question_due_at(facts: StudyFacts, question: Question, timers: Timers) -> float:

@@ -28,6 +28,8 @@ class Outline:
     sop_instance_uid: str
     #: A closed polygon: the last point equals the first.
     points: tuple[Pixel, ...]
+    #: From 1, where the source instance has several frames.
+    frame_number: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,18 @@ class Form(StrEnum):
     SR_OHIF = "SR OHIF"
     #: Structured report that says why a study was not read.
     UNREAD = "UNREAD"
+    #: The findings as a Label Map Segmentation, smaller where they are many.
+    LABEL_MAP = "LABELMAP"
+    #: Segmentation of the lungs that were searched.
+    LUNG = "LUNG"
+    #: Key Object Selection that opens the slices of the findings.
+    KEY_OBJECTS = "KOS"
+    #: Grayscale Softcopy Presentation State: outlines and labels over the source images.
+    PRESENTATION_STATE = "GSPS"
+    #: Colour Secondary Capture: a page of text, and pictures of the findings.
+    SECONDARY_CAPTURE = "SC"
+    #: Encapsulated PDF: the report as a document with pictures.
+    PDF = "PDF"
     #: Rejection note: Key Object Selection that withdraws what was sent before.
     REJECTION = "REJECTION"
 
@@ -38,12 +50,19 @@ TRAITS: dict[Form, Traits] = {
     Form.SR: Traits(rank=1, refers=True),
     Form.SR_OHIF: Traits(rank=1, refers=True),
     Form.UNREAD: Traits(rank=1),
+    # These refer to source images alone, and are whole without the others.
+    Form.LABEL_MAP: Traits(rank=2),
+    Form.LUNG: Traits(rank=2),
+    Form.KEY_OBJECTS: Traits(rank=2),
+    Form.PRESENTATION_STATE: Traits(rank=2),
+    Form.SECONDARY_CAPTURE: Traits(rank=2),
+    Form.PDF: Traits(rank=2),
     # It refers to what the peer was sent before.
     Form.REJECTION: Traits(rank=3),
 }
 
 #: What a peer may ask for by name.
-FormChoice = Literal["SEG", "SR"]
+FormChoice = Literal["SEG", "SR", "LABELMAP", "LUNG", "KOS", "GSPS", "SC", "PDF"]
 SRForm = Literal["portable", "ohif"]
 
 #: Of these a peer must ask for one: the others are not written where nothing was found, and silence is no answer.

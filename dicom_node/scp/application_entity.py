@@ -1,32 +1,31 @@
 """The application entity that others call: a Storage and Verification SCP on one port."""
 
 import logging
+import threading
 import time
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydicom.uid import UID
 from pynetdicom import AE, _config, register_uid
+from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
 from dicom_node.core.errors import SettingsError
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.scp.accepted_association import StorageServer
 from dicom_node.scp.admission import Admission, DiskWatermark
 from dicom_node.scp.commitment_events import CommitmentEvents
-from dicom_node.scp.handlers import Handlers, Reception
+from dicom_node.scp.handlers import Handlers
 from dicom_node.scp.presentation_contexts import (
     SupportedContext,
     storage_sop_classes,
     supported_presentation_contexts,
 )
-from dicom_node.scu.association import without_delay
+from dicom_node.scp.storage import Reception
 from dicom_node.settings import Settings
-
-if TYPE_CHECKING:
-    from pynetdicom.transport import ThreadedAssociationServer
 
 log = logging.getLogger(__name__)
 
@@ -64,20 +63,18 @@ class ApplicationEntity:
         self._handlers = Handlers(reception, watermark)
         self._commitments = commitments
         self._ae = self._build()
-        self._server: ThreadedAssociationServer | None = None
+        self._server: StorageServer | None = None
 
     def start(self) -> None:
         """Accept associations from now on; SettingsError where the port cannot be had."""
         node = self._settings.node
-        bindings = self._handlers.bindings() + without_delay()
-        contexts: list[PresentationContext] = list(map(_SharedContext.of, supported_presentation_contexts()))
+        bindings = self._handlers.bindings()
+        contexts = list(map(_context_of, supported_presentation_contexts()))
         if self._commitments is not None:
             bindings += self._commitments.bindings()
             contexts.append(self._commitments.context())
         try:
-            self._server = self._ae.start_server(
-                (node.host, node.port), block=False, evt_handlers=bindings, contexts=contexts
-            )
+            self._server = self._listen(bindings, contexts)
         except OSError as error:
             where = f"{node.host}:{node.port}"
             raise SettingsError(f"cannot listen on {where}: {error.strerror}; set port or host of [node]") from error
@@ -109,6 +106,12 @@ class ApplicationEntity:
         """The port in use, also where the settings left the choice open (0)."""
         return self._settings.node.port if self._server is None else int(self._server.server_address[1])
 
+    def _listen(self, bindings: list[EventHandlerType], contexts: list[PresentationContext]) -> StorageServer:
+        node = self._settings.node
+        server = StorageServer(self._ae, (node.host, node.port), self._handlers.storage, bindings, contexts)
+        threading.Thread(target=server.serve_forever, name="listening", daemon=True).start()
+        return server
+
     def _build(self) -> AE:
         _configure_libraries()
         ae = AE(ae_title=self._settings.node.ae_title)
@@ -124,18 +127,11 @@ class ApplicationEntity:
         return ae
 
 
-class _SharedContext(PresentationContext):
-    """A context that all associations share; copying some hundred for each of them would take 0.1 s of CPU time."""
-
-    @classmethod
-    def of(cls, supported: SupportedContext) -> "_SharedContext":
-        context = cls()
-        context.abstract_syntax = UID(supported.sop_class_uid)
-        context.transfer_syntax = [UID(uid) for uid in supported.transfer_syntax_uids]
-        return context
-
-    def __deepcopy__(self, _memo: object) -> "_SharedContext":
-        return self
+def _context_of(supported: SupportedContext) -> PresentationContext:
+    context = PresentationContext()
+    context.abstract_syntax = UID(supported.sop_class_uid)
+    context.transfer_syntax = [UID(uid) for uid in supported.transfer_syntax_uids]
+    return context
 
 
 def _configure_libraries() -> None:

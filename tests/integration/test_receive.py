@@ -39,8 +39,8 @@ from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID
 from dicom_node.core.received_instance import ReceivedInstance
 from dicom_node.intake import Intake
 from dicom_node.scp.application_entity import ApplicationEntity, Timeouts
-from dicom_node.scp.handlers import Reception
 from dicom_node.scp.presentation_contexts import storage_sop_classes
+from dicom_node.scp.storage import Reception
 from dicom_node.settings import AdmissionSettings, NodeSettings, Settings
 from tests.instances import ct_instance, data_set_of, encoded, files_below, received, sop_uid, write_instance
 

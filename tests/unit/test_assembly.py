@@ -96,6 +96,27 @@ def test_the_job_is_announced_once_while_only_the_quiet_time_is_waited_for(room:
     assert [room.jobs[0].job] == room.announced
 
 
+def test_nothing_is_announced_while_nobody_has_time_to_prepare(room: Room) -> None:
+    idle = False
+    settings = Settings(routes=(CT_ROUTE,))
+    assembly = Assembly(settings, room.index, lambda: room.now, room.announced.append, announcing=lambda: idle)
+    room.receive(1, 2, 3, 4)
+    room.quiet(assembly, 0.6)
+    assert room.announced == []
+    idle = True
+    room.quiet(assembly, 0.6)
+    assert len(room.announced) == 1
+
+
+def test_who_rings_for_jobs_is_told_of_each_job_that_waits(room: Room) -> None:
+    told: list[StudyState] = []
+    settings = Settings(routes=(CT_ROUTE,))
+    assembly = Assembly(settings, room.index, lambda: room.now, on_jobs=lambda: told.append(room.row.state))
+    room.receive(1, 2, 3, 4)
+    room.quiet(assembly)
+    assert told == [StudyState.QUEUED]
+
+
 def test_another_instance_lets_another_job_be_announced(room: Room) -> None:
     assembly = room.assembly()
     room.receive(1, 2, 3)
@@ -331,7 +352,7 @@ def test_the_headers_of_a_study_with_a_gap_are_looked_at_once_for_each_arrival(
     assert len(looked) == 1
     room.receive(3)
     room.quiet(assembly)
-    assert len(looked) == 3, "to judge it anew, and to route it"
+    assert len(looked) == 2, "to judge it anew, and to route what was judged"
     assert room.row.state is StudyState.QUEUED
 
 

@@ -219,6 +219,14 @@ def test_an_announcement_goes_out_with_the_next_round_and_only_once(room: Room) 
     assert room.queue.announced == [job.job_uid]
 
 
+def test_workers_may_be_idle_as_long_as_no_bell_waits_to_be_heard(room: Room) -> None:
+    dispatch = room.dispatch()
+    assert dispatch.workers_may_be_idle
+    room.add("a")
+    dispatch.ring()
+    assert not dispatch.workers_may_be_idle
+
+
 def test_an_announcement_that_the_broker_does_not_take_is_dropped_and_the_job_is_rung_for(room: Room) -> None:
     dispatch, job = room.dispatch(), room.add("a")
     room.queue.away = True

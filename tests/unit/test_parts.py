@@ -234,6 +234,35 @@ def test_rounds_go_on_after_one_that_failed(error: Exception) -> None:
     assert len(rounds) == after
 
 
+def test_who_is_woken_begins_the_next_round_at_once() -> None:
+    rounds: list[int] = []
+    part = Periodic("work", lambda: rounds.append(1), 3600.0)
+    part.start()
+    wait_until(lambda: len(rounds) == 1)
+    part.wake()
+    wait_until(lambda: len(rounds) == 2)
+    part.stop()
+
+
+def test_who_is_woken_during_a_round_begins_another_after_it() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    rounds: list[int] = []
+
+    def step() -> None:
+        rounds.append(1)
+        begun.set()
+        go_on.wait(PATIENCE_SECONDS)
+
+    part = Periodic("work", step, 3600.0)
+    part.start()
+    assert begun.wait(PATIENCE_SECONDS)
+    part.wake()
+    go_on.set()
+    wait_until(lambda: len(rounds) == 2)
+    part.stop()
+    assert len(rounds) == 2
+
+
 def test_a_stop_does_not_wait_for_the_next_round() -> None:
     begun = threading.Event()
     part = Periodic("work", begun.set, 3600.0)

@@ -3,12 +3,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from dicom_node.archive.faults import FaultKind
 from dicom_node.archive.kept_instance import read_kept_instance
+from dicom_node.archive.second_name import second_name
 from dicom_node.archive.studies import Added
 from dicom_node.core.errors import IndexUnavailable, SettingsError
 from dicom_node.core.lifecycle import JobState, StudyState
@@ -76,7 +77,7 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
 
 
 #: The steps of storing the first instance of a study, whose directories are made too, and one more.
-STEPS = range(1, 18)
+STEPS = range(1, 21)
 
 OTHER = "1.2.3"
 
@@ -107,6 +108,49 @@ def test_whenever_the_power_fails_no_half_file_stays_and_no_answered_instance_is
     assert data_set_of(path) == encoded(room.slice(2, OTHER))
     assert len(files_below(room.root)) == 2
     room.index.close()
+
+
+@pytest.mark.parametrize("left", [b"", bytes(3000), b"half"], ids=["nothing", "zeros", "half"])
+@pytest.mark.parametrize("other", [False, True], ids=["first content", "other content"])
+def test_a_file_whose_bytes_were_still_in_the_cache_when_the_power_failed_leaves_nothing(
+    room: Room, monkeypatch: pytest.MonkeyPatch, left: bytes, other: bool
+) -> None:
+    room.receive(1)
+    before = files_below(room.root)
+    number = 1 if other else 2
+    link = os.link
+
+    def link_and_fail(source: Path, target: Path) -> None:
+        link(source, target)
+        # Both names are on the disk, the bytes are not.
+        if left == b"half":
+            target.write_bytes(target.read_bytes()[:-60])
+        else:
+            target.write_bytes(left)
+        raise PowerCutError
+
+    monkeypatch.setattr("dicom_node.archive.files.os.link", link_and_fail)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(PowerCutError):
+        room.receive(number, SeriesDescription="OTHER")
+    monkeypatch.undo()
+    assert len(files_below(room.root)) == len(before) + 2
+    room, recovered = restarted(room)
+    assert (recovered.instances_indexed, recovered.unfinished_removed) == (0, 1)
+    assert files_below(room.root) == before
+    assert room.receive(number, SeriesDescription="OTHER") == [Added.CONFLICT if other else Added.NEW]
+    assert not room.recovery.run().anything
+    room.index.close()
+
+
+def test_a_torn_file_that_the_index_knows_is_not_removed(room: Room) -> None:
+    room.receive(1)
+    (kept,) = room.paths()
+    name = second_name(PurePosixPath(*kept.parts[-5:]), "ab" * 32)
+    os.link(kept, room.root / "incoming" / name)
+    assert room.recovery.run().unfinished_removed == 1
+    assert room.paths() == [kept]
+    assert kept.exists()
 
 
 def test_a_whole_file_that_the_index_does_not_know_becomes_part_of_its_study(

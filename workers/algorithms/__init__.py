@@ -23,6 +23,8 @@ class Reading:
     not_reported: int = 0
     #: How much lung was searched; 0 where the algorithm does not tell.
     searched_ml: float = 0.0
+    #: Where it was looked, on the network's grid [k, j, i]; None where the algorithm does not tell.
+    searched: NDArray[np.bool_] | None = None
     #: What of the series was not read, as a sentence without a full stop; empty where all was.
     incomplete: str = ""
 

@@ -107,6 +107,7 @@ class LungNodule:
             parameters=self._parameters(),
             not_reported=not_reported,
             searched_ml=_millilitres(lungs),
+            searched=lungs,
         )
 
     def _parameters(self) -> tuple[tuple[str, str], ...]:

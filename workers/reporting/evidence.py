@@ -19,6 +19,7 @@ from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.form import Form
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.core.uid import derived_uid
+from workers.reporting.multi_frame import multi_frame_image
 from workers.volume import Volume
 
 #: By tag.
@@ -154,8 +155,8 @@ class Evidence:
         return zone_of(self.header)
 
     @cached_property
-    def source_images(self) -> tuple[Dataset, ...]:
-        """The source images by k as the object writers want them: whole, alike, and without the patient."""
+    def slices(self) -> tuple[Dataset, ...]:
+        """The slices by k as the object writers want them: whole, alike, and without the patient."""
         spacing = self.volume.spacing_mm[0] if self.was_read else None
         shared = _shared_elements(self.header, spacing)
         keywords = _OF_EVERY_IMAGE if self.was_read else _OF_ANY_IMAGE
@@ -165,20 +166,50 @@ class Evidence:
                 first[keyword] = self.header[keyword]
         return first, *others
 
-    def series_description(self) -> str:
-        """Says in every list of series whose work this is."""
-        name, suffix = self.algorithm.name.replace("_", " "), " - not for diagnosis"
+    @cached_property
+    def source_images(self) -> tuple[Dataset, ...]:
+        """The source instances: the slices by k, or the one whose frames they are."""
+        return (multi_frame_image(self.slices, self.volume),) if self.volume.frame_numbers else self.slices
+
+    def reference(self, k: int) -> Dataset:
+        """A slice as an item of a sequence of references to images (PS3.3 Table 10-11)."""
+        item = Dataset()
+        item.ReferencedSOPClassUID = self.volume.headers[k].SOPClassUID
+        item.ReferencedSOPInstanceUID = self.volume.headers[k].SOPInstanceUID
+        if (frame_number := self.volume.frame_number(k)) is not None:
+            item.ReferencedFrameNumber = frame_number
+        return item
+
+    def references(self, places: Sequence[int]) -> list[Dataset]:
+        """Slices as such items: one each, or one for all of them that are frames of one instance."""
+        if not self.volume.frame_numbers:
+            return [self.reference(k) for k in places]
+        item = self.reference(places[0])
+        item.ReferencedFrameNumber = sorted(self.volume.frame_numbers[k] for k in places)
+        return [item]
+
+    def place_in_words(self, k: int) -> str:
+        """Where people find a slice: by its place in the series, and by the number that viewers show."""
+        of_all = f"slice {k + 1} of {len(self.volume.headers)}"
+        if (frame_number := self.volume.frame_number(k)) is not None:
+            return f"{of_all} (frame {frame_number})"
+        number = self.volume.headers[k].get("InstanceNumber")
+        return of_all if number is None else f"{of_all} (image {number})"
+
+    def series_description(self, of: str = "") -> str:
+        """Says in every list of series whose work this is, and what of it stands in this one."""
+        name, suffix = self.algorithm.name.replace("_", " "), f"{f', {of}' if of else ''} - not for diagnosis"
         return f"AI {name[: LONG_STRING - len('AI ' + suffix)]}{suffix}"
 
-    def header_attributes(self) -> dict[str, Any]:
-        """Arguments that every object's constructor takes: series, equipment and times."""
+    def header_attributes(self, of: str = "") -> dict[str, Any]:
+        """Arguments that every object's constructor takes: series and what stands in it, equipment and times."""
         completed = self.completed_locally
         # A series begins with its first report.
         number, began_on, began_at = 1, completed.date(), completed.time()
         if (earlier := self._earlier_in_series) is not None:
             number, began_on, began_at = int(earlier.InstanceNumber) + 1, DA(earlier.SeriesDate), TM(earlier.SeriesTime)
         return {
-            "series_description": self.series_description(),
+            "series_description": self.series_description(of),
             "manufacturer": self.algorithm.manufacturer,
             "manufacturer_model_name": self.algorithm.name,
             "software_versions": self.algorithm.version,
@@ -197,7 +228,8 @@ class Evidence:
             result.SpecificCharacterSet = self.character_set
         result.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
         result.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        result.InstanceCreationDate, result.InstanceCreationTime = result.ContentDate, result.ContentTime
+        completed = self.completed_locally
+        result.InstanceCreationDate, result.InstanceCreationTime = DA(completed.date()), TM(completed.time())
         if self.time_zone is not None:
             result.TimezoneOffsetFromUTC = self.header.TimezoneOffsetFromUTC
 

@@ -1,8 +1,9 @@
 """Forms beside segmentation and structured report: one row each, with what builds it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,19 @@ from pydicom import Dataset
 
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
+from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.evidence import Evidence
+from workers.reporting.key_object_selection import build_key_object_selection
+from workers.reporting.presentation_state import build_presentation_states
+from workers.reporting.secondary_capture import build_secondary_captures
+from workers.reporting.segmentation import LABEL_MAP, build_lung_segmentation, build_segmentation
+
+
+class Part(NamedTuple):
+    """One object of a report: its form, and its number among those of that form, from 1."""
+
+    form: Form
+    number: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +34,48 @@ class Material:
     findings: tuple[Finding, ...]
     #: [k, j, i]: the number of a finding in its voxels.
     labels: NDArray[np.uint8]
-    #: None without findings.
-    segmentation: Dataset | None
-    structured_report: Dataset
+    #: Sentences for people who read the report.
+    remarks: tuple[str, ...] = ()
+    #: [k, j, i]: the values of `workers.lungs`; None where the algorithm has none, or nobody asked for them.
+    lungs: NDArray[np.uint8] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Builder:
-    """What writes one form."""
+#: What writes one form: its objects, none where there is nothing to write.
+Builder = Callable[[Material], Sequence[Dataset | None]]
 
-    build: Callable[[Material], Dataset]
-    #: Whether there is nothing to write without findings.
-    needs_findings: bool
+
+def _label_map(material: Material) -> Sequence[Dataset | None]:
+    return [build_segmentation(material.evidence, material.findings, material.labels, LABEL_MAP)]
+
+
+def _lungs(material: Material) -> Sequence[Dataset | None]:
+    return [] if material.lungs is None else [build_lung_segmentation(material.evidence, material.lungs)]
+
+
+def _key_objects(material: Material) -> Sequence[Dataset | None]:
+    return [build_key_object_selection(material.evidence, material.findings)]
+
+
+def _presentation_states(material: Material) -> Sequence[Dataset | None]:
+    return build_presentation_states(material.evidence, material.findings, material.labels)
+
+
+def _secondary_captures(material: Material) -> Sequence[Dataset | None]:
+    return build_secondary_captures(material.evidence, material.findings, material.labels, material.remarks)
+
+
+def _pdf(material: Material) -> Sequence[Dataset | None]:
+    return [build_encapsulated_pdf(material.evidence, material.findings, material.labels, material.remarks)]
 
 
 #: By form, in the order in which they are built.
-BUILDERS: Mapping[Form, Builder] = MappingProxyType({})
+BUILDERS: Mapping[Form, Builder] = MappingProxyType(
+    {
+        Form.LABEL_MAP: _label_map,
+        Form.LUNG: _lungs,
+        Form.KEY_OBJECTS: _key_objects,
+        Form.PRESENTATION_STATE: _presentation_states,
+        Form.SECONDARY_CAPTURE: _secondary_captures,
+        Form.PDF: _pdf,
+    }
+)

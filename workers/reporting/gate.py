@@ -5,6 +5,7 @@ The rules read the objects back from their bytes, as a PACS will, and trust noth
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 
 import numpy as np
@@ -20,6 +21,7 @@ from dicom_node.core.form import STRUCTURED_REPORTS, Form
 from dicom_node.core.outcome import Outcome
 from dicom_node.core.uid import is_uid
 from workers.reporting.evidence import Evidence
+from workers.reporting.forms import Part
 from workers.reporting.measurement_group import BIDIRECTIONAL
 from workers.reporting.report import Report, as_file
 
@@ -54,13 +56,31 @@ class WrittenReport:
         """Every object of the report."""
         return (self.structured_report,) if self.segmentation is None else (self.segmentation, self.structured_report)
 
+    # Walked once for all rules: that takes longer than what they look at.
+    @cached_property
+    def items(self) -> Mapping[tuple[str, str], list[Dataset]]:
+        """The content items of the report's tree, depth first, by value and scheme of their names; "" without one."""
+        found: dict[tuple[str, str], list[Dataset]] = {}
+        for item in _walk(self.structured_report):
+            found.setdefault(_name_of(item), []).append(item)
+        return found
+
+    @cached_property
+    def uids(self) -> tuple[tuple[str, DataElement], ...]:
+        """Modality, and element, of every element of an object that holds UIDs, at any depth."""
+        return tuple((str(result.Modality), element) for result in self.objects for element in _uid_elements(result))
+
+    def named(self, name: Code) -> list[Dataset]:
+        """The content items of this name."""
+        return self.items.get((name.value, name.scheme), [])
+
 
 def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
     """The files of a report that passed every rule, in the order of its data sets.
 
     Raises EvidenceInvalid naming the first rule that is broken; its message holds UIDs and no patient's data.
     """
-    files = {form: as_file(dataset) for form, dataset in report.objects.items()}
+    files = {part: as_file(dataset) for part, dataset in report.objects.items()}
     for faults in find_faults(report, files, evidence).values():
         for rule, fault in faults:
             raise EvidenceInvalid(f"the report breaks the rule '{rule}': {fault}; it is not sent")
@@ -68,26 +88,27 @@ def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
 
 
 def find_faults(
-    report: Report, files: Mapping[Form, bytes], evidence: Evidence
-) -> dict[Form, tuple[tuple[str, str], ...]]:
-    """What is wrong with the objects of a report, read back from their files: by form, rule and fault.
+    report: Report, files: Mapping[Part, bytes], evidence: Evidence
+) -> dict[Part, tuple[tuple[str, str], ...]]:
+    """What is wrong with the objects of a report, read back from their files: by object, rule and fault.
 
     The segmentation is judged together with the structured reports, and what is wrong with the pair is said of them.
     """
-    written = {form: dcmread(BytesIO(file)) for form, file in files.items()}
-    found: dict[Form, tuple[tuple[str, str], ...]] = {}
-    for form, dataset in written.items():
+    written = {part: dcmread(BytesIO(file)) for part, file in files.items()}
+    found: dict[Part, tuple[tuple[str, str], ...]] = {}
+    for part, dataset in written.items():
+        form = part.form
         if form is Form.SEG:
             continue
         is_report = form in (*STRUCTURED_REPORTS, Form.UNREAD)
         pair = WrittenReport(
             structured_report=dataset,
-            segmentation=written.get(Form.SEG),
+            segmentation=written.get(Part(Form.SEG)),
             evidence=evidence if form is report.form or not is_report else evidence.in_form(form),
             outcome=report.ended,
         )
         rules = RULES_OF_OTHERS if not is_report else RULES if form is report.form else RULES_OF_FURTHER_REPORTS
-        found[form] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
+        found[part] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
     return found
 
 
@@ -101,11 +122,10 @@ def _faults(rule: Callable[[WrittenReport], Iterable[str]], written: WrittenRepo
 
 def uid_faults(written: WrittenReport) -> Iterator[str]:
     """Every UID is one, and no two objects or series share one."""
-    for result in written.objects:
-        for element in _uid_elements(result):
-            values = element.value if element.VM > 1 else [element.value]
-            if not all(is_uid(str(value)) for value in values):
-                yield f"{element.keyword} of {result.Modality} is no UID"
+    for modality, element in written.uids:
+        values = element.value if element.VM > 1 else [element.value]
+        if not all(is_uid(str(value)) for value in values):
+            yield f"{element.keyword} of {modality} is no UID"
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
         known = {str(header[keyword].value) for header in written.evidence.volume.headers}
         own = [str(result[keyword].value) for result in written.objects]
@@ -131,7 +151,8 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
         drawn_on = _references([written.segmentation])
         yield from (f"the segmentation refers to {uid}, which was not read" for uid in sorted(drawn_on - expected))
     yield from (f"{uid} is missing from the report's evidence" for uid in sorted(expected - listed))
-    references = (reference for item in _walk(report) for reference in item.get("ReferencedSOPSequence", []))
+    items = (item for items in written.items.values() for item in items)
+    references = (reference for item in items for reference in item.get("ReferencedSOPSequence", []))
     used = {str(reference.ReferencedSOPInstanceUID) for reference in references}
     yield from (f"the report refers to {uid}, which is not its evidence" for uid in sorted(used - listed))
 
@@ -152,10 +173,9 @@ def tracking_faults(written: WrittenReport) -> Iterator[str]:
     segments = {}
     if written.segmentation is not None:
         segments = {int(s.SegmentNumber): (s.TrackingID, s.TrackingUID) for s in written.segmentation.SegmentSequence}
-    groups = [item for item in _walk(written.structured_report) if _is_named(item, MEASUREMENT_GROUP)]
     uids = {uid for _, uid in segments.values()}
     reported = set()
-    for group in groups:
+    for group in written.named(MEASUREMENT_GROUP):
         names = (_text_of(group, TRACKING_IDENTIFIER), _text_of(group, TRACKING_UID))
         # What viewers draw may bear the name of their tool; its Tracking UID is the segment's all the same.
         if names not in segments.values() and not (names[0] == BIDIRECTIONAL and names[1] in uids):
@@ -181,10 +201,11 @@ def geometry_faults(written: WrittenReport) -> Iterator[str]:
         yield "the segmentation's Image Orientation (Patient) is not that of the source"
     if shared.PixelMeasuresSequence[0].PixelSpacing != volume.headers[0].PixelSpacing:
         yield "the segmentation's Pixel Spacing is not that of the source"
-    positions = {str(header.SOPInstanceUID): header.ImagePositionPatient for header in volume.headers}
+    places = {(str(header.SOPInstanceUID), volume.frame_number(k)): k for k, header in enumerate(volume.headers)}
     for number, frame in enumerate(segmentation.PerFrameFunctionalGroupsSequence, start=1):
-        source = str(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
-        if frame.PlanePositionSequence[0].ImagePositionPatient != positions.get(source):
+        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        k = places.get((str(source.ReferencedSOPInstanceUID), source.get("ReferencedFrameNumber")))
+        if k is None or frame.PlanePositionSequence[0].ImagePositionPatient != volume.headers[k].ImagePositionPatient:
             yield f"frame {number} of the segmentation does not lie on its source image"
 
 
@@ -205,7 +226,7 @@ def status_faults(written: WrittenReport) -> Iterator[str]:
     for keyword, value in _STATUS:
         if report.get(keyword) != value:
             yield f"{keyword} is not {value}"
-    if "not for diagnostic use" not in _comment_of(report):
+    if "not for diagnostic use" not in _comment_of(written):
         yield "it does not say that it is not for diagnostic use"
 
 
@@ -214,10 +235,9 @@ def summary_faults(written: WrittenReport) -> Iterator[str]:
     expected = written.outcome.summary
     if expected.meaning.endswith("with findings") is (written.segmentation is None):
         yield f"the reading ended as {expected.value} ({expected.meaning}), which its segmentation contradicts"
-    if written.outcome.reason and written.outcome.reason[1:] not in _comment_of(written.structured_report):
+    if written.outcome.reason and written.outcome.reason[1:] not in _comment_of(written):
         yield "it does not say why the study was not read, or not wholly"
-    summaries = [item for item in _walk(written.structured_report) if _is_named(item, codes.PROCESSING_SUMMARY)]
-    said = [item.ConceptCodeSequence[0].CodeValue for item in summaries]
+    said = [item.ConceptCodeSequence[0].CodeValue for item in written.named(codes.PROCESSING_SUMMARY)]
     if said != [expected.value]:
         yield f"the summary is {said}, not {expected.value} ({expected.meaning})"
 
@@ -234,7 +254,7 @@ def equipment_faults(written: WrittenReport) -> Iterator[str]:
             yield f"{result.Modality} does not describe its algorithm once and whole"
             continue
         for name, keyword in _EQUAL_TO_EQUIPMENT:
-            said = {_value_of(item) for item in _walk(result) if _is_named(item, name)}
+            said = {_value_of(item) for item in written.named(name)}
             if said - {str(items[0][keyword].value)}:
                 yield f"{name.meaning} differs from {keyword} of the Contributing Equipment"
 
@@ -297,14 +317,18 @@ def _walk(item: Dataset) -> Iterator[Dataset]:
         yield from _walk(child)
 
 
-def _is_named(item: Dataset, name: Code) -> bool:
+def _name_of(item: Dataset) -> tuple[str, str]:
+    """Value and scheme of a content item's name."""
     names = item.get("ConceptNameCodeSequence")
-    return bool(names) and (names[0].get("CodeValue"), names[0].CodingSchemeDesignator) == (name.value, name.scheme)
+    return (str(names[0].get("CodeValue", "")), str(names[0].CodingSchemeDesignator)) if names else ("", "")
 
 
-def _comment_of(report: Dataset) -> str:
-    comments = (item for item in _walk(report) if _is_named(item, codes.COMMENT))
-    return "\n".join(str(item.get("TextValue", "")) for item in comments)
+def _is_named(item: Dataset, name: Code) -> bool:
+    return _name_of(item) == (name.value, name.scheme)
+
+
+def _comment_of(written: WrittenReport) -> str:
+    return "\n".join(str(item.get("TextValue", "")) for item in written.named(codes.COMMENT))
 
 
 def _value_of(item: Dataset) -> str:

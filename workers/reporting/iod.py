@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from dicom_node.core.form import Form
+from workers.reporting.forms import Part
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +35,17 @@ class _Running:
 class IodChecks:
     """The checks of some objects, begun at once and asked for later."""
 
-    def __init__(self, files: Mapping[Form, bytes]) -> None:
+    def __init__(self, files: Mapping[Part, bytes]) -> None:
         """Begin; nothing is done where the program is not installed."""
         program = shutil.which(PROGRAM)
-        self._running = {} if program is None else {form: _begin(program, file) for form, file in files.items()}
+        self._running = {} if program is None else {part: _begin(program, file) for part, file in files.items()}
 
-    def faults(self, form: Form, result: Dataset, sources: Sequence[Dataset]) -> Iterator[str]:
+    def faults(self, part: Part, result: Dataset, sources: Sequence[Dataset]) -> Iterator[str]:
         """What is wrong with an object; the texts hold no value of it, for that may be a patient's name.
 
         What is wrong with a value that was copied from the source is the source's fault, and must stand as it is.
         """
-        running = self._running.get(form)
+        running = self._running.get(part)
         if running is None:
             return
         try:
@@ -57,7 +57,7 @@ class IodChecks:
             return
         finally:
             os.close(running.descriptor)
-            del self._running[form]
+            del self._running[part]
         for line in said.splitlines():
             if (error := _ERROR.match(line)) is not None and not _is_copied(error, result, sources):
                 yield f"{error['place']}: {_QUOTED.sub('', error['fault'])}"

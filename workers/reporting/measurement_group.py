@@ -113,12 +113,14 @@ def planar_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSequence:
 
     OHIF shows a report only if every finding has coordinates in the image; a segment alone leaves it black.
     """
-    header = _outlined_image(evidence, finding.outline)
+    header, frame_number = _outlined_image(evidence, finding.outline), finding.outline.frame_number
     region = hd_sr.ImageRegion(
         graphic_type=hd_sr.GraphicTypeValues.POLYLINE,
         graphic_data=np.array(finding.outline.points),
         source_image=hd_sr.SourceImageForRegion(
-            referenced_sop_class_uid=header.SOPClassUID, referenced_sop_instance_uid=header.SOPInstanceUID
+            referenced_sop_class_uid=header.SOPClassUID,
+            referenced_sop_instance_uid=header.SOPInstanceUID,
+            referenced_frame_numbers=None if frame_number is None else [frame_number],
         ),
     )
     area = Quantity(codes.AREA, codes.SQUARE_MILLIMETRE, lambda _: None)
@@ -185,9 +187,8 @@ def _outlined_image(evidence: Evidence, outline: Outline) -> Dataset:
     """The header of the image that an outline lies on; raises EvidenceInvalid where it lies on none of the series."""
     if len(outline.points) < 4 or outline.points[0] != outline.points[-1]:
         raise EvidenceInvalid("an outline is not closed: its last point must equal its first")
-    for header in evidence.volume.headers:
-        if header.SOPInstanceUID == outline.sop_instance_uid:
-            return header
+    if (k := evidence.volume.slice_of(outline)) is not None:
+        return evidence.volume.headers[k]
     raise EvidenceInvalid(f"an outline lies on {outline.sop_instance_uid}, which is not among the evidence")
 
 

@@ -8,6 +8,7 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.core.form import Form
 from workers.reporting.evidence import Evidence
+from workers.reporting.forms import Part
 from workers.reporting.gate import find_faults, note_faults
 from workers.reporting.iod import IodChecks
 from workers.reporting.report import Report, as_file
@@ -26,24 +27,25 @@ class Checked:
 
 def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
     """The objects of a report with what is wrong with each, in the order of its data sets."""
-    files = {form: as_file(dataset) for form, dataset in report.objects.items()}
-    outside = IodChecks(files)
+    files = {part: as_file(dataset) for part, dataset in report.objects.items()}
+    # The program takes a label map for a segmentation of before Label Map IOD: there no segment was numbered 0.
+    outside = IodChecks({part: file for part, file in files.items() if part.form is not Form.LABEL_MAP})
     faults = find_faults(report, files, evidence)
-    for form, dataset in report.objects.items():
-        found = tuple(("iod", fault) for fault in outside.faults(form, dataset, evidence.volume.headers))
-        faults[form] = (*faults.get(form, ()), *found)
+    for part, dataset in report.objects.items():
+        found = tuple(("iod", fault) for fault in outside.faults(part, dataset, evidence.volume.headers))
+        faults[part] = (*faults.get(part, ()), *found)
     return tuple(
-        Checked(form=form, dataset=dataset, file=files[form], fault=_in_words(form, faults[form]))
-        for form, dataset in report.objects.items()
+        Checked(form=part.form, dataset=dataset, file=files[part], fault=_in_words(part.form, faults[part]))
+        for part, dataset in report.objects.items()
     )
 
 
 def check_note(note: Dataset, rejected: Sequence[Dataset]) -> Checked:
     """A rejection note with what is wrong with it, given the objects that it rejects."""
     file = as_file(note)
-    outside = IodChecks({Form.REJECTION: file})
+    outside = IodChecks({Part(Form.REJECTION): file})
     faults = [("note", fault) for fault in note_faults(dcmread(BytesIO(file)), rejected)]
-    faults += [("iod", fault) for fault in outside.faults(Form.REJECTION, note, rejected)]
+    faults += [("iod", fault) for fault in outside.faults(Part(Form.REJECTION), note, rejected)]
     return Checked(form=Form.REJECTION, dataset=note, file=file, fault=_in_words(Form.REJECTION, faults))
 
 

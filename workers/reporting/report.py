@@ -12,7 +12,7 @@ from dicom_node.core.finding import Finding
 from dicom_node.core.form import BY_DEFAULT, STRUCTURED_REPORTS, Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
 from workers.reporting.evidence import Evidence
-from workers.reporting.forms import BUILDERS, Material
+from workers.reporting.forms import BUILDERS, Material, Part
 from workers.reporting.segmentation import build_segmentation
 from workers.reporting.structured_report import build_structured_report
 
@@ -28,15 +28,15 @@ class Report:
     segmentation: Dataset | None
     form: Form = Form.SR
     #: The same in further forms.
-    others: Mapping[Form, Dataset] = field(default_factory=dict)
+    others: Mapping[Part, Dataset] = field(default_factory=dict)
     #: None: that of a whole reading.
     outcome: Outcome | None = None
 
     @property
-    def objects(self) -> dict[Form, Dataset]:
-        """By form, in the order of delivery: what the structured report refers to arrives before it."""
-        before = {} if self.segmentation is None else {Form.SEG: self.segmentation}
-        return {**before, self.form: self.structured_report, **self.others}
+    def objects(self) -> dict[Part, Dataset]:
+        """By form and number, in the order of delivery: what the structured report refers to arrives before it."""
+        before = {} if self.segmentation is None else {Part(Form.SEG): self.segmentation}
+        return {**before, Part(self.form): self.structured_report, **self.others}
 
     @property
     def datasets(self) -> tuple[Dataset, ...]:
@@ -57,31 +57,33 @@ def build_report(
     *,
     outcome: Outcome | None = None,
     forms: Collection[Form] = BY_DEFAULT,
+    lungs: NDArray[np.uint8] | None = None,
 ) -> Report:
     """Write findings, numbered from 1 as `labels` [k, j, i] mark them, as objects of the evidence's study.
 
-    Remarks are sentences for the comment. A segmentation and a structured report in the evidence's form are always
-    written, for the other forms rest on them.
+    Remarks are sentences for the comment; `lungs` [k, j, i] are those that were searched, with a value for each. A
+    segmentation and a structured report in the evidence's form are always written, for the other forms rest on them.
     Raises EvidenceInvalid where findings, labels and evidence do not belong together.
     """
     ended = outcome or outcome_of_reading(found=bool(findings))
     segmentation = build_segmentation(evidence, findings, labels)
     structured_report = build_structured_report(evidence, findings, segmentation, _said(evidence, remarks), ended)
-    others: dict[Form, Dataset] = {}
+    others: dict[Part, Dataset] = {}
     for form in STRUCTURED_REPORTS:
         if form in forms and form is not evidence.form:
             own = evidence.in_form(form)
-            others[form] = build_structured_report(own, findings, segmentation, _said(own, remarks), ended)
+            others[Part(form)] = build_structured_report(own, findings, segmentation, _said(own, remarks), ended)
     material = Material(
         evidence=evidence,
         findings=findings,
         labels=labels,
-        segmentation=segmentation,
-        structured_report=structured_report,
+        remarks=_said(evidence, remarks),
+        lungs=lungs,
     )
-    for form, builder in BUILDERS.items():
-        if form in forms and (findings or not builder.needs_findings):
-            others[form] = builder.build(material)
+    for form, build in BUILDERS.items():
+        built = build(material) if form in forms else ()
+        written = (dataset for dataset in built if dataset is not None)
+        others |= {Part(form, number): dataset for number, dataset in enumerate(written, start=1)}
     return Report(
         structured_report=structured_report,
         segmentation=segmentation,

@@ -1,4 +1,10 @@
-"""Segmentation: the findings' voxels as one BINARY Segmentation (PS3.3 Section A.51), one segment a finding."""
+"""Segmentation: voxels as a Segmentation (PS3.3 Section A.51), one segment a finding, and apart from it each lung.
+
+BINARY by default, which every viewer that shows segmentations takes; Label Map Segmentation (PS3.3 Section A.51, Label
+Map IOD) on demand, which is smaller where segments are many.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 from highdicom.color import CIELabColor
@@ -8,12 +14,20 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicom_node.core.codes import ANATOMICAL_STRUCTURE, LEFT, LUNG, RIGHT, Code
 from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.finding import Finding
+from workers.lungs import LEFT_LUNG, LUNG_OF_UNKNOWN_SIDE, RIGHT_LUNG
 from workers.reporting.equipment import algorithm_sequence, contributing_equipment, keep_own_equipment
 from workers.reporting.evidence import Evidence, concept
+from workers.reporting.multi_frame import by_frame
 
 SEGMENTATION_SERIES_NUMBER = 9002
+LUNG_SERIES_NUMBER = 9003
+#: From the number of a series to that of the same voxels as a label map.
+_FURTHER_SERIES = 10
+
+BINARY, LABEL_MAP = SegmentationTypeValues.BINARY, SegmentationTypeValues.LABELMAP
 
 #: L*, a*, b*: light and saturated enough to be told apart on grey, in the order of the segments.
 _COLOURS = (
@@ -24,11 +38,22 @@ _COLOURS = (
     (66.0, 58.0, 34.0),
     (82.0, -4.0, -28.0),
 )
+#: Values of a lung mask, what each is called, its side, and its colour: pale, so that findings stand out.
+_LUNGS: tuple[tuple[int, str, Code | None, CIELabColor], ...] = (
+    (RIGHT_LUNG, "Right lung", RIGHT, CIELabColor(84.0, -14.0, 10.0)),
+    (LEFT_LUNG, "Left lung", LEFT, CIELabColor(84.0, -4.0, -14.0)),
+    (LUNG_OF_UNKNOWN_SIDE, "Lung", None, CIELabColor(84.0, 0.0, 4.0)),
+)
 
 
 def tracking_identifier(finding: Finding) -> str:
     """What people call the finding, in the report and in the segmentation."""
     return f"{finding.concept.meaning} {finding.number}"
+
+
+def colour_of(finding: Finding) -> CIELabColor:
+    """The finding's colour in every object that has colours."""
+    return CIELabColor(*_COLOURS[(finding.number - 1) % len(_COLOURS)])
 
 
 def tracking_uid(evidence: Evidence, finding: Finding) -> str:
@@ -37,7 +62,10 @@ def tracking_uid(evidence: Evidence, finding: Finding) -> str:
 
 
 def build_segmentation(
-    evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]
+    evidence: Evidence,
+    findings: tuple[Finding, ...],
+    labels: NDArray[np.uint8],
+    kind: SegmentationTypeValues = BINARY,
 ) -> HighdicomSegmentation | None:
     """The findings' voxels, or None without findings: a segmentation has at least one frame that is not empty.
 
@@ -47,31 +75,66 @@ def build_segmentation(
     check_labels(evidence, findings, labels)
     if not findings:
         return None
+    segments = [_finding_segment(evidence, finding) for finding in findings]
+    return _segmentation(evidence, labels, segments, kind=kind, role="SEG", series_number=SEGMENTATION_SERIES_NUMBER)
+
+
+def build_lung_segmentation(
+    evidence: Evidence, lungs: NDArray[np.uint8], kind: SegmentationTypeValues = BINARY
+) -> HighdicomSegmentation | None:
+    """The lungs that were searched, an object and a series of their own; None where there are none.
+
+    `lungs` [k, j, i] hold the values of `workers.lungs` on the volume's own grid.
+    """
+    check_shape(evidence, lungs)
+    segments: list[SegmentDescription] = []
+    numbers = np.zeros(256, dtype=np.uint8)
+    for value, name, side, colour in _LUNGS:
+        if (lungs == value).any():
+            numbers[value] = len(segments) + 1
+            segments.append(_lung_segment(evidence, len(segments) + 1, name, side, colour))
+    if not segments:
+        return None
+    # A lung that is missing leaves no gap: segments count from 1.
+    return _segmentation(
+        evidence, numbers[lungs], segments, kind=kind, role="lung SEG", series_number=LUNG_SERIES_NUMBER
+    )
+
+
+def _segmentation(
+    evidence: Evidence,
+    labels: NDArray[np.uint8],
+    segments: Sequence[SegmentDescription],
+    *,
+    kind: SegmentationTypeValues,
+    role: str,
+    series_number: int,
+) -> HighdicomSegmentation:
+    own = role if kind == BINARY else f"{role} {kind.value}"
     segmentation = HighdicomSegmentation(
         source_images=evidence.source_images,
-        pixel_array=labels,
-        segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(evidence, finding) for finding in findings],
-        series_instance_uid=evidence.series_uid("SEG"),
-        series_number=SEGMENTATION_SERIES_NUMBER,
-        sop_instance_uid=evidence.uid("SEG"),
+        pixel_array=labels[by_frame(evidence.volume)] if evidence.volume.frame_numbers else labels,
+        segmentation_type=kind,
+        segment_descriptions=segments,
+        series_instance_uid=evidence.series_uid(own),
+        series_number=series_number if kind == BINARY else series_number + _FURTHER_SERIES,
+        sop_instance_uid=evidence.uid(own),
         omit_empty_frames=True,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        content_label="AI_FINDINGS",
+        content_label="AI_FINDINGS" if role == "SEG" else "AI_LUNGS",
         content_description="AI result, not for diagnostic use",
         contributing_equipment=[contributing_equipment(evidence)],
-        **evidence.header_attributes(),
+        **evidence.header_attributes("" if role == "SEG" else "lungs"),
     )
     evidence.complete(segmentation)
     keep_own_equipment(segmentation, evidence.algorithm)
-    _name_dimensions(segmentation, evidence.uid("SEG dimensions"))
+    _name_dimensions(segmentation, evidence.uid(f"{role} dimensions"))
     return segmentation
 
 
 def check_labels(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]) -> None:
     """Raise EvidenceInvalid unless the labels mark each finding, nothing else, on the volume's own grid."""
-    if labels.shape != evidence.volume.voxels.shape:
-        raise EvidenceInvalid(f"labels are {labels.shape}, the volume is {evidence.volume.voxels.shape}")
+    check_shape(evidence, labels)
     marked = {int(value) for value in np.unique(labels[labels.any(axis=(1, 2))])} - {0}
     numbers = [finding.number for finding in findings]
     if numbers != list(range(1, len(findings) + 1)):
@@ -80,7 +143,13 @@ def check_labels(evidence: Evidence, findings: tuple[Finding, ...], labels: NDAr
         raise EvidenceInvalid(f"labels mark {sorted(marked)}, the findings are {numbers}: each needs its voxels")
 
 
-def _segment(evidence: Evidence, finding: Finding) -> SegmentDescription:
+def check_shape(evidence: Evidence, labels: NDArray[np.uint8]) -> None:
+    """Raise EvidenceInvalid unless labels are on the volume's own grid."""
+    if labels.shape != evidence.volume.voxels.shape:
+        raise EvidenceInvalid(f"labels are {labels.shape}, the volume is {evidence.volume.voxels.shape}")
+
+
+def _finding_segment(evidence: Evidence, finding: Finding) -> SegmentDescription:
     """What one segment is, where it is, and who drew it."""
     region = concept(finding.site)
     if finding.laterality is not None:
@@ -94,9 +163,29 @@ def _segment(evidence: Evidence, finding: Finding) -> SegmentDescription:
         algorithm_identification=algorithm_sequence(evidence.algorithm),
         tracking_id=tracking_identifier(finding),
         tracking_uid=tracking_uid(evidence, finding),
-        display_color=CIELabColor(*_COLOURS[(finding.number - 1) % len(_COLOURS)]),
+        display_color=colour_of(finding),
     )
     segment.AnatomicRegionSequence = [region]
+    return segment
+
+
+def _lung_segment(
+    evidence: Evidence, number: int, name: str, side: Code | None, colour: CIELabColor
+) -> SegmentDescription:
+    """A lung as an organ: its side modifies its type, and it needs no region (CID 7155)."""
+    segment = SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=concept(ANATOMICAL_STRUCTURE),
+        segmented_property_type=concept(LUNG),
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm_sequence(evidence.algorithm),
+        tracking_id=name,
+        tracking_uid=evidence.uid(name),
+        display_color=colour,
+    )
+    if side is not None:
+        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [concept(side)]
     return segment
 
 

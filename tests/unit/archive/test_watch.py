@@ -28,9 +28,9 @@ def watch_over(index: Index) -> Watch:
 
 def test_what_came_just_now_is_not_looked_at(index: Index) -> None:
     watch = watch_over(index)
-    assert watch.due(NOW + 0.4) == {}
+    assert watch.due(NOW + 0.08) == {}
     assert watch.arriving == {A, B}
-    assert set(watch.due(NOW + 0.5)) == {A, B}
+    assert set(watch.due(NOW + 0.1)) == {A, B}
 
 
 def test_a_count_of_what_was_made_is_looked_at_with_each_instance(index: Index) -> None:

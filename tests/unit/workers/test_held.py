@@ -24,6 +24,7 @@ from tests.unit.workers.test_explanation import ask_again, comment, processing
 from tests.unit.workers.test_triage import NOW, Room
 from workers import reading
 from workers.reporting import passage
+from workers.reporting.forms import Part
 from workers.reporting.report import build_report
 
 PACS = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=11999, results=True)
@@ -107,13 +108,13 @@ def test_read_again_by_software_that_was_mended_it_goes_out_and_the_alarm_ends(
 
 
 def test_a_form_that_others_do_not_rest_on_is_held_alone(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passage, "find_faults", lambda *_: {Form.REJECTION: (("rule", "fault"),)})
+    monkeypatch.setattr(passage, "find_faults", lambda *_: {Part(Form.REJECTION): (("rule", "fault"),)})
 
     # The rejection note stands in for whatever else may be built.
     def build(*arguments: object, **others: object) -> object:
         report = build_report(*arguments, **others)  # type: ignore[arg-type]  # whatever the reading gives
         extra = dcmread(room.file(0), stop_before_pixels=True)
-        return replace(report, others={Form.REJECTION: extra})
+        return replace(report, others={Part(Form.REJECTION): extra})
 
     monkeypatch.setattr(reading, "build_report", build)
     monkeypatch.setenv("PATH", "/nowhere")

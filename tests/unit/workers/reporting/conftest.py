@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from dicom_node.core import codes
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.finding import Axis, Finding, Outline, Pixel
-from tests.factories import OBLIQUE, ct_series
+from tests.factories import OBLIQUE, ct_series, enhanced_ct
+from workers.lungs import LUNG_OF_UNKNOWN_SIDE
+from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.evidence import Evidence
+from workers.reporting.key_object_selection import build_key_object_selection
+from workers.reporting.presentation_state import build_presentation_states
 from workers.reporting.report import Report, as_file, build_report
+from workers.reporting.secondary_capture import build_secondary_captures
+from workers.reporting.segmentation import build_lung_segmentation
 from workers.volume import Volume, load_volume
 
 #: k, j, i of the centres of the balls that play nodules.
@@ -71,7 +78,11 @@ def ball(volume: Volume, number: int, centre: tuple[int, int, int]) -> tuple[NDA
         mean_hu=-13.6 - number,
         deviation_hu=41.2 + number,
         score=0.937 - 0.1 * number,
-        outline=Outline(sop_instance_uid=volume.sop_instance_uids[ck], points=circle(ci, cj, RADIUS_MM / dx)),
+        outline=Outline(
+            sop_instance_uid=volume.sop_instance_uids[ck],
+            points=circle(ci, cj, RADIUS_MM / dx),
+            frame_number=volume.frame_number(ck),
+        ),
     )
 
 
@@ -82,9 +93,15 @@ def circle(i: float, j: float, radius: float) -> tuple[Pixel, ...]:
     return (*points, points[0])
 
 
-def reading_of(folder: Path, centres: tuple[tuple[int, int, int], ...] = CENTRES, **series: Any) -> Reading:
+def reading_of(
+    folder: Path,
+    centres: tuple[tuple[int, int, int], ...] = CENTRES,
+    *,
+    source: Callable[..., list[Path]] = ct_series,
+    **series: Any,
+) -> Reading:
     """A series in a folder, read as if it held a nodule at every centre."""
-    volume = load_volume(ct_series(folder, **series))
+    volume = load_volume(source(folder, **series))
     labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
     findings = []
     for number, centre in enumerate(centres, start=1):
@@ -92,6 +109,21 @@ def reading_of(folder: Path, centres: tuple[tuple[int, int, int], ...] = CENTRES
         labels[inside] = number
         findings.append(finding)
     return Reading(folder=folder, evidence=evidence_of(volume), findings=tuple(findings), labels=labels)
+
+
+def every_object(reading: Reading) -> dict[str, Dataset]:
+    """Every object that a peer can be sent of a reading, by a name."""
+    evidence, findings, labels = reading.evidence, reading.findings, reading.labels
+    report = build_report(evidence, findings, labels)
+    lungs = np.zeros_like(labels)
+    lungs[:, 2:-2, 2:-2] = LUNG_OF_UNKNOWN_SIDE
+    objects = {dataset.Modality: dataset for dataset in report.datasets}
+    objects["lungs"] = build_lung_segmentation(evidence, lungs)
+    objects["KO"] = build_key_object_selection(evidence, findings, report.datasets)
+    objects |= {f"PR {n}": ds for n, ds in enumerate(build_presentation_states(evidence, findings, labels))}
+    objects |= {f"SC {n}": ds for n, ds in enumerate(build_secondary_captures(evidence, findings, labels))}
+    objects["PDF"] = build_encapsulated_pdf(evidence, findings, labels)
+    return {name: dataset for name, dataset in objects.items() if dataset is not None}
 
 
 def evidence_of(volume: Volume, **changes: Any) -> Evidence:
@@ -106,6 +138,7 @@ SITUATIONS: dict[str, Callable[[Path], Reading]] = {
     "one finding": lambda folder: reading_of(folder, CENTRES[:1]),
     "no finding": lambda folder: reading_of(folder, ()),
     "three findings on oblique slices": lambda folder: reading_of(folder, directions=OBLIQUE),
+    "three findings on frames": lambda folder: reading_of(folder, source=enhanced_ct),
 }
 
 

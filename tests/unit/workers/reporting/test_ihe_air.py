@@ -26,7 +26,7 @@ class Written:
 
     def __init__(self, reading: Reading, report: Report) -> None:
         self.reading = reading
-        self.objects = {form: dcmread(BytesIO(as_file(ds))) for form, ds in report.objects.items()}
+        self.objects = {part.form: dcmread(BytesIO(as_file(ds))) for part, ds in report.objects.items()}
 
     @property
     def reports(self) -> list[Dataset]:

@@ -11,6 +11,7 @@ from dicom_node.core.form import Form
 from tests.factories import HEADFIRST_SUPINE, OBLIQUE
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
 from tests.unit.workers.reporting.test_structured_report import child, groups_of, name_of, value_of, walk
+from workers.reporting.forms import Part
 from workers.reporting.gate import check_report
 from workers.reporting.measurement_group import pixel_of
 from workers.reporting.report import Report, build_report
@@ -26,19 +27,19 @@ def both(reading: Reading) -> Report:
 def ohif(both: Report, reading: Reading) -> Dataset:
     """The structured report for OHIF, read back from its file."""
     files = dict(zip(both.objects, check_report(both, reading.evidence), strict=True))
-    return dcmread(BytesIO(files[Form.SR_OHIF]))
+    return dcmread(BytesIO(files[Part(Form.SR_OHIF)]))
 
 
 def test_both_forms_are_objects_of_their_own_on_the_same_segmentation(both: Report) -> None:
-    assert list(both.objects) == [Form.SEG, Form.SR, Form.SR_OHIF]
-    portable, ohif = both.objects[Form.SR], both.objects[Form.SR_OHIF]
+    assert list(both.objects) == [Part(Form.SEG), Part(Form.SR), Part(Form.SR_OHIF)]
+    portable, ohif = both.objects[Part(Form.SR)], both.objects[Part(Form.SR_OHIF)]
     assert portable.SOPInstanceUID != ohif.SOPInstanceUID
     assert portable.SeriesInstanceUID != ohif.SeriesInstanceUID
     assert {
         uid
         for item in walk(ohif)
         for uid in [item.get("ReferencedSOPSequence", [{}])[0].get("ReferencedSOPInstanceUID")]
-    } >= {both.objects[Form.SEG].SOPInstanceUID}
+    } >= {both.objects[Part(Form.SEG)].SOPInstanceUID}
 
 
 def test_of_each_finding_the_axes_come_first_and_then_everything_else(reading: Reading, ohif: Dataset) -> None:

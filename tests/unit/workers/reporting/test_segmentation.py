@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import highdicom as hd
 import numpy as np
@@ -14,9 +15,19 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from dicom_node.core.errors import EvidenceInvalid
-from tests.unit.workers.reporting.conftest import Reading
+from tests.factories import ct_series, enhanced_ct
+from tests.strategies import orientations
+from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
+from workers.lungs import LEFT_LUNG, LUNG_OF_UNKNOWN_SIDE, RIGHT_LUNG
 from workers.reporting.report import Report, as_file
-from workers.reporting.segmentation import build_segmentation, check_labels
+from workers.reporting.segmentation import (
+    BINARY,
+    LABEL_MAP,
+    build_lung_segmentation,
+    build_segmentation,
+    check_labels,
+)
+from workers.volume import Volume
 
 
 def masks_by_source(file: bytes, sop_instance_uids: tuple[str, ...]) -> NDArray[np.uint8]:
@@ -27,14 +38,22 @@ def masks_by_source(file: bytes, sop_instance_uids: tuple[str, ...]) -> NDArray[
     )
 
 
+def labels_by_source(file: bytes, volume: Volume) -> NDArray[np.uint8]:
+    """Voxels [k, j, i] of a SEG by segment number, asked for by the source images or frames."""
+    segmentation = hd.seg.segread(BytesIO(file))
+    how = {"combine_segments": True, "assert_missing_frames_are_empty": True, "ignore_spatial_locations": False}
+    if volume.frame_numbers:
+        return segmentation.get_pixels_by_source_frame(volume.sop_instance_uids[0], list(volume.frame_numbers), **how)
+    return segmentation.get_pixels_by_source_instance(list(volume.sop_instance_uids), **how)
+
+
 def test_each_segment_reads_back_as_the_voxels_of_its_finding(any_reading: Reading, any_report: Report) -> None:
     segmentation = any_report.segmentation
     if not any_reading.findings:
         assert segmentation is None
         return
-    masks = masks_by_source(as_file(segmentation), any_reading.evidence.volume.sop_instance_uids)
-    for finding in any_reading.findings:
-        np.testing.assert_array_equal(masks[..., finding.number - 1], any_reading.labels == finding.number)
+    read_back = labels_by_source(as_file(segmentation), any_reading.evidence.volume)
+    np.testing.assert_array_equal(read_back, any_reading.labels)
 
 
 @settings(max_examples=12, deadline=None)
@@ -62,10 +81,14 @@ def test_frames_lie_where_their_source_images_lie(any_reading: Reading, any_repo
     assert segmentation.FrameOfReferenceUID == volume.frame_of_reference_uid
     orientation = segmentation.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient
     assert orientation == volume.headers[0].ImageOrientationPatient
-    positions = {header.SOPInstanceUID: header.ImagePositionPatient for header in volume.headers}
+    positions = {
+        (header.SOPInstanceUID, volume.frame_number(k)): header.ImagePositionPatient
+        for k, header in enumerate(volume.headers)
+    }
     for frame in segmentation.PerFrameFunctionalGroupsSequence:
-        source = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        assert frame.PlanePositionSequence[0].ImagePositionPatient == positions[source]
+        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        place = (source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber"))
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == positions[place]
 
 
 def test_segments_say_what_they_are_where_and_by_whom(reading: Reading, report: Report) -> None:
@@ -120,3 +143,94 @@ def test_findings_that_do_not_count_from_one_are_refused(reading: Reading) -> No
     findings = tuple(replace(finding, number=finding.number + 1) for finding in reading.findings)
     with pytest.raises(EvidenceInvalid, match="without a gap"):
         check_labels(reading.evidence, findings, reading.labels)
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_any_mask_survives_in_every_orientation_and_from_every_source(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Law: mask to file to mask is the identity, for slices and frames, gaps and overlaps, BINARY and LABELMAP."""
+    cosines = data.draw(orientations())
+    folder = tmp_path_factory.mktemp("source")
+    source = data.draw(st.sampled_from([ct_series, enhanced_ct]))
+    thickness = data.draw(st.sampled_from(["1", "2.5", "5"]))
+    how = {"directions": (cosines[:3], cosines[3:]), "voxels": np.full((5, 6, 7), -850)}
+    if source is ct_series:
+        how |= {"SliceThickness": thickness}
+    reading = reading_of(folder, ((2, 3, 3),) * 3, source=source, **how)
+    labels = data.draw(arrays(np.uint8, reading.labels.shape, elements=st.integers(0, 3), fill=st.just(0)))
+    labels[0, 0, :3] = (1, 2, 3)
+    file = as_file(
+        build_segmentation(reading.evidence, reading.findings, labels, data.draw(st.sampled_from([BINARY, LABEL_MAP])))
+    )
+    np.testing.assert_array_equal(labels_by_source(file, reading.evidence.volume), labels)
+
+
+def test_a_label_map_holds_the_same_voxels_under_the_same_tracking(reading: Reading, report: Report) -> None:
+    label_map = build_segmentation(reading.evidence, reading.findings, reading.labels, LABEL_MAP)
+    assert label_map.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.7"
+    assert label_map.SOPInstanceUID != report.segmentation.SOPInstanceUID
+    np.testing.assert_array_equal(labels_by_source(as_file(label_map), reading.evidence.volume), reading.labels)
+    binary = {int(s.SegmentNumber): s.TrackingUID for s in report.segmentation.SegmentSequence}
+    assert {int(s.SegmentNumber): s.TrackingUID for s in label_map.SegmentSequence if "TrackingUID" in s} == binary
+    second = build_segmentation(reading.evidence, reading.findings, reading.labels, LABEL_MAP)
+    assert as_file(label_map) == as_file(second)
+
+
+def test_frames_of_a_multi_frame_source_are_referred_to_by_number(tmp_path: Path) -> None:
+    reading = reading_of(tmp_path, CENTRES[:1], source=enhanced_ct)
+    segmentation, volume = reading.report().segmentation, reading.evidence.volume
+    for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        assert source.ReferencedSOPInstanceUID == volume.sop_instance_uids[0]
+        k = volume.frame_numbers.index(source.ReferencedFrameNumber)
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == volume.headers[k].ImagePositionPatient
+
+
+def lungs_like(reading: Reading, *values: int) -> NDArray[np.uint8]:
+    """A mask in which each value has a block of its own."""
+    lungs = np.zeros(reading.labels.shape, dtype=np.uint8)
+    for place, value in enumerate(values):
+        lungs[2:9, 4:28, 2 + 12 * place : 12 + 12 * place] = value
+    return lungs
+
+
+def test_the_lungs_are_anatomy_with_a_side_in_an_object_of_their_own(reading: Reading, report: Report) -> None:
+    lungs = lungs_like(reading, RIGHT_LUNG, LEFT_LUNG)
+    segmentation = build_lung_segmentation(reading.evidence, lungs)
+    assert segmentation is not None
+    assert segmentation.SeriesInstanceUID != report.segmentation.SeriesInstanceUID
+    assert segmentation.SOPInstanceUID != report.segmentation.SOPInstanceUID
+    right, left = segmentation.SegmentSequence
+    for segment, name, side in ((right, "Right lung", "24028007"), (left, "Left lung", "7771000")):
+        kind = segment.SegmentedPropertyTypeCodeSequence[0]
+        assert segment.SegmentLabel == name
+        assert segment.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "91723000"
+        assert kind.CodeValue == "39607008"
+        assert kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue == side
+    np.testing.assert_array_equal(labels_by_source(as_file(segmentation), reading.evidence.volume), lungs)
+
+
+def test_a_left_lung_alone_is_the_first_segment(reading: Reading) -> None:
+    segmentation = build_lung_segmentation(reading.evidence, lungs_like(reading, LEFT_LUNG))
+    assert segmentation is not None
+    (segment,) = segmentation.SegmentSequence
+    assert (segment.SegmentNumber, segment.SegmentLabel) == (1, "Left lung")
+
+
+def test_a_lung_whose_side_is_not_known_has_none(reading: Reading) -> None:
+    segmentation = build_lung_segmentation(reading.evidence, lungs_like(reading, LUNG_OF_UNKNOWN_SIDE))
+    assert segmentation is not None
+    (segment,) = segmentation.SegmentSequence
+    kind = segment.SegmentedPropertyTypeCodeSequence[0]
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in kind
+
+
+def test_without_lungs_there_is_no_object_of_them(reading: Reading) -> None:
+    assert build_lung_segmentation(reading.evidence, np.zeros_like(reading.labels)) is None
+
+
+def test_lungs_of_another_shape_are_refused(reading: Reading) -> None:
+    with pytest.raises(EvidenceInvalid, match="the volume is"):
+        build_lung_segmentation(reading.evidence, lungs_like(reading, RIGHT_LUNG)[:-1])

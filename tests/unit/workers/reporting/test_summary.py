@@ -13,6 +13,7 @@ from dicom_node.core.lung_rads import Category, Composition
 from dicom_node.core.outcome import Outcome, outcome_of_error, outcome_of_reading
 from tests.unit.workers.reporting.conftest import Reading
 from tests.unit.workers.reporting.test_structured_report import child, groups_of, name_of, value_of, walk
+from workers.reporting.forms import Part
 from workers.reporting.gate import check_report
 from workers.reporting.report import build_report, build_unread_report
 
@@ -157,7 +158,7 @@ def test_a_later_success_replaces_it_in_the_same_series(reading: Reading) -> Non
     report = build_report(evidence, reading.findings, reading.labels, forms=set(Form))
     check_report(report, evidence)
     for form in (Form.SR, Form.SR_OHIF):
-        (study,) = report.objects[form].PredecessorDocumentsSequence
+        (study,) = report.objects[Part(form)].PredecessorDocumentsSequence
         named = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
         assert named == earlier.SOPInstanceUID
     assert report.structured_report.SeriesInstanceUID == earlier.SeriesInstanceUID
@@ -167,8 +168,8 @@ def test_a_later_success_replaces_it_in_the_same_series(reading: Reading) -> Non
 def test_a_later_failure_replaces_the_reports_in_every_form(reading: Reading) -> None:
     report = build_report(reading.evidence, reading.findings, reading.labels, forms=set(Form))
     earlier = {
-        form: dcmread(BytesIO(file))
-        for form, file in zip(report.objects, check_report(report, reading.evidence), strict=True)
+        part.form: dcmread(BytesIO(file))
+        for part, file in zip(report.objects, check_report(report, reading.evidence), strict=True)
     }
     evidence = replace(
         reading.evidence,

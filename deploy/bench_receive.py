@@ -1,0 +1,132 @@
+"""The receive path beside DCMTK's storescp and Orthanc: the same bytes to each, and our ratios; `make bench-receive`.
+
+The comparison itself is no part of this repository. Where it lies beside it, it is run twice: with a sender that costs
+nothing, and with DCMTK's storescu as it comes, which waits for acknowledgements.
+"""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+COMPARISON = Path(__file__).resolve().parents[2] / "shared" / "bench" / "compare_receivers.py"
+
+#: How the workloads are called there.
+WORKLOADS: Mapping[str, str] = {
+    "ct": "400 CT slices, 1 association",
+    "ct8": "400 CT slices, 8 associations",
+    "tiny": "1600 tiny instances, 1 association",
+    "tiny8": "1600 tiny instances, 8 associations",
+    "big": "3 objects of 150 MB",
+}
+
+_MEDIAN = re.compile(r"median (\S+)\s+(\S+)\s+([\d.]+)/s   node/\S+\s+([\d.]+) \(([\d.]+)-([\d.]+)\)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """How much faster than a peer the node means to be."""
+
+    peer: str
+    workloads: tuple[str, ...]
+    ratio: float
+
+
+FREE_SENDER = (
+    Goal(peer="orthanc", workloads=("ct",), ratio=2.0),
+    Goal(peer="orthanc", workloads=("ct8",), ratio=4.0),
+    Goal(peer="storescp+sync", workloads=tuple(WORKLOADS), ratio=0.9),
+)
+STORESCU = tuple(Goal(peer=peer, workloads=("ct",), ratio=5.0) for peer in ("orthanc", "storescp+sync"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """The node's rate by a peer's, of the rounds of one workload."""
+
+    workload: str
+    peer: str
+    median: float
+    lowest: float
+    highest: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison and print the ratios; 0 when it ran, whatever they are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each receiver with each workload")
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="some of these, separated by commas")
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    if not COMPARISON.exists():
+        console.print(f"not measured: the comparison, {COMPARISON.name}, is not beside this repository", style="bold")
+        return 0
+    workloads = [name for name in options.workloads.split(",") if name in WORKLOADS]
+    for title, extra, names, goals in (
+        ("a sender that costs nothing", (), workloads, FREE_SENDER),
+        ("DCMTK's storescu as it comes", ("--dcmtk-sender",), [name for name in workloads if name == "ct"], STORESCU),
+    ):
+        if names:
+            console.print(f"with {title}: {', '.join(WORKLOADS[name] for name in names)}")
+            ratios = list(ratios_of(_run(names, options.rounds, extra)))
+            console.print(_table(title, ratios, goals))
+    console.print("ratios of rates, ours by theirs, in interleaved runs on this machine; above 1 the node is faster")
+    return 0
+
+
+def _run(workloads: Sequence[str], rounds: int, extra: Sequence[str]) -> Iterator[str]:
+    """The comparison's lines, shown as they come."""
+    program = shlex.quote(str(Path(sys.executable).with_name("dicom-node")))
+    node = f"{program} receive --any-peer --port {{port}} --data-dir {{dir}}"
+    command = [sys.executable, str(COMPARISON), "--node", node, "--rounds", str(rounds)]
+    command += ["--workloads", ",".join(workloads), *extra]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        for line in running.stdout or ():
+            print(line, end="", flush=True)
+            yield line
+    if running.returncode:
+        raise SystemExit(f"the comparison ended with {running.returncode}")
+
+
+def ratios_of(lines: Iterator[str] | Sequence[str]) -> Iterator[Ratio]:
+    """What the comparison's last lines say of the node beside each peer."""
+    for line in lines:
+        if found := _MEDIAN.match(line):
+            workload, peer, _rate, *numbers = found.groups()
+            middle, lowest, highest = map(float, numbers)
+            yield Ratio(workload=workload, peer=peer, median=middle, lowest=lowest, highest=highest)
+
+
+def goal_of(ratio: Ratio, goals: Sequence[Goal]) -> float | None:
+    """What the ratio is meant to be; None where nothing is meant."""
+    wanted = [goal.ratio for goal in goals if goal.peer == ratio.peer and ratio.workload in goal.workloads]
+    return max(wanted, default=None)
+
+
+def _table(title: str, ratios: Sequence[Ratio], goals: Sequence[Goal]) -> Table:
+    table = Table(title=f"dicom-node beside its peers, {title}", title_justify="left")
+    for name in ("workload", "peer", "ratio", "lowest and highest", "goal", ""):
+        table.add_column(name)
+    for ratio in ratios:
+        goal = goal_of(ratio, goals)
+        verdict = "" if goal is None else "reached" if ratio.median >= goal else "missed"
+        table.add_row(
+            WORKLOADS[ratio.workload],
+            ratio.peer,
+            f"{ratio.median:.2f}",
+            f"{ratio.lowest:.2f} to {ratio.highest:.2f}",
+            "" if goal is None else f"{goal:g}",
+            verdict,
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

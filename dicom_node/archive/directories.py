@@ -1,0 +1,60 @@
+"""The archive's directories: made where they are missing, and their names on the disk before anyone relies on them."""
+
+import os
+import threading
+from pathlib import Path
+
+# For the node's own user and group, as its files.
+_MODE = 0o750
+
+#: So many are remembered; of others the disk is asked again.
+_MOST_REMEMBERED = 10_000
+
+
+class Directories:
+    """Of which directories it is known that their own names are on the disk; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._durable: set[Path] = set()
+        self._changing = threading.Lock()
+
+    def make(self, path: Path) -> None:
+        """Make a directory and its parents; `sync` must follow before anyone relies on them."""
+        if path.is_dir():
+            return
+        if not path.parent.is_dir():
+            self.make(path.parent)
+        with self._changing:
+            # Its name may have been removed since it was made the last time.
+            self._durable.discard(path)
+        path.mkdir(mode=_MODE, exist_ok=True)
+
+    def sync(self, path: Path, *, levels: int) -> None:
+        """Let the names in a directory be on the disk at return, and its own, and those of so many above it."""
+        sync_directory(path)
+        for directory in (path, *path.parents)[:levels]:
+            if directory not in self._durable:
+                sync_directory(directory.parent)
+                with self._changing:
+                    if len(self._durable) >= _MOST_REMEMBERED:
+                        self._durable.clear()
+                    self._durable.add(directory)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents, each one's name on the disk before anything is put into it."""
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        make_directory(path.parent)
+    path.mkdir(mode=_MODE, exist_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Let the names in a directory be on the disk at return."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,111 @@
+"""An association that a peer opened to us, and what makes one of each connection."""
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from dicom_node.scp.storage import Storage
+from dicom_node.scp.transport import LOOK_SECONDS, Connection, Server
+from dicom_node.scp.upper_layer import UpperLayer
+
+if TYPE_CHECKING:
+    from pynetdicom.ae import ApplicationEntity
+
+
+class AssociationMaker(RequestHandler):
+    """Makes an association of an accepted connection."""
+
+    def _create_association(self) -> Association:
+        server, ae = cast(StorageServer, self.server), self.ae
+        association = AcceptedAssociation(ae, server.storage)
+        association._server = server
+        # pynetdicom knows its acceptors by this name.
+        association.name = f"AcceptorThread {self.client_address[1]}"
+        connection = Connection(association, self.request, patience_seconds=ae.dimse_timeout or 60.0)
+        association.set_socket(connection)
+        acceptor = association.acceptor
+        acceptor.maximum_length = ae.maximum_pdu_size
+        acceptor.ae_title = server.ae_title
+        acceptor.address_info = self.local
+        acceptor.implementation_class_uid = ae.implementation_class_uid
+        acceptor.implementation_version_name = ae.implementation_version_name
+        # All associations share them: nothing changes them, and copies of some hundred would take 0.1 s of CPU time.
+        acceptor.supported_contexts = list(server.contexts)
+        association.requestor.address_info = self.remote
+        for event, bound in server._handlers.items():
+            for handler, arguments in bound if isinstance(bound, list) else [bound]:
+                association.bind(event, handler, arguments)
+        return association
+
+
+class StorageServer(Server):
+    """A server whose associations store."""
+
+    def __init__(
+        self,
+        ae: "ApplicationEntity",
+        address: tuple[str, int],
+        storage: Storage,
+        handlers: list[EventHandlerType],
+        contexts: list[PresentationContext],
+    ) -> None:
+        """Listen from here on; OSError where the port cannot be had."""
+        self.storage = storage
+        super().__init__(ae, address, ae.ae_title, contexts, evt_handlers=handlers, request_handler=AssociationMaker)
+        # Where it looks for itself when it is shut down.
+        ae._servers.append(cast(ThreadedAssociationServer, self))
+
+
+class AcceptedAssociation(Association):
+    """An association that a peer opened to us; its thread rests while there is nothing to do."""
+
+    def __init__(self, ae: "ApplicationEntity", storage: Storage) -> None:
+        super().__init__(ae, MODE_ACCEPTOR)
+        self._storage = storage
+        self._reactor_checkpoint = checkpoint = _Checkpoint(self._has_work)
+        self.dul = UpperLayer(self, storage, checkpoint.notice)
+        # They are passed on to the upper layer, which is a new one.
+        self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
+
+    def run_reactor(self) -> None:
+        """Serve the association to its end, which is always noted."""
+        try:
+            super().run_reactor()
+        finally:
+            self._storage.association_ended(self, "lost")
+
+    def _has_work(self) -> bool:
+        waiting = self.dimse.msg_queue.queue or self.dul.to_user_queue.queue
+        return bool(waiting) or self._kill or not self.dul.is_alive()
+
+
+class _Checkpoint(threading.Event):
+    """Where pynetdicom holds up an association's thread; here the thread also waits until there is work."""
+
+    def __init__(self, has_work: Callable[[], bool]) -> None:
+        super().__init__()
+        self._has_work = has_work
+        self._work = threading.Event()
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for work, or for a moment; then as any event does."""
+        if not self._has_work():
+            self._work.wait(LOOK_SECONDS)
+        self._work.clear()
+        return super().wait(timeout)
+
+    def set(self) -> None:
+        """Let the thread go on."""
+        super().set()
+        self._work.set()
+
+    def notice(self) -> None:
+        """There may be work."""
+        self._work.set()

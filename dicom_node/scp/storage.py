@@ -1,0 +1,259 @@
+"""Storage as an SCP: an instance from the request that announces it to the status that answers it (PS3.4 Annex B).
+
+Here is the rim where every error ends: whatever goes wrong inside, the sender gets an answer and its association lives.
+"""
+
+import logging
+import threading
+import uuid
+from io import BytesIO
+from typing import NamedTuple, Protocol, cast
+
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContextTuple
+
+from dicom_node.core.errors import IndexUnavailable, IntakeError, OutOfResources, SOPClassNotSupported
+from dicom_node.core.received_instance import EncodedDataSet, ReceivedInstance
+from dicom_node.core.uid import is_uid
+from dicom_node.scp.admission import DiskWatermark
+from dicom_node.scp.c_store import StoreRequest
+from dicom_node.scp.presentation_contexts import storage_sop_classes
+
+log = logging.getLogger(__name__)
+
+SUCCESS = 0x0000
+
+# Of the range "Cannot understand" (PS3.4 Table B.2-1), for what nobody foresaw.
+UNEXPECTED = 0xC0FF
+
+_MAXIMUM_COMMENT = 64
+
+#: A data set that is longer goes to the disk as it comes; shorter ones wait in memory.
+_LONGEST_IN_MEMORY = 4 << 20
+
+#: Of a long one, after so many bytes the room on the disk is looked at again.
+_LOOK_AT_ROOM_BYTES = 64 << 20
+
+
+class Spool(EncodedDataSet, Protocol):
+    """A data set in a file, while it comes in."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take what comes next; OSError where the disk refuses it."""
+
+    def discard(self) -> None:
+        """Leave nothing of it; nothing happens where it was kept."""
+
+
+class Reception(Protocol):
+    """What the wire hands on; a Protocol because the intake must not be known here."""
+
+    def store(self, received: ReceivedInstance) -> object:
+        """Keep the instance, durable at return, or raise IntakeError."""
+
+    def spool(self, announced: ReceivedInstance) -> Spool:
+        """A file for the data set of an instance that comes in; OSError where the disk refuses it."""
+
+    def association_opened(self, association_id: str, calling_ae_title: str) -> None:
+        """An association is about to send its first instance."""
+
+    def association_ended(self, association_id: str, ending: str) -> None:
+        """It is over: released, aborted or lost."""
+
+    def free_bytes(self) -> int:
+        """Room left for instances."""
+
+
+class Sender(NamedTuple):
+    """An association that sends, and what it said of itself."""
+
+    association: Association
+    calling_ae_title: str
+    called_ae_title: str
+
+    @classmethod
+    def of(cls, association: Association) -> "Sender":
+        """By the association's request."""
+        request = cast(A_ASSOCIATE, association.requestor.primitive)
+        return cls(association, association.requestor.ae_title, request.called_ae_title)
+
+
+class Outcome(NamedTuple):
+    """What the sender is told."""
+
+    status: int
+    #: For a failure, as an Error Comment.
+    comment: str = ""
+
+
+class Storage:
+    """Takes instances for one application entity; safe to call from many associations' threads."""
+
+    def __init__(self, reception: Reception, watermark: DiskWatermark) -> None:
+        self._reception = reception
+        self._watermark = watermark
+        self._classes = frozenset(storage_sop_classes())
+        # Only associations that stored something: an echo leaves no trace in the index.
+        self._sending: dict[Association, str] = {}
+        self._opening = threading.Lock()
+
+    def stores(self, sop_class_uid: str) -> bool:
+        """Whether instances of this SOP class are taken."""
+        return sop_class_uid in self._classes
+
+    def begin(self, sender: Sender, request: StoreRequest, context: PresentationContextTuple) -> "Arrival":
+        """An instance begins to come in; one that will not be kept is known from the first byte on."""
+        return Arrival(self, sender, request, context)
+
+    def keep(
+        self, sender: Sender, request: StoreRequest, context: PresentationContextTuple, data_set: EncodedDataSet
+    ) -> Outcome:
+        """An instance came in whole."""
+        return self.outcome(sender, request, lambda: self.store(self.announce(sender, request, context, data_set)))
+
+    def announce(
+        self, sender: Sender, request: StoreRequest, context: PresentationContextTuple, data_set: EncodedDataSet
+    ) -> ReceivedInstance:
+        """The instance, by its request; IntakeError or IndexUnavailable where it will not be kept, whatever comes."""
+        self.check_room()
+        # PS3.7 Section 9.1.1.1.3: the SOP class is the one of the presentation context.
+        if request.sop_class_uid != context.abstract_syntax:
+            raise SOPClassNotSupported("SOP class is not the presentation context's; mend the sender")
+        return ReceivedInstance(
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
+            transfer_syntax_uid=str(context.transfer_syntax),
+            data_set=data_set,
+            calling_ae_title=sender.calling_ae_title,
+            called_ae_title=sender.called_ae_title,
+            association_id=self._association_id(sender),
+        )
+
+    def check_room(self) -> None:
+        """OutOfResources where the disk has too little room."""
+        self._watermark.check(self._reception.free_bytes())
+
+    def store(self, received: ReceivedInstance) -> None:
+        """Keep an instance, durable at return."""
+        self._reception.store(received)
+
+    def spool(self, announced: ReceivedInstance) -> Spool:
+        """A file for the data set of an instance that is long."""
+        return self._reception.spool(announced)
+
+    def outcome(self, sender: Sender, request: StoreRequest, deed: "_Deed") -> Outcome:
+        """What the sender is told of what was done for its instance; never an exception."""
+        try:
+            try:
+                deed()
+            # Of the association or of the instance: either way its sender may try again later.
+            except IndexUnavailable as error:
+                raise OutOfResources(str(error)) from error
+            except OSError as error:
+                raise OutOfResources(f"the disk refuses the file: {error.strerror}; make room or mend it") from error
+        except IntakeError as error:
+            facts = {"status": f"0x{error.status:04X}", "reason": str(error)}
+            log.warning("instance refused", extra={**_facts(sender, request), **facts})
+            return Outcome(error.status, _comment(str(error)))
+        except Exception:
+            log.exception("instance could not be kept", extra=_facts(sender, request))
+            return Outcome(UNEXPECTED, "the node failed; see its log")
+        return Outcome(SUCCESS)
+
+    def association_ended(self, association: Association, ending: str) -> None:
+        """An association is over; what it is told a second time is nothing new."""
+        association_id = self._sending.pop(association, None)
+        if association_id is not None:
+            self._reception.association_ended(association_id, ending)
+
+    def _association_id(self, sender: Sender) -> str:
+        known = self._sending.get(sender.association)
+        if known is not None:
+            return known
+        # The threads of an association may both be at it, where its peer does not wait for answers.
+        with self._opening:
+            known = self._sending.get(sender.association)
+            if known is None:
+                known = str(uuid.uuid4())
+                self._reception.association_opened(known, sender.calling_ae_title)
+                self._sending[sender.association] = known
+        return known
+
+
+class _Deed(Protocol):
+    def __call__(self) -> object: ...
+
+
+class Arrival:
+    """An instance that comes in: in memory while it is short, in a file from then on, nowhere once it is refused."""
+
+    def __init__(
+        self, storage: Storage, sender: Sender, request: StoreRequest, context: PresentationContextTuple
+    ) -> None:
+        self._storage, self._sender, self._request = storage, sender, request
+        self._data: Spool | BytesIO = BytesIO()
+        self._announced: ReceivedInstance | None = None
+        self._size = self._looked_at = 0
+        self._refusal: Outcome | None = None
+
+        def announce() -> None:
+            self._announced = storage.announce(sender, request, context, cast(BytesIO, self._data))
+
+        self._try(announce)
+
+    def write(self, piece: memoryview) -> None:
+        """Take the next bytes of the data set; of one that is refused they are dropped."""
+        if self._refusal is not None:
+            return
+        self._size += len(piece)
+        if self._size <= _LONGEST_IN_MEMORY:
+            self._data.write(piece)
+        else:
+            self._try(lambda: self._write_to_disk(piece))
+
+    def finish(self) -> Outcome:
+        """The data set is whole: keep the instance; what its sender is told."""
+        if self._refusal is None and self._announced is not None:
+            announced = self._announced
+            self._try(lambda: self._storage.store(announced))
+        self.discard()
+        return self._refusal or Outcome(SUCCESS)
+
+    def discard(self) -> None:
+        """Leave nothing of what was not kept."""
+        if not isinstance(self._data, BytesIO):
+            self._data.discard()
+        self._data = BytesIO()
+
+    def _try(self, deed: _Deed) -> None:
+        outcome = self._storage.outcome(self._sender, self._request, deed)
+        if outcome.status != SUCCESS:
+            self._refusal = outcome
+            self.discard()
+
+    def _write_to_disk(self, piece: memoryview) -> None:
+        if isinstance(self._data, BytesIO) and self._announced is not None:
+            spool = self._storage.spool(self._announced)
+            before, self._data = self._data, spool
+            self._announced = self._announced.with_data_set(spool)
+            spool.write(before.getbuffer())
+        self._data.write(piece)
+        if self._size - self._looked_at > _LOOK_AT_ROOM_BYTES:
+            self._looked_at = self._size
+            self._storage.check_room()
+
+
+def _comment(text: str) -> str:
+    # LO: no backslash, no control characters (PS3.5 Table 6.2-1); other characters have no character set in a command.
+    plain = text.encode("ascii", errors="replace").decode().replace("\\", "/")
+    return "".join(c for c in plain if c.isprintable())[:_MAXIMUM_COMMENT].strip()
+
+
+def _facts(sender: Sender, request: StoreRequest) -> dict[str, object]:
+    # What stands where a UID should be may be a name, and names stay out of the log.
+    uid = request.sop_instance_uid
+    return {
+        "sop_instance_uid": uid if is_uid(uid) else "not a UID",
+        "calling_ae_title": sender.calling_ae_title,
+    }

@@ -1,0 +1,320 @@
+"""The upper layer of an accepted association: what its bytes are, and who handles them.
+
+    bytes of the connection                                [transport] read ahead into one buffer
+      |
+      v
+    does a P-DATA-TF PDU of an established association begin?
+      | yes                             | no: a request, a release, an abort, or nonsense
+      v                                 |
+    cut into fragments      [p_data]    |
+      |                                 |
+      v                                 |
+    the command is whole    [c_store]   |
+      | a plain       | another: its    |
+      | C-STORE       | bytes are put   |
+      | request       | back            |
+      v               v                 v
+    [storage]       pynetdicom: decodes PDUs and messages, runs the state machine, calls [handlers]
+    collects the data set, keeps it, answers
+
+Both ways run in one thread an association, which waits for bytes and is woken for whatever else there is to do. A
+second thread, pynetdicom's own, serves what is no plain C-STORE request and sees how the association ends.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import StateMachine
+from pynetdicom.pdu import A_ABORT_RQ
+
+from dicom_node.scp.c_store import StoreRequest, read_store_request, store_response
+from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU, Cutter, Piece, p_data
+from dicom_node.scp.storage import Arrival, Sender, Storage
+from dicom_node.scp.transport import Connection
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+
+log = logging.getLogger(__name__)
+
+#: State and events of the state machine (PS3.8 Section 9.2.1).
+_ESTABLISHED = "Sta6"
+_CLOSED, _INVALID_PDU = "Evt17", "Evt19"
+
+#: The types that there are (PS3.8 Section 9.3.1).
+_PDU_TYPES = range(1, 8)
+
+#: The longest PDU without data: an association request with every context that there can be is half as long.
+_LONGEST_PDU = 1 << 20
+
+#: The longest message that pynetdicom gets to see, since it is held in memory; no plain C-STORE request is among them.
+_LONGEST_MESSAGE = 64 << 20
+
+#: Real commands have some hundred bytes.
+_LONGEST_COMMAND = 64 << 10
+
+#: Bytes a second; who sends a message more slowly is given up.
+_SLOWEST = 512
+
+
+class UpperLayer(DULServiceProvider):
+    """Reads PDUs, and takes plain C-STORE requests out of pynetdicom's hands."""
+
+    def __init__(self, association: "Association", storage: Storage, notice: Callable[[], None]) -> None:
+        """`notice` lets the association's own thread look at what there is to do."""
+        super().__init__(association)
+        self._storage = storage
+        self._notice = notice
+        self.state_machine = _NoticedStateMachine(self, notice)
+        # It waits for bytes instead of resting.
+        self._run_loop_delay = 0
+        self._cutter = Cutter()
+        self._command = bytearray()
+        self._context_id = 0
+        self._request: StoreRequest | None = None
+        self._arrival: Arrival | None = None
+        self._sender: Sender | None = None
+        self._is_keeping = False
+        #: PDUs that were put back for pynetdicom, and bytes of the message that it decodes.
+        self._put_back = self._decoded_bytes = 0
+        #: How many bytes the PDU that waits for more of them has.
+        self._wanted = 0
+        #: Since when a message has been coming in, and how many bytes of it.
+        self._paced_since: float | None = None
+        self._paced_bytes = 0
+
+    @property
+    def connection(self) -> Connection:
+        """The connection; there is one from the beginning."""
+        return cast(Connection, self.socket)
+
+    def run_reactor(self) -> None:
+        """Serve the connection to its end; what nobody foresaw ends this association alone."""
+        try:
+            super().run_reactor()
+        except Exception as error:  # the rim of the thread: pynetdicom raises whatever nonsense makes it stumble over
+            log.warning("an association broke off", extra={"error": type(error).__name__})
+            log.debug("where it broke off", exc_info=True)
+            self._break_off()
+        finally:
+            self._drop()
+            self.connection.give_up()
+            self._kill_thread = True
+            self._notice()
+
+    def send_pdu(self, primitive: object) -> None:
+        """Put a primitive into the queue, and let this thread look at it."""
+        super().send_pdu(primitive)  # type: ignore[arg-type]  # of any of pynetdicom's types
+        self.connection.wake()
+
+    def kill_dul(self) -> None:
+        """Let the thread end."""
+        super().kill_dul()
+        self.connection.wake()
+
+    def stop_dul(self) -> bool:
+        """Wait for the end of the thread, where its connection has ended; whether it has."""
+        if self.state_machine.current_state != "Sta1":
+            return False
+        self.kill_dul()
+        if threading.current_thread() is not self:
+            self.join()
+        return True
+
+    def idle_timer_expired(self) -> bool:
+        """Whether the peer was silent for too long; not while it waits for our answer."""
+        return not self._is_keeping and super().idle_timer_expired()
+
+    def _is_transport_event(self) -> bool:
+        if self.state_machine.current_state == _ESTABLISHED and self._is_slow():
+            self._give_up("a message came in too slowly; its association was aborted")
+            return True
+        return super()._is_transport_event()
+
+    def _read_pdu_data(self) -> None:
+        connection = self.connection
+        if (connection.hungry or not connection.available) and not self._read():
+            return
+        try:
+            if self.state_machine.current_state != _ESTABLISHED and self._cutter.in_pdu:
+                # The association was aborted in the middle of a PDU, whose rest nobody wants.
+                connection.use_up(self._cutter.skip(connection.available))
+            elif self._is_ours():
+                self._take_pieces()
+            else:
+                self._pass_on()
+        except BrokenPDU as error:
+            self._give_up(f"{error}; its association was aborted")
+
+    def _read(self) -> bool:
+        try:
+            read = self.connection.read_ahead(self._wanted)
+        except OSError:
+            read = 0
+        self._wanted = 0
+        self._paced_bytes += read
+        if not read:
+            self.event_queue.put(_CLOSED)
+        return bool(read)
+
+    def _is_ours(self) -> bool:
+        """Whether what comes next is for `_take_pieces`: data, and no message of it is with pynetdicom."""
+        if self._cutter.in_pdu:
+            return True
+        if self.state_machine.current_state != _ESTABLISHED or self._put_back or self.assoc.dimse.message is not None:
+            return False
+        pdu = self.connection.next_pdu()
+        return pdu is not None and pdu[0] == P_DATA_TF
+
+    def _pass_on(self) -> None:
+        """Let pynetdicom have the next PDU, when it is whole."""
+        connection = self.connection
+        pdu = connection.next_pdu()
+        if pdu is None:
+            connection.hungry = True
+            return
+        kind, size = pdu
+        if kind in _PDU_TYPES:
+            self._check_size(kind, size)
+            if connection.available < size:
+                self._wanted, connection.hungry = size, True
+                return
+        self._put_back = max(0, self._put_back - 1)
+        super()._read_pdu_data()
+
+    def _check_size(self, kind: int, size: int) -> None:
+        longest = _LONGEST_PDU
+        if kind == P_DATA_TF:
+            # As we announced, where we announced a limit.
+            longest = max(longest, (self.assoc.ae.maximum_pdu_size or _LONGEST_MESSAGE) + PDU_HEADER.size)
+            if self.assoc.dimse.message is None:
+                self._decoded_bytes = 0
+            if self.connection.available >= size:
+                self._decoded_bytes += size
+        if size > longest or self._decoded_bytes > _LONGEST_MESSAGE:
+            raise BrokenPDU("a PDU or message is longer than it may be")
+
+    def _take_pieces(self) -> None:
+        """Take what is there of fragments, to the end of their message."""
+        connection = self.connection
+        while self._is_ours():
+            used, piece = self._cutter.cut(connection.unread())
+            connection.use_up(used)
+            if piece is not None:
+                if self._take(piece):
+                    return
+            elif not used:
+                break
+        if connection.available < PDU_HEADER.size or self._cutter.in_pdu:
+            connection.hungry = True
+
+    def _take(self, piece: Piece) -> bool:
+        """Whether the message is over: it was answered, or is pynetdicom's."""
+        if (self._command or self._arrival) and piece.context_id != self._context_id:
+            raise BrokenPDU("fragments of one message came in two presentation contexts")
+        if piece.is_command:
+            if self._arrival is not None:
+                raise BrokenPDU("a command came within a data set")
+            self._context_id = piece.context_id
+            self._command += piece.data
+            if len(self._command) > _LONGEST_COMMAND:
+                raise BrokenPDU("a command is longer than it may be")
+            return piece.is_end and not self._begin()
+        if self._arrival is None:
+            raise BrokenPDU("a data set came before its command was whole")
+        self._arrival.write(piece.data)
+        if piece.is_end:
+            self._finish()
+        return piece.is_end
+
+    def _begin(self) -> bool:
+        """Whether the command is a plain C-STORE request; any other is given to pynetdicom."""
+        command = bytes(self._command)
+        self._command.clear()
+        request = read_store_request(command)
+        context = self.assoc._accepted_cx.get(self._context_id)
+        if request is None or context is None or not self._storage.stores(str(context.abstract_syntax)):
+            self._hand_over(command)
+            return False
+        self._sender = self._sender or Sender.of(self.assoc)
+        self._request = request
+        self._arrival = self._storage.begin(self._sender, request, context.as_tuple)
+        return True
+
+    def _hand_over(self, command: bytes) -> None:
+        """Put back the command, and begin another PDU with what is left of this one."""
+        rest = PDU_HEADER.pack(P_DATA_TF, self._cutter.left) if self._cutter.in_pdu else b""
+        self.connection.put_back(p_data(self._context_id, command) + rest)
+        self._put_back = 2 if rest else 1
+        self._cutter = Cutter()
+
+    def _finish(self) -> None:
+        """Keep the instance, and answer."""
+        arrival, request = cast(Arrival, self._arrival), cast(StoreRequest, self._request)
+        self._arrival, self._is_keeping = None, True
+        try:
+            status, comment = arrival.finish()
+        finally:
+            self._idle_timer.restart()
+            self._is_keeping = False
+        answer = store_response(request, status, comment)
+        self.connection.send(p_data(self._context_id, answer, self.assoc.dimse.maximum_pdu_size))
+        self._paced_since = None
+
+    def _is_slow(self) -> bool:
+        """Whether a message has been coming in for long, and hardly any of it came since this was asked last."""
+        begun = self._cutter.in_pdu or self._command or self._arrival or self.connection.available
+        patience = self.assoc.dimse_timeout
+        if patience is None or not (begun or self.assoc.dimse.message):
+            self._paced_since = None
+            return False
+        now = time.monotonic()
+        if self._paced_since is not None and now - self._paced_since < patience:
+            return False
+        is_slow = self._paced_since is not None and self._paced_bytes < _SLOWEST * patience
+        self._paced_since, self._paced_bytes = now, 0
+        return is_slow
+
+    def _give_up(self, why: str) -> None:
+        """Abort the association; what was read ahead means nothing any more."""
+        log.warning("a peer broke the rules", extra={"reason": why, "calling_ae_title": self.assoc.requestor.ae_title})
+        self._drop()
+        self._cutter = Cutter()
+        self._put_back = 0
+        self.connection.use_up(self.connection.available)
+        self.event_queue.put(_INVALID_PDU)
+
+    def _drop(self) -> None:
+        """Nothing stays of an instance that did not come in whole."""
+        self._command.clear()
+        if self._arrival is not None:
+            self._arrival.discard()
+            self._arrival = None
+
+    def _break_off(self) -> None:
+        """Say that the association is over, past the state machine, which has failed."""
+        abort = A_ABORT_RQ()
+        # PS3.8 Section 9.3.8: by the service provider, for no reason that it gives.
+        abort.source, abort.reason_diagnostic = 2, 0
+        if self.connection.socket is not None:
+            self.connection.send(abort.encode())
+            self.connection.close()
+
+
+class _NoticedStateMachine(StateMachine):
+    """The state machine, of whose actions the association's own thread hears at once."""
+
+    def __init__(self, dul: UpperLayer, notice: Callable[[], None]) -> None:
+        super().__init__(dul)
+        self._notice = notice
+
+    def do_action(self, event: str) -> None:
+        """Act, and let the association look at what came of it."""
+        try:
+            super().do_action(event)
+        finally:
+            self._notice()

@@ -1,0 +1,60 @@
+"""All forms of a report together: what is written of each, and that the gate lets all of it pass."""
+
+import pytest
+
+from dicom_node.core.form import TRAITS, Form
+from tests.unit.workers.reporting.conftest import Reading
+from workers.lungs import LEFT_LUNG, RIGHT_LUNG
+from workers.reporting.forms import BUILDERS, Part
+from workers.reporting.passage import check_objects
+from workers.reporting.report import Report, build_report
+
+#: Written also where nothing was found.
+ALWAYS = {Form.SR, Form.SR_OHIF, Form.SECONDARY_CAPTURE, Form.PDF}
+
+
+def whole(reading: Reading) -> Report:
+    """A report in every form."""
+    lungs = reading.labels * 0
+    lungs[2:9, 4:28, 2:12], lungs[2:9, 4:28, 14:24] = RIGHT_LUNG, LEFT_LUNG
+    return build_report(reading.evidence, reading.findings, reading.labels, forms=set(Form), lungs=lungs)
+
+
+@pytest.fixture(scope="module")
+def written(any_reading: Reading) -> Report:
+    return whole(any_reading)
+
+
+def test_every_object_in_every_form_passes_the_gate(any_reading: Reading, written: Report) -> None:
+    checked = check_objects(written, any_reading.evidence)
+    assert [(one.form, one.fault) for one in checked] == [(part.form, "") for part in written.objects]
+
+
+def test_with_findings_every_form_is_written_and_without_those_that_say_so(
+    any_reading: Reading, written: Report
+) -> None:
+    of_a_reading = {Form.SEG, Form.SR, Form.SR_OHIF, *BUILDERS}
+    expected = of_a_reading if any_reading.findings else {*ALWAYS, Form.LUNG}
+    assert {part.form for part in written.objects} == expected
+
+
+def test_each_object_has_an_instance_of_its_own_and_each_form_a_series(written: Report) -> None:
+    instances = [ds.SOPInstanceUID for ds in written.datasets]
+    assert len(set(instances)) == len(instances)
+    series: dict[str, Form] = {}
+    for part, ds in written.objects.items():
+        assert series.setdefault(ds.SeriesInstanceUID, part.form) is part.form
+    numbers = {ds.SeriesInstanceUID: ds.SeriesNumber for ds in written.datasets}
+    assert len(set(numbers.values())) >= len(numbers) - 1, "both forms of the structured report may share theirs"
+
+
+def test_pictures_are_numbered_and_come_after_what_radiologists_read_first(reading: Reading) -> None:
+    parts = list(whole(reading).objects)
+    pictures = [part.number for part in parts if part.form is Form.SECONDARY_CAPTURE]
+    assert pictures == list(range(1, len(reading.findings) + 2))
+    assert [TRAITS[part.form].rank for part in parts] == sorted(TRAITS[part.form].rank for part in parts)
+
+
+def test_a_form_that_nobody_asked_for_is_not_written(reading: Reading) -> None:
+    report = build_report(reading.evidence, reading.findings, reading.labels, forms={Form.SR, Form.KEY_OBJECTS})
+    assert list(report.objects) == [Part(Form.SEG), Part(Form.SR), Part(Form.KEY_OBJECTS)]

@@ -1,0 +1,85 @@
+"""Lungs: which voxels of a series belong to which lung, from a mask of both on the network's grid.
+
+Arrays are [k, j, i]; places are LPS mm, where x grows to the patient's left.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from workers.preprocessing import GRID_MM
+from workers.volume import Volume
+
+Mask = NDArray[np.bool_]
+Labels = NDArray[np.uint8]
+
+#: Values of a lung's voxels.
+RIGHT_LUNG, LEFT_LUNG, LUNG_OF_UNKNOWN_SIDE = 1, 2, 3
+#: Every so many voxels of the grid are enough to tell one lung from the other.
+_SAMPLED = 2
+#: Both lungs hold at least this share of their volume each.
+_LEAST_SHARE = 0.15
+#: Where lungs touch, the bridge is thinner than so many sampled voxels to either side.
+_MOST_EROSIONS = 5
+#: The centres of two lungs are farther apart, those of two parts of one lung are not.
+_LEAST_APART_MM = 70.0
+#: One lung is no wider; the two together are.
+_ONE_LUNG_MM = 160.0
+
+
+def lung_sides(lungs: Mask, volume: Volume) -> Labels:
+    """Right and left lung on a series' own grid, from a mask of both on the network's grid whose voxel 0 is the same.
+
+    A lung alone says nothing about its side.
+    """
+    step = (_SAMPLED,) * 3
+    coarse = np.ascontiguousarray(lungs[:: step[0], :: step[1], :: step[2]])
+    sides = _sides(coarse, _left_of(coarse.shape, volume))
+    nearest = [
+        np.clip(np.floor(np.arange(n) * mm / grid + 0.5).astype(int), 0, last - 1)
+        for n, mm, grid, last in zip(volume.voxels.shape, volume.spacing_mm, GRID_MM, lungs.shape, strict=True)
+    ]
+    result = sides[np.ix_(*(index // _SAMPLED for index in nearest))]
+    result *= lungs[np.ix_(*nearest)]
+    return result
+
+
+def _left_of(shape: tuple[int, ...], volume: Volume) -> NDArray[np.float32]:
+    """Patient x in mm of every sampled voxel."""
+    slopes = volume.affine[0, 2::-1] / volume.spacing_mm * GRID_MM * _SAMPLED
+    k, j, i = ((np.arange(n, dtype=np.float32) * np.float32(slope)) for n, slope in zip(shape, slopes, strict=True))
+    return np.asarray(k[:, None, None] + j[:, None] + i, dtype=np.float32)
+
+
+def _sides(lungs: Mask, x: NDArray[np.float32]) -> Labels:
+    """The side of every voxel, also outside the lungs: that of the nearest one inside."""
+    if not lungs.any():
+        return np.zeros(lungs.shape, dtype=np.uint8)
+    seeds = _seeds(lungs, x)
+    if seeds is not None:
+        nearest = ndimage.distance_transform_edt(seeds == 0, return_distances=False, return_indices=True)
+        return np.asarray(seeds[tuple(nearest)])
+    within = x[lungs]
+    if float(np.ptp(within)) < _ONE_LUNG_MM:
+        return np.full(lungs.shape, LUNG_OF_UNKNOWN_SIDE, dtype=np.uint8)
+    middle = (float(within.min()) + float(within.max())) / 2
+    return np.where(x > middle, LEFT_LUNG, RIGHT_LUNG).astype(np.uint8)
+
+
+def _seeds(lungs: Mask, x: NDArray[np.float32]) -> Labels | None:
+    """The two lungs, less what had to be taken off until they came apart; None where they do not."""
+    whole, part = int(lungs.sum()), lungs
+    for _ in range(_MOST_EROSIONS):
+        labels, count = ndimage.label(part)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        large = np.flatnonzero(sizes >= _LEAST_SHARE * whole) + 1
+        if len(large) > 1:
+            centres = ndimage.mean(x, labels, large)
+            if float(np.ptp(centres)) < _LEAST_APART_MM:
+                return None
+            middle = (float(centres.min()) + float(centres.max())) / 2
+            sides = np.zeros(count + 1, dtype=np.uint8)
+            sides[large] = np.where(centres > middle, LEFT_LUNG, RIGHT_LUNG)
+            return np.asarray(sides[labels])
+        part = ndimage.binary_erosion(part)
+    return None

@@ -1,0 +1,84 @@
+"""Encapsulated PDF: the report as a document with pictures, for a PACS that keeps documents (PS3.3 Section A.45.1)."""
+
+from collections.abc import Iterator, Sequence
+
+from highdicom.base import SOPClass
+from numpy import uint8
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
+
+from dicom_node.core.codes import IMAGING_MEASUREMENT_REPORT, SOURCE_IMAGE
+from dicom_node.core.finding import Finding
+from workers.reporting.document import Figure, as_pdf
+from workers.reporting.equipment import contributing_equipment
+from workers.reporting.evidence import Evidence, concept
+from workers.reporting.key_picture import key_picture
+from workers.reporting.marked_slice import MarkedSlice, key_slices
+from workers.reporting.narrative import NOT_FOR_DIAGNOSIS, narrative
+
+PDF_SERIES_NUMBER = 9007
+
+
+class EncapsulatedPDF(SOPClass):
+    """An Encapsulated PDF instance; the writing library has none of its own."""
+
+
+def build_encapsulated_pdf(
+    evidence: Evidence,
+    findings: tuple[Finding, ...],
+    labels: NDArray[uint8] | None,
+    remarks: tuple[str, ...] = (),
+    failure: str = "",
+) -> EncapsulatedPDF:
+    """The narrative of a reading, then a picture of each slice of largest extent.
+
+    `labels` [k, j, i] hold a finding's number in its voxels, and may be None without findings. Remarks are sentences;
+    `failure` is why the reading came to no result, empty where it did. Raises EvidenceInvalid where findings and labels
+    do not belong together.
+    """
+    pieces = key_slices(evidence, findings, labels) if findings and labels is not None else ()
+    document = as_pdf(narrative(evidence, findings, remarks, failure), list(_figures(evidence, pieces)))
+    source = evidence.source_images[0]
+    report = EncapsulatedPDF(
+        study_instance_uid=source.StudyInstanceUID,
+        series_instance_uid=evidence.series_uid("PDF"),
+        series_number=PDF_SERIES_NUMBER,
+        sop_instance_uid=evidence.uid("PDF"),
+        sop_class_uid=EncapsulatedPDFStorage,
+        modality="DOC",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        **evidence.header_attributes("document"),
+    )
+    report.ContributingEquipmentSequence = [contributing_equipment(evidence)]
+    evidence.complete(report)
+    _hold(report, document, evidence, pieces)
+    return report
+
+
+def _figures(evidence: Evidence, pieces: Sequence[MarkedSlice]) -> Iterator[Figure]:
+    for piece in pieces:
+        names = ", ".join(mark.name for mark in piece.keys)
+        yield Figure(pixels=key_picture(evidence, piece).pixels, caption=f"{names}: {evidence.place_in_words(piece.k)}")
+
+
+def _hold(report: Dataset, document: bytes, evidence: Evidence, pieces: Sequence[MarkedSlice]) -> None:
+    """The document, and what the standard asks to be said of it (PS3.3 Section C.24.2)."""
+    # Synthesised, not scanned (PS3.3 Section C.8.6.1).
+    report.ConversionType = "SYN"
+    report.AcquisitionDateTime = None
+    # It tells whether the pages themselves name the patient and the day; they name neither.
+    report.BurnedInAnnotation = "NO"
+    report.DocumentTitle = NOT_FOR_DIAGNOSIS
+    report.ConceptNameCodeSequence = [concept(IMAGING_MEASUREMENT_REPORT)]
+    report.VerificationFlag = "UNVERIFIED"
+    report.SourceInstanceSequence = [_source(evidence, piece.k) for piece in pieces] or [_source(evidence, 0)]
+    report.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    report.EncapsulatedDocumentLength = len(document)
+    report.EncapsulatedDocument = document + b"\0" * (len(document) % 2)
+
+
+def _source(evidence: Evidence, k: int) -> Dataset:
+    reference = evidence.reference(k)
+    reference.PurposeOfReferenceCodeSequence = [concept(SOURCE_IMAGE)]
+    return reference

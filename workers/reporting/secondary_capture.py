@@ -1,0 +1,135 @@
+"""Secondary Capture: the findings drawn into colour pictures that every PACS shows (PS3.3 Section A.8.1).
+
+One instance a picture, not one multi-frame instance: the single-frame SOP class is the one that every PACS, viewer and
+teaching file takes, and pictures of one series are paged through as frames are. The first page says in words what was
+read and what came of it; for a reading without findings, or without result, it is the only one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from highdicom.sc import SCImage
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import format_number_as_ds
+
+from dicom_node.core.codes import SOURCE_IMAGE
+from dicom_node.core.finding import Finding
+from workers.reporting.equipment import contributing_equipment, keep_own_equipment
+from workers.reporting.evidence import Evidence, concept
+from workers.reporting.key_picture import key_picture, orientation
+from workers.reporting.marked_slice import key_slices
+from workers.reporting.narrative import narrative
+from workers.reporting.text_page import text_pages
+
+SECONDARY_CAPTURE_SERIES_NUMBER = 9006
+
+#: More pictures than one report has: a later one of the same series counts on from the next multiple.
+_NUMBERS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Page:
+    """A picture, and the slice that it shows; a page of text shows none."""
+
+    pixels: NDArray[np.uint8]
+    k: int | None = None
+    pixel_mm: float = 0.0
+
+
+def build_secondary_captures(
+    evidence: Evidence,
+    findings: tuple[Finding, ...],
+    labels: NDArray[np.uint8] | None,
+    remarks: tuple[str, ...] = (),
+    failure: str = "",
+) -> tuple[SCImage, ...]:
+    """A page of text, then a picture of each slice of largest extent, the first finding's first.
+
+    `labels` [k, j, i] hold a finding's number in its voxels, and may be None without findings. Remarks are sentences;
+    `failure` is why the reading came to no result, empty where it did. Raises EvidenceInvalid where findings and labels
+    do not belong together.
+    """
+    pages = _pages(evidence, findings, labels, remarks, failure)
+    return tuple(_capture(evidence, number, page) for number, page in enumerate(pages, start=1))
+
+
+def _pages(
+    evidence: Evidence,
+    findings: tuple[Finding, ...],
+    labels: NDArray[np.uint8] | None,
+    remarks: tuple[str, ...],
+    failure: str,
+) -> Iterator[_Page]:
+    for pixels in text_pages(narrative(evidence, findings, remarks, failure)):
+        yield _Page(pixels=pixels)
+    if findings and labels is not None:
+        for piece in key_slices(evidence, findings, labels):
+            picture = key_picture(evidence, piece)
+            yield _Page(pixels=picture.pixels, k=piece.k, pixel_mm=picture.pixel_mm)
+
+
+def _capture(evidence: Evidence, number: int, page: _Page) -> SCImage:
+    source = evidence.source_images[0]
+    attributes = evidence.header_attributes("pictures")
+    attributes["instance_number"] = (attributes["instance_number"] - 1) * _NUMBERS + number
+    capture = SCImage.from_ref_dataset(
+        ref_dataset=source,
+        pixel_array=np.ascontiguousarray(page.pixels),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "P"),
+        series_instance_uid=evidence.series_uid("SC"),
+        series_number=SECONDARY_CAPTURE_SERIES_NUMBER,
+        sop_instance_uid=evidence.uid(f"SC {number}"),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        contributing_equipment=[contributing_equipment(evidence)],
+        **attributes,
+    )
+    evidence.complete(capture)
+    keep_own_equipment(capture, evidence.algorithm)
+    capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
+    # Drawn by a program from other images, not digitised by it.
+    capture.ConversionType = "SYN"
+    # It tells whether the picture itself names the patient and the day (PS3.3 Section C.7.6.1): no patient data and no
+    # date is ever drawn in. Whether anything at all is drawn in, it does not tell.
+    capture.BurnedInAnnotation = "NO"
+    # Type 2C: lungs are a pair, and both are shown.
+    capture.Laterality = ""
+    _derive(capture, evidence, page)
+    return capture
+
+
+def _derive(capture: SCImage, evidence: Evidence, page: _Page) -> None:
+    """What the picture was made of, and how it lies in the patient."""
+    header = evidence.header
+    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if header.get(keyword):
+            capture[keyword] = header[keyword]
+    capture.DerivationDescription = "Drawn by an AI algorithm, not for diagnosis"
+    if page.k is None:
+        capture.PatientOrientation = []
+        return
+    capture.PatientOrientation = list(orientation(evidence))
+    capture.PixelSpacing = [format_number_as_ds(page.pixel_mm)] * 2
+    capture.SourceImageSequence = [_source(evidence, page.k)]
+    capture.ReferencedSeriesSequence = [_series(evidence, page.k)]
+
+
+def _source(evidence: Evidence, k: int) -> Dataset:
+    reference = evidence.reference(k)
+    reference.PurposeOfReferenceCodeSequence = [concept(SOURCE_IMAGE)]
+    return reference
+
+
+def _series(evidence: Evidence, k: int) -> Dataset:
+    """The source image in its series (PS3.3 Section C.12.2), where whoever holds the picture finds it."""
+    instance = evidence.reference(k)
+    instance.pop("ReferencedFrameNumber", None)
+    series = Dataset()
+    series.SeriesInstanceUID = evidence.volume.series_instance_uid
+    series.ReferencedInstanceSequence = [instance]
+    return series
