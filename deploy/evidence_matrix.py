@@ -72,6 +72,10 @@ OPTIONAL = (
 )
 
 
+#: What dsrdump can read.
+_DOCUMENTS = {form.replace(" ", "-") for form in (Form.SR, Form.SR_OHIF, Form.UNREAD, Form.KEY_OBJECTS, Form.REJECTION)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One study, and how many balls play nodules in it."""
@@ -116,10 +120,11 @@ def write(case: Case, folder: Path) -> None:
     rejected = [one.dataset for one in checked]
     checked.append(check_note(build_rejection_note(rejection, rejected), rejected))
     (folder / "result").mkdir()
-    for one in checked:
+    for number, one in enumerate(checked):
         if one.fault:
             raise SystemExit(f"{case.name}: {one.fault}")
-        (folder / "result" / f"{one.form.replace(' ', '-')}.dcm").write_bytes(one.file)
+        # Of one form there may be several.
+        (folder / "result" / f"{number:02}-{one.form.replace(' ', '-')}.dcm").write_bytes(one.file)
 
 
 def _all_forms(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]) -> Report:
@@ -230,7 +235,7 @@ def judge(folder: Path, check: Path | None) -> list[str]:
     found = []
     for file in sorted((folder / "result").iterdir()):
         programs: list[list[str]] = [["/usr/bin/dcmdump", "-q"]]
-        if file.stem != "SEG":
+        if file.stem[3:] in _DOCUMENTS:
             programs.append(["/usr/bin/dsrdump", "-q"])
         for program in programs:
             if Path(program[0]).exists() and subprocess.run([*program, str(file)], capture_output=True).returncode:

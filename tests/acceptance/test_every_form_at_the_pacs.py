@@ -19,9 +19,7 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 @pytest.fixture(scope="module")
-def folder(
-    site: Site, draw_phantom: Callable[..., PhantomStudy], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def folder(site: Site, draw_phantom: Callable[..., PhantomStudy], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What Orthanc holds of a study beside its report's source, as files."""
     folder = tmp_path_factory.mktemp("forms")
     peer = replace(site.pacs.peer, forms=FORMS)
