@@ -117,14 +117,17 @@ def write(case: Case, folder: Path) -> None:
         evidence = replace(evidence, was_read=False)
     checked = [*check_objects(report, evidence)]
     rejection = Rejection(safety=True, reason="a test of withdrawal", asked_at=completed_at(), number=1)
-    rejected = [one.dataset for one in checked]
+    rejected = [one.dataset for one in checked if one.form is not Form.LABEL_MAP]
     checked.append(check_note(build_rejection_note(rejection, rejected), rejected))
-    (folder / "result").mkdir()
+    for name in ("result", "beside"):
+        (folder / name).mkdir()
     for number, one in enumerate(checked):
         if one.fault:
             raise SystemExit(f"{case.name}: {one.fault}")
+        # Debian's dciodvfy and DCMTK do not know the class of label maps: these lie beside what they judge.
+        where = folder / ("beside" if one.form is Form.LABEL_MAP else "result")
         # Of one form there may be several.
-        (folder / "result" / f"{number:02}-{one.form.replace(' ', '-')}.dcm").write_bytes(one.file)
+        (where / f"{number:02}-{one.form.replace(' ', '-')}.dcm").write_bytes(one.file)
 
 
 def _all_forms(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]) -> Report:
