@@ -14,7 +14,7 @@ from pydicom import Dataset
 from dicom_node.core import codes
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.finding import Axis, Finding, Outline, Pixel
-from tests.factories import OBLIQUE, ct_series, enhanced_ct
+from tests.factories import OBLIQUE, ct_series
 from workers.lungs import LUNG_OF_UNKNOWN_SIDE
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.evidence import Evidence
@@ -138,7 +138,6 @@ SITUATIONS: dict[str, Callable[[Path], Reading]] = {
     "one finding": lambda folder: reading_of(folder, CENTRES[:1]),
     "no finding": lambda folder: reading_of(folder, ()),
     "three findings on oblique slices": lambda folder: reading_of(folder, directions=OBLIQUE),
-    "three findings on frames": lambda folder: reading_of(folder, source=enhanced_ct),
 }
 
 

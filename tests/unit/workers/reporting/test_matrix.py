@@ -51,7 +51,7 @@ NAMES: dict[str, dict[str, Any]] = {
 #: Each is checked by a process of its own, at once.
 HALVES = ("even", "odd")
 #: By turns; the first script of some sources has many instead.
-COUNTS, MANY, WITH_MANY = (1, 0, 3, 1, 0), 30, ("axial", "oblique", "enhanced")
+COUNTS, MANY, WITH_MANY = (1, 0, 3, 1, 0), 30, ("axial", "enhanced, oblique")
 #: What a header may lack or say at length, by turns.
 HEADERS: tuple[dict[str, Any], ...] = (
     {},

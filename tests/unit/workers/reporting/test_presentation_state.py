@@ -51,6 +51,13 @@ def test_the_lines_surround_the_voxels_of_each_finding_on_every_slice(any_readin
         np.testing.assert_array_equal(drawn, any_reading.labels == finding.number)
 
 
+def test_they_do_so_on_frames_too(tmp_path: Path) -> None:
+    reading = reading_of(tmp_path, source=enhanced_ct)
+    (state,) = states_of(reading)
+    for finding in reading.findings:
+        np.testing.assert_array_equal(drawn_on(state, reading, finding.number), reading.labels == finding.number)
+
+
 def test_the_window_is_that_for_lungs_over_the_images_own_rescaling(reading: Reading) -> None:
     (state,) = states_of(reading)
 

@@ -1,5 +1,6 @@
 """Secondary captures show the findings to whoever sees nothing but images."""
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
 from workers.reporting.key_picture import key_picture, orientation
 from workers.reporting.marked_slice import key_slices
 from workers.reporting.picture import NOTICE
-from workers.reporting.report import as_file
+from workers.reporting.report import Report, as_file
 from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import colour_of
 
@@ -115,6 +116,16 @@ def test_a_reading_without_findings_is_one_page_that_says_so(tmp_path: Path) -> 
     assert len(nothing) == len(failed) == 1
     assert nothing[0].PixelData != failed[0].PixelData
     assert nothing[0].pixel_array.any()
+
+
+def test_a_later_report_counts_on_and_has_pictures_of_its_own(reading: Reading, report: Report) -> None:
+    """A late image leads to a second report in the same series: its pictures must not be taken for the first ones."""
+    later = replace(reading, evidence=replace(reading.evidence, predecessor=report.structured_report))
+    first, second = captures_of(reading), captures_of(later)
+
+    assert {capture.SeriesInstanceUID for capture in first} == {capture.SeriesInstanceUID for capture in second}
+    assert [capture.InstanceNumber for capture in second] == [1001, 1002, 1003, 1004]
+    assert not {c.SOPInstanceUID for c in first} & {c.SOPInstanceUID for c in second}
 
 
 def test_labels_are_not_needed_where_nothing_was_found(reading: Reading) -> None:
