@@ -57,6 +57,8 @@ class Assembly:
 
     def step(self) -> None:
         """One round over everything that may be due."""
+        # Also of a round that broke off.
+        self._judged.clear()
         due = self._watch.due(self._clock())
         self._missing = {uid: found for uid, found in self._missing.items() if uid in self._watch.arriving}
         self._announced = {uid: at for uid, at in self._announced.items() if uid in self._watch.arriving}
@@ -66,7 +68,6 @@ class Assembly:
         for uid in self._index.studies.in_state(StudyState.COMPLETE):
             with self._alone(uid, "routed"):
                 self._route(uid)
-        self._judged.clear()
 
     @contextmanager
     def _alone(self, study_instance_uid: str, doing: str) -> Iterator[None]:

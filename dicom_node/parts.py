@@ -94,9 +94,12 @@ class Periodic:
         self._woken.set()
 
     def _run(self) -> None:
-        while not self._ending.is_set():
-            # Before the round: what is told while it lasts is not missed by the next.
+        while True:
+            # Before the round: what is told while it lasts is not missed by the next. And before the question: a stop
+            # wakes, too.
             self._woken.clear()
+            if self._ending.is_set():
+                return
             try:
                 self._step()
             # The rim of the thread: a busy database, a full disk, or a defect. The next round tries again, for whatever

@@ -87,6 +87,9 @@ class Recovery:
         """
         indexed = removed = 0
         for path, is_whole in self._archive.leftovers(before):
+            if is_whole is None:
+                log.error("a file of an earlier run could not be read", extra={"error": "OSError"})
+                continue
             try:
                 indexed += is_whole and self._adopt(path)
             except NodeError as error:

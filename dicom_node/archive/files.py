@@ -187,7 +187,7 @@ class Archive:
         disk = os.statvfs(self._root)
         return disk.f_blocks * disk.f_frsize
 
-    def leftovers(self, before: float) -> Iterator[tuple[Path, bool]]:
+    def leftovers(self, before: float) -> Iterator[tuple[Path, bool | None]]:
         """The names in incoming/ since before this time, and whether each is the second name of a whole file."""
         return leftovers(self._root / "incoming", before)
 
@@ -253,8 +253,12 @@ class Archive:
         spool.sync()
         if not _linked(spool.path, final):
             return None
+        try:
+            self._directories.sync(final.parent, levels=_LEVELS)
+        except BaseException:
+            final.unlink(missing_ok=True)
+            raise
         spool.keep()
-        self._directories.sync(final.parent, levels=_LEVELS)
         return spool.path
 
     @contextmanager

@@ -78,7 +78,7 @@ class Reports:
 
         False where it was withdrawn, and must not be sent any more.
         """
-        with self._transactions.write(durable=False) as connection:
+        with self._transactions.write() as connection:
             connection.execute(self._offer, {"uid": sop_instance_uid, "at": at})
             return connection.execute(self._stands, {"uid": sop_instance_uid}).first() is not None
 

@@ -5,11 +5,12 @@ just when it is free goes first: next to a process with many writing threads ano
 waits for its turn: one thread of a process at a time, and between processes at a gate. Who holds the gate is next, and
 whoever wrote last has to pass it again.
 
-The locks are the kernel's (flock) and end with the process that holds them. Nothing rests on them but the order:
-SQLite's own lock guards the data, also against programs that know no turns.
+The locks are the kernel's (flock) and end with the process that holds them. Nothing rests on them but the order, so
+nobody waits for one for long: its holder may be stopped. SQLite's own lock guards the data, whoever comes when.
 """
 
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -19,8 +20,12 @@ from pathlib import Path
 
 from dicom_node.core.errors import IndexUnavailable
 
-#: How often a lock that another process holds is tried again.
-_AGAIN_SECONDS = 0.0005
+log = logging.getLogger(__name__)
+
+#: How often a lock that another process holds is tried again, and how long: no write takes nearly as long.
+_AGAIN_SECONDS, _IN_ORDER_SECONDS = 0.0005, 1.0
+#: Where a lock was not to be had, order is not even tried for so long: not every write must wait in vain.
+_DISORDER_SECONDS = 10.0
 
 
 class Turns:
@@ -34,28 +39,29 @@ class Turns:
         clock: Callable[[], float] = time.monotonic,
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Two files beside the index are locked, and never written to."""
+        """Two files beside the index are locked, and never written to; `patience_seconds` is for our own threads."""
         self._paths = [index.with_name(index.name + ending) for ending in ("-gate", "-turn")]
         #: Of gate and turn, from the first turn on.
         self._open: list[int] = []
         self._threads = threading.Lock()
         self._patience_seconds = patience_seconds
         self._clock, self._rest = clock, rest
+        #: Until when the order is left to SQLite.
+        self._disorder_until: float | None = None
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """It is our turn while inside; IndexUnavailable when it does not come in time."""
-        until = self._clock() + self._patience_seconds
+        """It is our turn while inside; IndexUnavailable when threads of this process do not let it come in time."""
         if not self._threads.acquire(timeout=self._patience_seconds):
-            raise _never_came(self._patience_seconds)
+            for_long = f"the index is being written to for {self._patience_seconds:.0f} s"
+            raise IndexUnavailable(f"{for_long}; see its disk, and what holds it")
         try:
-            gate, turn = self._opened()
-            with self._locked(gate, until):
-                self._lock(turn, until)
+            turn = self._waited_for()
             try:
                 yield
             finally:
-                fcntl.flock(turn, fcntl.LOCK_UN)
+                if turn is not None:
+                    fcntl.flock(turn, fcntl.LOCK_UN)
         finally:
             self._threads.release()
 
@@ -65,32 +71,40 @@ class Turns:
             while self._open:
                 os.close(self._open.pop())
 
-    def _opened(self) -> list[int]:
+    def _waited_for(self) -> int | None:
+        """The lock that makes it our turn; None where the order is left to SQLite."""
+        if self._disorder_until is not None and self._clock() < self._disorder_until:
+            return None
         try:
-            for path in self._paths[len(self._open) :]:
-                self._open.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+            gate, turn = self._opened()
+            found = self._passed(gate, turn)
         except OSError as error:
-            raise IndexUnavailable(f"no lock can be made beside the index ({error.strerror}); see its disk") from error
-        return self._open
+            found = None
+            log.warning("locks beside the index cannot be used", extra={"error": type(error).__name__})
+        self._disorder_until = None if found is not None else self._clock() + _DISORDER_SECONDS
+        return found
 
-    @contextmanager
-    def _locked(self, descriptor: int, until: float) -> Iterator[None]:
-        self._lock(descriptor, until)
+    def _passed(self, gate: int, turn: int) -> int | None:
+        until = self._clock() + _IN_ORDER_SECONDS
+        if not self._locked(gate, until):
+            return None
         try:
-            yield
+            return turn if self._locked(turn, until) else None
         finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            fcntl.flock(gate, fcntl.LOCK_UN)
 
-    def _lock(self, descriptor: int, until: float) -> None:
+    def _locked(self, descriptor: int, until: float) -> bool:
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
+                return True
             except BlockingIOError:
                 if self._clock() >= until:
-                    raise _never_came(self._patience_seconds) from None
+                    return False
                 self._rest(_AGAIN_SECONDS)
 
-
-def _never_came(seconds: float) -> IndexUnavailable:
-    return IndexUnavailable(f"the index is written to by others for {seconds:.0f} s; see its disk, and what holds it")
+    def _opened(self) -> list[int]:
+        # For reading, which is enough for a lock: another user of the index may have made them.
+        for path in self._paths[len(self._open) :]:
+            self._open.append(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        return self._open

@@ -78,7 +78,10 @@ class AcceptedAssociation(Association):
         try:
             super().run_reactor()
         finally:
-            self._storage.association_ended(self, "lost")
+            self._storage.association_is_over(self)
+            if not self.dul.is_alive():
+                # Its thread may never have begun.
+                cast(UpperLayer, self.dul).connection.hang_up()
 
     def _has_work(self) -> bool:
         waiting = self.dimse.msg_queue.queue or self.dul.to_user_queue.queue

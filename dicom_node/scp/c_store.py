@@ -88,8 +88,8 @@ def _elements(command: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _uid(value: bytes) -> str:
-    """The UID, its padding removed; empty where it is none."""
-    text = value.removesuffix(b"\x00").decode("ascii", errors="replace")
+    """The UID, its padding removed, also by spaces as some pad it; empty where it is none."""
+    text = value.rstrip(b"\x00 ").decode("ascii", errors="replace")
     return text if is_uid(text) else ""
 
 

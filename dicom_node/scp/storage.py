@@ -163,9 +163,20 @@ class Storage:
 
     def association_ended(self, association: Association, ending: str) -> None:
         """An association is over; what it is told a second time is nothing new."""
-        association_id = self._sending.pop(association, None)
+        association_id = self._sending.get(association)
         if association_id is not None:
+            # Forgotten only once it is noted: where the index is away, the end of its thread tells it again.
             self._reception.association_ended(association_id, ending)
+            self._sending.pop(association, None)
+
+    def association_is_over(self, association: Association) -> None:
+        """The last word on an association, of which nobody said yet how it ended, or could not."""
+        try:
+            self.association_ended(association, "lost")
+        except IndexUnavailable as error:
+            # Its studies wait longer, as for a sender that hangs, and the next start ends it.
+            log.warning("the end of an association could not be noted", extra={"reason": str(error)})
+            self._sending.pop(association, None)
 
     def _association_id(self, sender: Sender) -> str:
         known = self._sending.get(sender.association)

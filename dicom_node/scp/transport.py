@@ -38,12 +38,12 @@ class Connection(AssociationSocket):
 
     def __init__(self, association: "Association", accepted: socket.socket, *, patience_seconds: float) -> None:
         """`patience_seconds`: how long a peer may not take what is sent to it."""
+        self._waking, self._wake_fd = threading.Lock(), -1
         super().__init__(association, client_socket=accepted)
         self._buffer = bytearray(_BUFFER_BYTES)
         self._start = self._end = 0
         #: What is there is not enough to go on.
         self.hungry = True
-        self._waking = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         for descriptor in (accepted.fileno(), self._wake_fd):
@@ -53,6 +53,10 @@ class Connection(AssociationSocket):
         accepted.setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1_000_000))
         )
+
+    def __del__(self) -> None:
+        """Where no thread could be started for it, nobody has given it up."""
+        self.give_up()
 
     @property
     def ready(self) -> bool:
@@ -77,6 +81,12 @@ class Connection(AssociationSocket):
         with self._waking:
             if self._wake_fd >= 0:
                 os.eventfd_write(self._wake_fd, 1)
+
+    def hang_up(self) -> None:
+        """Close the connection, whatever of it is still open."""
+        if self.socket is not None:
+            self._shutdown_socket()
+        self.give_up()
 
     def give_up(self) -> None:
         """Nobody waits here any more."""

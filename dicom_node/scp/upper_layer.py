@@ -284,7 +284,7 @@ class UpperLayer(DULServiceProvider):
         log.warning("a peer broke the rules", extra={"reason": why, "calling_ae_title": self.assoc.requestor.ae_title})
         self._drop()
         self._cutter = Cutter()
-        self._put_back = 0
+        self._put_back = self._decoded_bytes = 0
         self.connection.use_up(self.connection.available)
         self.event_queue.put(_INVALID_PDU)
 
