@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: State and events of the state machine (PS3.8 Section 9.2.1).
-_ESTABLISHED = "Sta6"
+_ESTABLISHED, _AWAITING_CLOSE = "Sta6", "Sta13"
 _CLOSED, _INVALID_PDU = "Evt17", "Evt19"
 
 #: The types that there are (PS3.8 Section 9.3.1).
@@ -281,10 +281,13 @@ class UpperLayer(DULServiceProvider):
 
     def _give_up(self, why: str) -> None:
         """Abort the association; what was read ahead means nothing any more."""
-        log.warning("a peer broke the rules", extra={"reason": why, "calling_ae_title": self.assoc.requestor.ae_title})
+        if self.state_machine.current_state != _AWAITING_CLOSE:
+            # A peer that sends on though it was aborted is said to break the rules once.
+            facts = {"reason": why, "calling_ae_title": self.assoc.requestor.ae_title}
+            log.warning("a peer broke the rules", extra=facts)
         self._drop()
         self._cutter = Cutter()
-        self._put_back = self._decoded_bytes = 0
+        self._put_back = 0
         self.connection.use_up(self.connection.available)
         self.event_queue.put(_INVALID_PDU)
 
