@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from dicom_node.core.finding import Point
 from workers.preprocessing import GRID_MM
 from workers.volume import Volume
 
@@ -23,17 +24,18 @@ _LEAST_SHARE = 0.15
 _MOST_EROSIONS = 5
 #: The centres of two lungs are farther apart, those of two parts of one lung are not.
 _LEAST_APART_MM = 70.0
-#: One lung is no wider; the two together are.
+#: Two lungs of an adult together are wider.
 _ONE_LUNG_MM = 160.0
+#: mm beside the middle of both lungs within which the side of a place is not told.
+_MIDDLE_MM = 10.0
 
 
 def lung_sides(lungs: Mask, volume: Volume) -> Labels:
     """Right and left lung on a series' own grid, from a mask of both on the network's grid whose voxel 0 is the same.
 
-    A lung alone says nothing about its side.
+    A lung alone says nothing about its side, nor do two that do not come apart.
     """
-    step = (_SAMPLED,) * 3
-    coarse = np.ascontiguousarray(lungs[:: step[0], :: step[1], :: step[2]])
+    coarse = _coarse(lungs)
     sides = _sides(coarse, _left_of(coarse.shape, volume))
     nearest = [
         np.clip(np.floor(np.arange(n) * mm / grid + 0.5).astype(int), 0, last - 1)
@@ -42,6 +44,41 @@ def lung_sides(lungs: Mask, volume: Volume) -> Labels:
     result = sides[np.ix_(*(index // _SAMPLED for index in nearest))]
     result *= lungs[np.ix_(*nearest)]
     return result
+
+
+class Sides:
+    """On which side places of the patient lie, as far as both lungs tell: where they come apart, and are two."""
+
+    def __init__(self, lungs: Mask, volume: Volume) -> None:
+        """`lungs` [k, j, i] is a mask of both on the network's grid."""
+        coarse, self._volume = _coarse(lungs), volume
+        x = _left_of(coarse.shape, volume)
+        self._seeds = _seeds(coarse, x) if coarse.any() else None
+        within = x[coarse]
+        if self._seeds is None or float(np.ptp(within)) < _ONE_LUNG_MM:
+            self._places = None
+            return
+        self._middle = (float(within.min()) + float(within.max())) / 2
+        self._places = np.argwhere(self._seeds)
+
+    def of(self, place: Point) -> int:
+        """The lung that a place in LPS mm lies in or is nearest to; LUNG_OF_UNKNOWN_SIDE where that is not clear.
+
+        It is not clear near the middle, nor where a lung reaches across it.
+        """
+        if self._seeds is None or self._places is None:
+            return LUNG_OF_UNKNOWN_SIDE
+        beside = place[0] - float(self._volume.affine[0, 3]) - self._middle
+        if abs(beside) < _MIDDLE_MM:
+            return LUNG_OF_UNKNOWN_SIDE
+        index = np.linalg.solve(self._volume.affine, (*place, 1.0))[2::-1]
+        away = (self._places - index * self._volume.spacing_mm / GRID_MM / _SAMPLED) * GRID_MM
+        nearest = int(self._seeds[tuple(self._places[np.argmin((away**2).sum(axis=1))])])
+        return nearest if nearest == (LEFT_LUNG if beside > 0 else RIGHT_LUNG) else LUNG_OF_UNKNOWN_SIDE
+
+
+def _coarse(lungs: Mask) -> Mask:
+    return np.ascontiguousarray(lungs[::_SAMPLED, ::_SAMPLED, ::_SAMPLED])
 
 
 def _left_of(shape: tuple[int, ...], volume: Volume) -> NDArray[np.float32]:
@@ -59,11 +96,8 @@ def _sides(lungs: Mask, x: NDArray[np.float32]) -> Labels:
     if seeds is not None:
         nearest = ndimage.distance_transform_edt(seeds == 0, return_distances=False, return_indices=True)
         return np.asarray(seeds[tuple(nearest)])
-    within = x[lungs]
-    if float(np.ptp(within)) < _ONE_LUNG_MM:
-        return np.full(lungs.shape, LUNG_OF_UNKNOWN_SIDE, dtype=np.uint8)
-    middle = (float(within.min()) + float(within.max())) / 2
-    return np.where(x > middle, LEFT_LUNG, RIGHT_LUNG).astype(np.uint8)
+    # However wide: what is left after a lung was taken out, or what emphysema joined, may reach across the middle.
+    return np.full(lungs.shape, LUNG_OF_UNKNOWN_SIDE, dtype=np.uint8)
 
 
 def _seeds(lungs: Mask, x: NDArray[np.float32]) -> Labels | None:

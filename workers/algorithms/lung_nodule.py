@@ -1,5 +1,7 @@
 """Lung nodules on chest CT: find, outline and measure."""
 
+from types import MappingProxyType
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,6 +10,7 @@ from dicom_node.core.errors import BundleInvalid, NotApplicable
 from dicom_node.core.finding import Finding, Point
 from workers.algorithms import Predictor, Prepared, Reading
 from workers.bundles import Bundle
+from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import measure
 from workers.outline import outline
 from workers.preprocessing import GRID_MM, HU_WINDOW, Spacing, candidates, lung_mask, normalise, resample
@@ -31,12 +34,8 @@ _MOST_FINDINGS = 20
 _LEAST_VOLUME_MM3 = 14.0
 #: Share of an outline that may lie in one of higher score before both are one nodule.
 _MOST_OVERLAP = 0.5
-#: mm beside the middle of both lungs within which the side is not told.
-_MIDDLE_MM = 10.0
-#: One lung is no wider; the two together are.
-_ONE_LUNG_MM = 160.0
-#: Every so many voxels of the lungs are enough to know their middle.
-_SAMPLED = 4
+#: What a lung's side is called.
+_SIDES = MappingProxyType({RIGHT_LUNG: RIGHT, LEFT_LUNG: LEFT})
 
 
 class LungNodule:
@@ -87,6 +86,7 @@ class LungNodule:
         labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
         findings: list[Finding] = []
         not_reported = 0
+        sides = Sides(lungs, volume)
         for candidate in found:
             seed = Region(box=candidate.region, mask=candidate.mask)
             region = outline(volume.voxels, volume.spacing_mm, probability, lungs, seed)
@@ -100,7 +100,7 @@ class LungNodule:
                 continue
             number = len(findings) + 1
             labels[region.box][own] = number
-            findings.append(_finding(number, candidate.score, Region(box=region.box, mask=own), lungs, volume))
+            findings.append(_finding(number, candidate.score, Region(box=region.box, mask=own), sides, volume))
         return Reading(
             findings=tuple(findings),
             labels=labels,
@@ -131,20 +131,9 @@ def as_marked(seed: Region, shape: tuple[int, ...], spacing_mm: Spacing) -> Regi
     return Region(box=(box[0], box[1], box[2]), mask=seed.mask[np.ix_(*nearest)])
 
 
-def laterality(place: Point, lungs: Mask, volume: Volume) -> Code | None:
-    """The side on which a place of the patient lies, or None where that is not clear."""
-    voxels = np.argwhere(lungs[::_SAMPLED, ::_SAMPLED, ::_SAMPLED]) * _SAMPLED
-    if len(voxels) == 0:
-        return None
-    indices = (voxels * np.array(GRID_MM) / volume.spacing_mm)[:, ::-1]
-    x = indices @ volume.affine[0, :3] + volume.affine[0, 3]
-    # One lung alone has its middle within itself and says nothing about the side.
-    if np.ptp(x) < _ONE_LUNG_MM:
-        return None
-    beside = place[0] - (float(x.min()) + float(x.max())) / 2
-    if abs(beside) < _MIDDLE_MM:
-        return None
-    return LEFT if beside > 0 else RIGHT
+def laterality(place: Point, sides: Sides) -> Code | None:
+    """The side on which a place of the patient lies, or None where the lungs do not tell."""
+    return _SIDES.get(sides.of(place))
 
 
 def _is_another(region: Region, labels: NDArray[np.uint8]) -> bool:
@@ -161,14 +150,14 @@ def _millilitres(lungs: Mask) -> float:
     return float(lungs.sum() * np.prod(GRID_MM) / 1000)
 
 
-def _finding(number: int, score: float, region: Region, lungs: Mask, volume: Volume) -> Finding:
+def _finding(number: int, score: float, region: Region, sides: Sides, volume: Volume) -> Finding:
     measured = measure(region, volume)
     return Finding(
         number=number,
         concept=NODULE,
         category=MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
         site=LUNG,
-        laterality=laterality(measured.centre, lungs, volume),
+        laterality=laterality(measured.centre, sides),
         centre=measured.centre,
         long_axis=measured.long_axis,
         short_axis=measured.short_axis,

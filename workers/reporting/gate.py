@@ -4,26 +4,26 @@ The rules read the objects back from their bytes, as a PACS will, and trust noth
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from io import BytesIO
 
 import numpy as np
 from highdicom.ko import KeyObjectSelectionDocument
 from highdicom.seg import Segmentation
 from highdicom.sr import Comprehensive3DSR
-from pydicom import DataElement, Dataset, dcmread
+from pydicom import Dataset, dcmread
 
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.form import STRUCTURED_REPORTS, Form
-from dicom_node.core.outcome import Outcome
 from dicom_node.core.uid import is_uid
+from workers.reporting.content_tree import is_named, referenced, text_of, value_of, walk
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import Part
 from workers.reporting.measurement_group import BIDIRECTIONAL
+from workers.reporting.places import geometry_faults, image_faults, own_geometry_faults
 from workers.reporting.report import Report, as_file
+from workers.reporting.written_report import WrittenReport
 
 TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")
 TRACKING_UID = Code("112040", "DCM", "Tracking Unique Identifier")
@@ -40,39 +40,6 @@ _EQUAL_TO_EQUIPMENT = (
 )
 _STATUS = (("CompletionFlag", "COMPLETE"), ("VerificationFlag", "UNVERIFIED"), ("PreliminaryFlag", "PRELIMINARY"))
 _OF_THE_STUDY = ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WrittenReport:
-    """A report's objects as they were read back, and what they must agree with."""
-
-    structured_report: Dataset
-    segmentation: Dataset | None
-    evidence: Evidence
-    outcome: Outcome
-
-    @property
-    def objects(self) -> tuple[Dataset, ...]:
-        """Every object of the report."""
-        return (self.structured_report,) if self.segmentation is None else (self.segmentation, self.structured_report)
-
-    # Walked once for all rules: that takes longer than what they look at.
-    @cached_property
-    def items(self) -> Mapping[tuple[str, str], list[Dataset]]:
-        """The content items of the report's tree, depth first, by value and scheme of their names; "" without one."""
-        found: dict[tuple[str, str], list[Dataset]] = {}
-        for item in _walk(self.structured_report):
-            found.setdefault(_name_of(item), []).append(item)
-        return found
-
-    @cached_property
-    def uids(self) -> tuple[tuple[str, DataElement], ...]:
-        """Modality, and element, of every element of an object that holds UIDs, at any depth."""
-        return tuple((str(result.Modality), element) for result in self.objects for element in _uid_elements(result))
-
-    def named(self, name: Code) -> list[Dataset]:
-        """The content items of this name."""
-        return self.items.get((name.value, name.scheme), [])
 
 
 def check_report(report: Report, evidence: Evidence) -> tuple[bytes, ...]:
@@ -144,11 +111,11 @@ def study_faults(written: WrittenReport) -> Iterator[str]:
 def evidence_faults(written: WrittenReport) -> Iterator[str]:
     """The report lists all that was read, its segmentation, and whatever its tree refers to (PS3.3 C.17.2.3)."""
     report = written.structured_report
-    listed = _references(report.get("CurrentRequestedProcedureEvidenceSequence", []))
+    listed = referenced(report.get("CurrentRequestedProcedureEvidenceSequence", []))
     expected = set(written.evidence.volume.sop_instance_uids)
     if written.segmentation is not None:
         expected.add(str(written.segmentation.SOPInstanceUID))
-        drawn_on = _references([written.segmentation])
+        drawn_on = referenced([written.segmentation])
         yield from (f"the segmentation refers to {uid}, which was not read" for uid in sorted(drawn_on - expected))
     yield from (f"{uid} is missing from the report's evidence" for uid in sorted(expected - listed))
     items = (item for items in written.items.values() for item in items)
@@ -159,7 +126,7 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
 
 def predecessor_faults(written: WrittenReport) -> Iterator[str]:
     """A report names the one that it replaces, of the same study, and no other (PS3.3 Section C.17.2)."""
-    named = _references(written.structured_report.get("PredecessorDocumentsSequence", []))
+    named = referenced(written.structured_report.get("PredecessorDocumentsSequence", []))
     expected = {str(replaced.SOPInstanceUID) for replaced in written.evidence.replaced}
     if named != expected:
         yield f"it names {sorted(named)} as what it replaces, and should name {sorted(expected)}"
@@ -176,37 +143,17 @@ def tracking_faults(written: WrittenReport) -> Iterator[str]:
     uids = {uid for _, uid in segments.values()}
     reported = set()
     for group in written.named(MEASUREMENT_GROUP):
-        names = (_text_of(group, TRACKING_IDENTIFIER), _text_of(group, TRACKING_UID))
+        names = (text_of(group, TRACKING_IDENTIFIER), text_of(group, TRACKING_UID))
         # What viewers draw may bear the name of their tool; its Tracking UID is the segment's all the same.
         if names not in segments.values() and not (names[0] == BIDIRECTIONAL and names[1] in uids):
             yield f"the report tracks {names[1]}, which is no segment"
         for item in group.ContentSequence:
-            if _is_named(item, REFERENCED_SEGMENT):
+            if is_named(item, REFERENCED_SEGMENT):
                 number = int(item.ReferencedSOPSequence[0].ReferencedSegmentNumber)
                 reported.add(number)
                 if segments.get(number) != names:
                     yield f"segment {number} is not tracked as its measurements are"
     yield from (f"segment {number} has no measurements" for number in sorted(segments.keys() - reported))
-
-
-def geometry_faults(written: WrittenReport) -> Iterator[str]:
-    """Every frame of the segmentation lies exactly on the source image that it was drawn on."""
-    segmentation, volume = written.segmentation, written.evidence.volume
-    if segmentation is None:
-        return
-    if segmentation.FrameOfReferenceUID != volume.frame_of_reference_uid:
-        yield "the segmentation's Frame of Reference UID is not that of the source"
-    shared = segmentation.SharedFunctionalGroupsSequence[0]
-    if shared.PlaneOrientationSequence[0].ImageOrientationPatient != volume.headers[0].ImageOrientationPatient:
-        yield "the segmentation's Image Orientation (Patient) is not that of the source"
-    if shared.PixelMeasuresSequence[0].PixelSpacing != volume.headers[0].PixelSpacing:
-        yield "the segmentation's Pixel Spacing is not that of the source"
-    places = {(str(header.SOPInstanceUID), volume.frame_number(k)): k for k, header in enumerate(volume.headers)}
-    for number, frame in enumerate(segmentation.PerFrameFunctionalGroupsSequence, start=1):
-        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        k = places.get((str(source.ReferencedSOPInstanceUID), source.get("ReferencedFrameNumber")))
-        if k is None or frame.PlanePositionSequence[0].ImagePositionPatient != volume.headers[k].ImagePositionPatient:
-            yield f"frame {number} of the segmentation does not lie on its source image"
 
 
 def frame_faults(written: WrittenReport) -> Iterator[str]:
@@ -254,7 +201,7 @@ def equipment_faults(written: WrittenReport) -> Iterator[str]:
             yield f"{result.Modality} does not describe its algorithm once and whole"
             continue
         for name, keyword in _EQUAL_TO_EQUIPMENT:
-            said = {_value_of(item) for item in written.named(name)}
+            said = {value_of(item) for item in written.named(name)}
             if said - {str(items[0][keyword].value)}:
                 yield f"{name.meaning} differs from {keyword} of the Contributing Equipment"
 
@@ -279,9 +226,9 @@ def note_faults(note: Dataset, rejected: Sequence[Dataset]) -> list[str]:
         if (note.get(keyword) or "") != (rejected[0].get(keyword) or "")
     ]
     expected = {str(ds.SOPInstanceUID) for ds in rejected}
-    if _references(note.CurrentRequestedProcedureEvidenceSequence) != expected:
+    if referenced(note.CurrentRequestedProcedureEvidenceSequence) != expected:
         faults.append("its evidence is not what it rejects")
-    if _references([item for item in _walk(note) if item is not note]) != expected:
+    if referenced([item for item in walk(note) if item is not note]) != expected:
         faults.append("its tree does not name what it rejects")
     try:
         KeyObjectSelectionDocument.from_dataset(note)
@@ -297,6 +244,7 @@ RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "predecessor": predecessor_faults,
     "tracking": tracking_faults,
     "geometry": geometry_faults,
+    "images": image_faults,
     "frames": frame_faults,
     "status": status_faults,
     "summary": summary_faults,
@@ -304,53 +252,14 @@ RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "library": library_faults,
 }
 
-#: Of objects that are neither segmentation nor structured report.
-RULES_OF_OTHERS = {name: RULES[name] for name in ("uid", "study", "equipment")}
+#: Of objects that are neither the segmentation nor a structured report.
+RULES_OF_OTHERS = {
+    **{name: RULES[name] for name in ("uid", "study", "equipment", "images")},
+    "geometry": own_geometry_faults,
+}
 #: Of the same report in another form: the segmentation was judged with the first.
 RULES_OF_FURTHER_REPORTS = {name: rule for name, rule in RULES.items() if name not in ("geometry", "frames")}
 
 
-def _walk(item: Dataset) -> Iterator[Dataset]:
-    """Every content item of a tree, depth first."""
-    yield item
-    for child in item.get("ContentSequence", []):
-        yield from _walk(child)
-
-
-def _name_of(item: Dataset) -> tuple[str, str]:
-    """Value and scheme of a content item's name."""
-    names = item.get("ConceptNameCodeSequence")
-    return (str(names[0].get("CodeValue", "")), str(names[0].CodingSchemeDesignator)) if names else ("", "")
-
-
-def _is_named(item: Dataset, name: Code) -> bool:
-    return _name_of(item) == (name.value, name.scheme)
-
-
 def _comment_of(written: WrittenReport) -> str:
     return "\n".join(str(item.get("TextValue", "")) for item in written.named(codes.COMMENT))
-
-
-def _value_of(item: Dataset) -> str:
-    return str(item.get("TextValue") or item.get("UID") or "")
-
-
-def _text_of(group: Dataset, name: Code) -> str:
-    return next((_value_of(item) for item in group.get("ContentSequence", []) if _is_named(item, name)), "")
-
-
-def _uid_elements(item: Dataset) -> Iterator[DataElement]:
-    """Every element of a data set that holds UIDs, at any depth; the values of others are not even looked at."""
-    for tag in item.keys():  # noqa: SIM118 - a data set's own iteration converts every value
-        vr = item.get_item(tag).VR
-        if vr == "SQ":
-            for child in item[tag].value:
-                yield from _uid_elements(child)
-        elif vr == "UI":
-            yield item[tag]
-
-
-def _references(items: Iterable[Dataset]) -> set[str]:
-    """The SOP instances that data sets refer to, at any depth."""
-    elements = (element for item in items for element in _uid_elements(item))
-    return {str(element.value) for element in elements if element.keyword == "ReferencedSOPInstanceUID"}

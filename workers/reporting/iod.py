@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from pydicom import Dataset
 
@@ -33,12 +34,31 @@ class _Running:
 
 
 class IodChecks:
-    """The checks of some objects, begun at once and asked for later."""
+    """The checks of some objects, begun at once and asked for later; left by `with`, nothing of them is still open."""
 
     def __init__(self, files: Mapping[Part, bytes]) -> None:
         """Begin; nothing is done where the program is not installed."""
-        program = shutil.which(PROGRAM)
-        self._running = {} if program is None else {part: _begin(program, file) for part, file in files.items()}
+        program, self._running = shutil.which(PROGRAM), dict[Part, _Running]()
+        try:
+            for part, file in files.items() if program else ():
+                self._running[part] = _begin(str(program), file)
+        except BaseException:
+            self._end()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """End what nobody asked for: a rule may have raised before."""
+        while self._running:
+            _, running = self._running.popitem()
+            running.process.kill()
+            running.process.communicate()
+            os.close(running.descriptor)
 
     def faults(self, part: Part, result: Dataset, sources: Sequence[Dataset]) -> Iterator[str]:
         """What is wrong with an object; the texts hold no value of it, for that may be a patient's name.
@@ -58,6 +78,9 @@ class IodChecks:
         finally:
             os.close(running.descriptor)
             del self._running[part]
+        if running.process.returncode < 0:
+            # Whatever it said before counts; what it had not said yet nobody knows.
+            log.error("an outside check broke off", extra={"kind": PROGRAM, "signal": -running.process.returncode})
         for line in said.splitlines():
             if (error := _ERROR.match(line)) is not None and not _is_copied(error, result, sources):
                 yield f"{error['place']}: {_QUOTED.sub('', error['fault'])}"
@@ -67,15 +90,19 @@ class IodChecks:
 
 def _begin(program: str, file: bytes) -> _Running:
     descriptor = os.memfd_create("object")
-    with os.fdopen(os.dup(descriptor), "wb") as copy:
-        copy.write(file)
-    process = subprocess.Popen(
-        [program, "-new", f"/proc/self/fd/{descriptor}"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        pass_fds=(descriptor,),
-    )
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as copy:
+            copy.write(file)
+        process = subprocess.Popen(
+            [program, "-new", f"/proc/self/fd/{descriptor}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(descriptor,),
+        )
+    except BaseException:
+        os.close(descriptor)
+        raise
     return _Running(process=process, descriptor=descriptor)
 
 

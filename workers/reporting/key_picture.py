@@ -24,16 +24,19 @@ _CLOSE_UP = 128.0
 _CLOSE_UP_MM, _CLOSE_UP_LENGTHS = 30.0, 1.8
 #: A bar of so many mm shows the scale.
 _BAR_MM = 50.0
+_NOT_A_RULER = "not for measuring"
 #: The patient's directions along x, y and z, falling and rising (PS3.3 Section C.7.6.1.1.1).
 _DIRECTION_LETTERS = (("R", "L"), ("A", "P"), ("F", "H"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyPicture:
-    """A finished picture [row, column, red green blue], and the size of its square pixels."""
+    """A finished picture [row, column, red green blue], and the size of its square pixels outside the close-ups."""
 
     pixels: NDArray[np.uint8]
     pixel_mm: float
+    #: Numbers of the findings that are enlarged in it.
+    close_ups: frozenset[int]
 
 
 def key_picture(evidence: Evidence, piece: MarkedSlice, window: Window = LUNG) -> KeyPicture:
@@ -46,7 +49,7 @@ def key_picture(evidence: Evidence, piece: MarkedSlice, window: Window = LUNG) -
     drawing.notices(pixel_mm)
     close_ups = drawing.close_ups(window.grey(hu), pixel_mm)
     drawing.names(close_ups)
-    return KeyPicture(pixels=picture.finished(), pixel_mm=pixel_mm)
+    return KeyPicture(pixels=picture.finished(), pixel_mm=pixel_mm, close_ups=close_ups)
 
 
 def orientation(evidence: Evidence) -> tuple[str, str]:
@@ -85,7 +88,7 @@ class _Drawing:
         picture, unit, algorithm = self._picture, self._picture.unit, self._evidence.algorithm
         room = picture.width - (_CLOSE_UP + 4 * _MARGIN) * unit
         below = picture.text([NOT_FOR_DIAGNOSIS], (_MARGIN * unit, _MARGIN * unit), NOTICE, _TITLE, BOLD)[3]
-        about = [f"{algorithm.name} {algorithm.version}", self._evidence.place_in_words(self._piece.k)]
+        about = [f"{algorithm.name} {algorithm.version}", self._evidence.place_in_words(self._piece.k), _NOT_A_RULER]
         about = [picture.fitting(line, room, _SMALL) for line in about]
         picture.text(about, (_MARGIN * unit, below), WHITE, _SMALL)
         self._bar(pixel_mm)

@@ -113,15 +113,11 @@ def planar_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSequence:
 
     OHIF shows a report only if every finding has coordinates in the image; a segment alone leaves it black.
     """
-    header, frame_number = _outlined_image(evidence, finding.outline), finding.outline.frame_number
+    header = _outlined_image(evidence, finding.outline)
     region = hd_sr.ImageRegion(
         graphic_type=hd_sr.GraphicTypeValues.POLYLINE,
         graphic_data=np.array(finding.outline.points),
-        source_image=hd_sr.SourceImageForRegion(
-            referenced_sop_class_uid=header.SOPClassUID,
-            referenced_sop_instance_uid=header.SOPInstanceUID,
-            referenced_frame_numbers=None if frame_number is None else [frame_number],
-        ),
+        source_image=_source_image(header, finding.outline),
     )
     area = Quantity(codes.AREA, codes.SQUARE_MILLIMETRE, lambda _: None)
     return hd_sr.PlanarROIMeasurementsAndQualitativeEvaluations(
@@ -142,7 +138,7 @@ def bidirectional_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSe
         tracking_identifier=hd_sr.TrackingIdentifier(uid=tracking_uid(evidence, finding), identifier=BIDIRECTIONAL),
         finding_type=concept(finding.concept),
         finding_sites=[_site(finding)],
-        measurements=[_drawn(name, axis(finding), header) for name, axis in _AXES],
+        measurements=[_drawn(name, axis(finding), header, finding.outline) for name, axis in _AXES],
     )
     comment = hd_sr.TextContentItem(concept(codes.COMMENT), label(finding), hd_sr.RelationshipTypeValues.CONTAINS)
     group[0].ContentSequence.append(comment)
@@ -155,16 +151,23 @@ def label(finding: Finding) -> str:
     return f"{tracking_identifier(finding)} (AI){category}"
 
 
-def _drawn(name: Code, axis: Axis, header: Dataset) -> hd_sr.Measurement:
+def _drawn(name: Code, axis: Axis, header: Dataset, outline: Outline) -> hd_sr.Measurement:
     """An axis' length, inferred from the line between its ends in the image."""
     line = hd_sr.CoordinatesForMeasurement(
         graphic_type=hd_sr.GraphicTypeValues.POLYLINE,
         graphic_data=np.array([pixel_of(axis.start, header), pixel_of(axis.end, header)]),
-        source_image=hd_sr.SourceImageForRegion(
-            referenced_sop_class_uid=header.SOPClassUID, referenced_sop_instance_uid=header.SOPInstanceUID
-        ),
+        source_image=_source_image(header, outline),
     )
     return _measurement(Quantity(name, codes.MILLIMETRE, lambda _: None, 1), axis.length_mm, line)
+
+
+def _source_image(header: Dataset, outline: Outline) -> hd_sr.SourceImageForRegion:
+    """The image that an outline lies on; of a multi-frame one its frame, since without it all frames are meant."""
+    return hd_sr.SourceImageForRegion(
+        referenced_sop_class_uid=header.SOPClassUID,
+        referenced_sop_instance_uid=header.SOPInstanceUID,
+        referenced_frame_numbers=None if outline.frame_number is None else [outline.frame_number],
+    )
 
 
 def pixel_of(place: Point, header: Dataset) -> Pixel:

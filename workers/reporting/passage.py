@@ -29,11 +29,11 @@ def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
     """The objects of a report with what is wrong with each, in the order of its data sets."""
     files = {part: as_file(dataset) for part, dataset in report.objects.items()}
     # The program takes a label map for a segmentation of before Label Map IOD: there no segment was numbered 0.
-    outside = IodChecks({part: file for part, file in files.items() if part.form is not Form.LABEL_MAP})
-    faults = find_faults(report, files, evidence)
-    for part, dataset in report.objects.items():
-        found = tuple(("iod", fault) for fault in outside.faults(part, dataset, evidence.volume.headers))
-        faults[part] = (*faults.get(part, ()), *found)
+    with IodChecks({part: file for part, file in files.items() if part.form is not Form.LABEL_MAP}) as outside:
+        faults = find_faults(report, files, evidence)
+        for part, dataset in report.objects.items():
+            found = tuple(("iod", fault) for fault in outside.faults(part, dataset, evidence.volume.headers))
+            faults[part] = (*faults.get(part, ()), *found)
     return tuple(
         Checked(form=part.form, dataset=dataset, file=files[part], fault=_in_words(part.form, faults[part]))
         for part, dataset in report.objects.items()
@@ -43,9 +43,9 @@ def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
 def check_note(note: Dataset, rejected: Sequence[Dataset]) -> Checked:
     """A rejection note with what is wrong with it, given the objects that it rejects."""
     file = as_file(note)
-    outside = IodChecks({Part(Form.REJECTION): file})
-    faults = [("note", fault) for fault in note_faults(dcmread(BytesIO(file)), rejected)]
-    faults += [("iod", fault) for fault in outside.faults(Part(Form.REJECTION), note, rejected)]
+    with IodChecks({Part(Form.REJECTION): file}) as outside:
+        faults = [("note", fault) for fault in note_faults(dcmread(BytesIO(file)), rejected)]
+        faults += [("iod", fault) for fault in outside.faults(Part(Form.REJECTION), note, rejected)]
     return Checked(form=Form.REJECTION, dataset=note, file=file, fault=_in_words(Form.REJECTION, faults))
 
 

@@ -36,7 +36,8 @@ class _Page:
 
     pixels: NDArray[np.uint8]
     k: int | None = None
-    pixel_mm: float = 0.0
+    #: The size of its pixels; None where they have not all the same.
+    pixel_mm: float | None = None
 
 
 def build_secondary_captures(
@@ -68,7 +69,9 @@ def _pages(
     if findings and labels is not None:
         for piece in key_slices(evidence, findings, labels):
             picture = key_picture(evidence, piece)
-            yield _Page(pixels=picture.pixels, k=piece.k, pixel_mm=picture.pixel_mm)
+            # One spacing for slice and close-up would have a ruler read a multiple of a nodule where it looks largest;
+            # the bar that is drawn on the slice stays.
+            yield _Page(pixels=picture.pixels, k=piece.k, pixel_mm=None if picture.close_ups else picture.pixel_mm)
 
 
 def _capture(evidence: Evidence, number: int, page: _Page) -> SCImage:
@@ -109,12 +112,13 @@ def _derive(capture: SCImage, evidence: Evidence, page: _Page) -> None:
     for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if header.get(keyword):
             capture[keyword] = header[keyword]
-    capture.DerivationDescription = "Drawn by an AI algorithm, not for diagnosis"
+    capture.DerivationDescription = "Drawn by an AI algorithm, not for diagnosis and not for measuring"
     if page.k is None:
         capture.PatientOrientation = []
         return
     capture.PatientOrientation = list(orientation(evidence))
-    capture.PixelSpacing = [format_number_as_ds(page.pixel_mm)] * 2
+    if page.pixel_mm is not None:
+        capture.PixelSpacing = [format_number_as_ds(page.pixel_mm)] * 2
     capture.SourceImageSequence = [_source(evidence, page.k)]
     capture.ReferencedSeriesSequence = [_series(evidence, page.k)]
 

@@ -5,6 +5,7 @@ Map IOD) on demand, which is smaller where segments are many.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from highdicom.color import CIELabColor
@@ -23,7 +24,7 @@ from workers.reporting.evidence import Evidence, concept
 from workers.reporting.multi_frame import by_frame
 
 SEGMENTATION_SERIES_NUMBER = 9002
-LUNG_SERIES_NUMBER = 9003
+LUNG_SERIES_NUMBER = 9008
 #: From the number of a series to that of the same voxels as a label map.
 _FURTHER_SERIES = 10
 
@@ -181,7 +182,8 @@ def _lung_segment(
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm_sequence(evidence.algorithm),
         tracking_id=name,
-        tracking_uid=evidence.uid(name),
+        # As of a finding: what a report replaces makes no difference to it.
+        tracking_uid=replace(evidence, predecessor=None).uid(name),
         display_color=colour,
     )
     if side is not None:

@@ -16,6 +16,7 @@ from tests.factories import HEADFIRST_SUPINE, ct_series
 from workers.algorithms import Reading
 from workers.algorithms.lung_nodule import LungNodule, laterality
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
+from workers.lungs import Sides
 from workers.preprocessing import GRID_MM
 from workers.volume import Region, Volume, load_volume
 
@@ -114,10 +115,32 @@ def test_the_side_is_the_patients_and_not_the_images(reading: Reading) -> None:
 def test_the_side_is_not_told_in_the_middle_or_by_one_lung_alone(volume: Volume) -> None:
     lungs = np.zeros((88, 168, 224), dtype=bool)
     lungs[10:80, 30:140, 20:105] = True
-    assert laterality((-100.0, 0.0, 0.0), lungs, volume) is None
+    assert laterality((-100.0, 0.0, 0.0), Sides(lungs, volume)) is None
     lungs[10:80, 30:140, 120:205] = True
-    assert laterality((-100.0, 0.0, 0.0), lungs, volume) == RIGHT
-    assert laterality((ORIGIN[0] + 115, 0.0, 0.0), lungs, volume) is None
+    sides = Sides(lungs, volume)
+    assert laterality((-100.0, 0.0, 0.0), sides) == RIGHT
+    assert laterality((ORIGIN[0] + 115, 0.0, 0.0), sides) is None
+
+
+def test_one_wide_lung_tells_no_side_of_a_nodule(volume: Volume) -> None:
+    """A left lung that is alone, and grew across the middle: half of it would be called the right one."""
+    lungs = np.zeros((88, 168, 224), dtype=bool)
+    lungs[10:80, 30:140, 20:200] = True
+    sides = Sides(lungs, volume)
+    assert {laterality((ORIGIN[0] + x, 0.0, 0.0), sides) for x in (30, 60, 110, 160, 190)} == {None}
+
+
+def test_where_one_lung_reaches_across_the_middle_no_side_is_told(volume: Volume) -> None:
+    lungs = np.zeros((88, 168, 224), dtype=bool)
+    # A small right lung, and a left one of which the foremost part reaches far to the right of the middle.
+    lungs[10:80, 30:140, 10:60], lungs[10:80, 30:140, 90:205] = True, True
+    lungs[10:80, 30:60, 65:90] = True
+    lungs[10:80, 30:66, 10:60] = False
+    sides = Sides(lungs, volume)
+    front, back, middle = ORIGIN[1] + 40, ORIGIN[1] + 120, ORIGIN[2] + 60
+    assert laterality((ORIGIN[0] + 80, front, middle), sides) is None
+    assert laterality((ORIGIN[0] + 30, back, middle), sides) == RIGHT
+    assert laterality((ORIGIN[0] + 190, front, middle), sides) == LEFT
 
 
 def test_the_thresholds_are_told(reading: Reading) -> None:

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from workers.lungs import LEFT_LUNG, LUNG_OF_UNKNOWN_SIDE, RIGHT_LUNG, lung_sides
+from workers.lungs import LEFT_LUNG, LUNG_OF_UNKNOWN_SIDE, RIGHT_LUNG, Sides, lung_sides
 from workers.preprocessing import GRID_MM, grid_shape
 from workers.volume import Volume
 
@@ -89,6 +89,28 @@ def test_one_lung_alone_has_no_side() -> None:
     sides = lung_sides(ellipsoid(grid_places(volume), 52, LUNG), volume)
 
     assert set(np.unique(sides)) == {0, LUNG_OF_UNKNOWN_SIDE}
+
+
+def test_one_wide_lung_alone_has_no_side() -> None:
+    """What is left after a lung was taken out grows, and may be wider than many a pair."""
+    volume = volume_of()
+    sides = lung_sides(ellipsoid(grid_places(volume), 0, (88.0, 60.0, 88.0)), volume)
+
+    assert set(np.unique(sides)) == {0, LUNG_OF_UNKNOWN_SIDE}
+
+
+@pytest.mark.parametrize(
+    "cosines", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), (0, 0.6, -0.8, 1, 0, 0)]
+)
+def test_the_side_of_a_place_is_that_of_the_lung_it_lies_in(cosines: tuple[float, ...]) -> None:
+    """Law: for places and for voxels the lungs tell the same, however the slices run and wherever they lie."""
+    volume = volume_of(cosines[:3], cosines[3:])
+    volume.affine[:3, 3] = (-31.0, 47.0, 12.0)
+    lungs = both(grid_places(volume))
+    voxels, sides = lung_sides(lungs, volume), Sides(lungs, volume)
+
+    for k, j, i in np.argwhere(voxels)[::97]:
+        assert sides.of(volume.to_patient(i, j, k)) == voxels[k, j, i]
 
 
 def test_two_parts_of_one_lung_are_no_two_lungs() -> None:

@@ -1,12 +1,25 @@
 """All forms of a report together: what is written of each, and that the gate lets all of it pass."""
 
-import pytest
+import re
+from collections.abc import Callable
 
+import pytest
+from pydicom import Dataset
+
+from deploy.conformance import STATEMENT
 from dicom_node.core.form import TRAITS, Form
 from tests.unit.workers.reporting.conftest import Reading
+from tests.unit.workers.reporting.test_gate import (
+    lose_a_frames_source,
+    move_a_frame,
+    stretch_the_pixels,
+    turn_the_frames,
+    use_another_frame_of_reference,
+)
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG
 from workers.reporting.forms import BUILDERS, Part
 from workers.reporting.passage import check_objects
+from workers.reporting.rejection_note import Rejection, build_rejection_note
 from workers.reporting.report import Report, build_report
 
 #: Written also where nothing was found.
@@ -44,8 +57,35 @@ def test_each_object_has_an_instance_of_its_own_and_each_form_a_series(written: 
     series: dict[str, Form] = {}
     for part, ds in written.objects.items():
         assert series.setdefault(ds.SeriesInstanceUID, part.form) is part.form
-    numbers = {ds.SeriesInstanceUID: ds.SeriesNumber for ds in written.datasets}
-    assert len(set(numbers.values())) >= len(numbers) - 1, "both forms of the structured report may share theirs"
+
+
+def test_each_series_of_a_study_has_a_number_of_its_own_that_the_statement_tells(reading: Reading) -> None:
+    datasets = whole(reading).datasets
+    rejected = [ds for ds in datasets if ds.Modality in ("SR", "SEG")]
+    withdrawn = Rejection(safety=False, reason="Wrong patient", asked_at=reading.evidence.completed_at, number=1)
+    note = build_rejection_note(withdrawn, rejected)
+    numbers = {ds.SeriesInstanceUID: int(ds.SeriesNumber) for ds in (*datasets, note)}
+
+    assert len(set(numbers.values())) == len(numbers) == len(Form) - 1, (
+        "an unread study's report stands with the others"
+    )
+    (row,) = (line for line in STATEMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| Series Number"))
+    assert sorted(int(number) for number in re.findall(r"\b9\d{3}\b", row)) == sorted(numbers.values())
+
+
+@pytest.mark.parametrize("form", [Form.LABEL_MAP, Form.LUNG])
+@pytest.mark.parametrize(
+    "break_it",
+    [use_another_frame_of_reference, move_a_frame, turn_the_frames, stretch_the_pixels, lose_a_frames_source],
+)
+def test_every_segmentation_must_lie_on_its_source(
+    reading: Reading, form: Form, break_it: Callable[[Dataset, Dataset], None]
+) -> None:
+    report = whole(reading)
+    break_it(Dataset(), report.objects[Part(form)])
+    faults = {one.form: one.fault for one in check_objects(report, reading.evidence)}
+    assert f"{form} breaks the rule 'geometry'" in faults.pop(form)
+    assert set(faults.values()) == {""}
 
 
 def test_pictures_are_numbered_and_come_after_what_radiologists_read_first(reading: Reading) -> None:

@@ -88,8 +88,16 @@ def turn_the_frames(_: Dataset, seg: Dataset) -> None:
     orientation.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
 
 
+def stretch_the_pixels(_: Dataset, seg: Dataset) -> None:
+    seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [2, 2]
+
+
 def lose_a_frames_source(_: Dataset, seg: Dataset) -> None:
     seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence = []
+
+
+def name_a_frame_of_a_single_frame_image(sr: Dataset, _: Dataset) -> None:
+    groups(sr)[-1].ContentSequence[-1].ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber = 1
 
 
 def empty_a_frame(_: Dataset, seg: Dataset) -> None:
@@ -128,7 +136,14 @@ BREAKS: dict[str, list[Callable[[Dataset, Dataset], None]]] = {
     "evidence": [forget_an_image, refer_to_an_unread_image, draw_on_an_unread_image],
     "predecessor": [replace_what_it_does_not],
     "tracking": [track_otherwise, swap_two_segments, leave_a_segment_unmeasured],
-    "geometry": [use_another_frame_of_reference, move_a_frame, turn_the_frames, lose_a_frames_source],
+    "geometry": [
+        use_another_frame_of_reference,
+        move_a_frame,
+        turn_the_frames,
+        stretch_the_pixels,
+        lose_a_frames_source,
+    ],
+    "images": [name_a_frame_of_a_single_frame_image],
     "frames": [empty_a_frame],
     "status": [verify, drop_the_warning],
     "summary": [deny_the_findings],

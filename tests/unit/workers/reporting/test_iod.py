@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ ODD_SOURCES: dict[str, dict[str, Any]] = {
     "a study UID with leading zeros": {"StudyInstanceUID": "1.02.3.4"},
     "a frame of reference with leading zeros": {"FrameOfReferenceUID": "1.02.3"},
 }
+
+
+def children() -> set[str]:
+    """The processes that this one has started and not yet waited for."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {child for one in lists for child in one.read_text().split()}
 
 
 def checked(reading: Reading, spoil: str = "") -> tuple[Checked, ...]:
@@ -65,6 +72,37 @@ def test_nothing_is_left_open(reading: Reading) -> None:
     before = set(os.listdir("/proc/self/fd"))
     checked(reading)
     assert len(set(os.listdir("/proc/self/fd"))) <= len(before)
+
+
+def test_nothing_is_left_open_or_running_where_a_rule_of_ours_raises(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = build_report(reading.evidence, reading.findings, reading.labels)
+    monkeypatch.setattr("workers.reporting.passage.find_faults", lambda *_: 1 // 0)
+    before, running = len(os.listdir("/proc/self/fd")), children()
+    with pytest.raises(ZeroDivisionError):
+        check_objects(report, reading.evidence)
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert children() <= running
+
+
+def test_a_program_that_breaks_off_is_told(
+    reading: Reading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = tmp_path / "dciodvfy"
+    program.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert [one.fault for one in checked(reading)] == ["", ""]
+    told = [record for record in caplog.records if record.message == "an outside check broke off"]
+    assert [(record.kind, record.signal) for record in told] == [("dciodvfy", signal.SIGSEGV)] * 2
+
+
+def test_a_program_that_ends_itself_is_not_said_to_break_off(
+    reading: Reading, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "iod" in checked(reading, spoil="ContentLabel")[0].fault
+    assert not caplog.records
 
 
 def test_without_the_program_our_own_rules_judge_alone(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:

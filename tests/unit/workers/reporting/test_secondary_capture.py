@@ -18,6 +18,16 @@ from workers.reporting.report import Report, as_file
 from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import colour_of
 
+#: Whatever a viewer could take a scale from (PS3.3 Sections C.8.6.1, C.8.7.10 and 10.7).
+SCALES = (
+    "PixelSpacing",
+    "NominalScannedPixelSpacing",
+    "ImagerPixelSpacing",
+    "SpatialLocationsPreserved",
+    "PixelAspectRatio",
+    "PixelMeasuresSequence",
+)
+
 
 def captures_of(reading: Reading, **how: object) -> list[Dataset]:
     """The pictures as a peer gets them."""
@@ -60,21 +70,36 @@ def test_findings_are_outlined_in_their_colours_where_they_are(reading: Reading)
         assert pixels_like(picture.pixel_array[:30, :260], NOTICE).sum() > 100
 
 
-def test_pixel_spacing_is_that_of_the_picture(any_reading: Reading) -> None:
+def crowded(folder: Path) -> Reading:
+    """A finding in every corner, so that no close-up finds room."""
+    return reading_of(folder, ((5, 8, 8), (5, 8, 55), (5, 55, 8), (5, 55, 55)), voxels=np.full((12, 64, 64), -850))
+
+
+def test_a_picture_with_a_close_up_claims_no_scale(any_reading: Reading) -> None:
+    """A ruler would read a multiple of the nodule in the close-up, exactly where a reader would lay it."""
+    pieces = key_slices(any_reading.evidence, any_reading.findings, any_reading.labels) if any_reading.findings else ()
+    for piece, picture in zip(pieces, captures_of(any_reading)[1:], strict=True):
+        assert key_picture(any_reading.evidence, piece).close_ups
+        assert not [element.keyword for element in picture.iterall() if element.keyword in SCALES]
+        assert "not for measuring" in picture.DerivationDescription
+
+
+def test_without_a_close_up_pixel_spacing_is_that_of_the_picture(tmp_path: Path) -> None:
     """The picture spans what its source spans, whatever it was enlarged by."""
-    rows, columns = any_reading.evidence.volume.voxels.shape[1:]
-    down, across = any_reading.evidence.volume.spacing_mm[1:]
-    for picture in captures_of(any_reading)[1:]:
-        assert picture.PixelSpacing[0] == picture.PixelSpacing[1]
-        assert float(picture.PixelSpacing[0]) * picture.Rows == pytest.approx(rows * down, rel=0.002)
-        assert float(picture.PixelSpacing[1]) * picture.Columns == pytest.approx(columns * across, rel=0.002)
+    reading = crowded(tmp_path)
+    (picture,) = captures_of(reading)[1:]
+    rows, columns = reading.evidence.volume.voxels.shape[1:]
+    down, across = reading.evidence.volume.spacing_mm[1:]
+    assert picture.PixelSpacing[0] == picture.PixelSpacing[1]
+    assert float(picture.PixelSpacing[0]) * picture.Rows == pytest.approx(rows * down, rel=0.002)
+    assert float(picture.PixelSpacing[1]) * picture.Columns == pytest.approx(columns * across, rel=0.002)
 
 
 def test_a_page_of_text_has_no_place_and_no_scale(reading: Reading) -> None:
     page = captures_of(reading)[0]
 
     assert not page.PatientOrientation
-    assert "PixelSpacing" not in page
+    assert not [element.keyword for element in page.iterall() if element.keyword in SCALES]
 
 
 def test_no_picture_is_said_to_hold_the_patients_name(reading: Reading) -> None:

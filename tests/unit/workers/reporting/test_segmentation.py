@@ -227,6 +227,15 @@ def test_a_lung_whose_side_is_not_known_has_none(reading: Reading) -> None:
     assert "SegmentedPropertyTypeModifierCodeSequence" not in kind
 
 
+def test_a_lung_is_tracked_alike_whatever_a_report_replaces(reading: Reading, report: Report) -> None:
+    lungs = np.full_like(reading.labels, RIGHT_LUNG)
+    later = replace(reading.evidence, predecessor=report.structured_report)
+    first, second = (build_lung_segmentation(evidence, lungs) for evidence in (reading.evidence, later))
+
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    assert first.SegmentSequence[0].TrackingUID == second.SegmentSequence[0].TrackingUID
+
+
 def test_without_lungs_there_is_no_object_of_them(reading: Reading) -> None:
     assert build_lung_segmentation(reading.evidence, np.zeros_like(reading.labels)) is None
 

@@ -1,0 +1,45 @@
+"""Written report: the objects of one report as they were read back from their files, with what they must agree with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydicom import DataElement, Dataset
+
+from dicom_node.core.codes import Code
+from dicom_node.core.outcome import Outcome
+from workers.reporting.content_tree import name_of, uid_elements, walk
+from workers.reporting.evidence import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenReport:
+    """A report's objects as they were read back, and what they must agree with."""
+
+    structured_report: Dataset
+    segmentation: Dataset | None
+    evidence: Evidence
+    outcome: Outcome
+
+    @property
+    def objects(self) -> tuple[Dataset, ...]:
+        """Every object of the report."""
+        return (self.structured_report,) if self.segmentation is None else (self.segmentation, self.structured_report)
+
+    # Walked once for all rules: that takes longer than what they look at.
+    @cached_property
+    def items(self) -> Mapping[tuple[str, str], list[Dataset]]:
+        """The content items of the report's tree, depth first, by value and scheme of their names; "" without one."""
+        found: dict[tuple[str, str], list[Dataset]] = {}
+        for item in walk(self.structured_report):
+            found.setdefault(name_of(item), []).append(item)
+        return found
+
+    @cached_property
+    def uids(self) -> tuple[tuple[str, DataElement], ...]:
+        """Modality, and element, of every element of an object that holds UIDs, at any depth."""
+        return tuple((str(result.Modality), element) for result in self.objects for element in uid_elements(result))
+
+    def named(self, name: Code) -> list[Dataset]:
+        """The content items of this name."""
+        return self.items.get((name.value, name.scheme), [])
