@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.settlement import Settlement
+from dicom_node.archive.settlement import Settlement, stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.form import Form, form_of
 from dicom_node.core.lifecycle import DELIVERY_TRANSITIONS, DeliveryState, StudyState, check_transition
@@ -267,6 +267,7 @@ def _unplanned(tables: Mapping[str, sa.Table]) -> tuple[sa.Select[Any], sa.Selec
         sa.select(reports.c.sop_instance_uid, jobs.c.send_to, reports.c.form, reports.c.sop_class_uid)
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .where(reports.c.held == "", reports.c.unwanted.is_(False), jobs.c.current.is_(True), ~known.exists())
+        .where(stands(reports))
         .order_by(reports.c.written_at)
     )
     reported = (
@@ -321,7 +322,8 @@ def waiting_row(uid: str, peer: str, study: str, at: float, *, alternative: bool
 
 def counts(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
     """Whether a report of a job is still to be sent: what withdraws an earlier one is, whatever became of the job."""
-    return sa.or_(tables["jobs"].c.current.is_(True), tables["reports"].c.form == Form.REJECTION.value)
+    jobs, reports = tables["jobs"], tables["reports"]
+    return sa.or_(sa.and_(jobs.c.current.is_(True), stands(reports)), reports.c.form == Form.REJECTION.value)
 
 
 def is_of_current_job(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:

@@ -39,8 +39,9 @@ class Withdrawals:
         self._withdrawals, self._reports, self._deliveries, self._jobs = (transactions.tables[name] for name in names)
         reports, deliveries = self._reports, self._deliveries
         accepted = deliveries.c.accepted_at.is_not(None)
-        # Its answer may be lost, or yet to come.
-        offered = sa.and_(deliveries.c.state == DeliveryState.WAITING.value, reports.c.offered_at.is_not(None))
+        # Its answer may be lost, or yet to come; a later refusal may only say that the peer has it already.
+        unsure = (DeliveryState.WAITING.value, DeliveryState.FAILED.value)
+        offered = sa.and_(deliveries.c.state.in_(unsure), reports.c.offered_at.is_not(None))
         self._held_by_peers = (
             sa.select(deliveries.c.peer, deliveries.c.sop_instance_uid)
             .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)

@@ -3,16 +3,18 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from pydicom import Dataset, dcmread
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.archive.overview import read_study, to_json
-from dicom_node.core.errors import IllegalTransition
+from dicom_node.core.errors import IllegalTransition, InconsistentGeometry
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.delivery import Delivery
@@ -22,7 +24,8 @@ from tests.factories import ct_series
 from tests.peers import Behaviour, storage_peer
 from tests.populated_index import SEG, SR
 from tests.received_study import STUDY, queued, receive
-from tests.unit.workers.test_explanation import ask_again, named, written
+from tests.unit.workers import test_triage
+from tests.unit.workers.test_explanation import ask_again, fail, named, written
 from tests.unit.workers.test_triage import NOW, Room, accept, late_slice
 
 pytestmark = [
@@ -150,6 +153,101 @@ def test_read_again_it_is_another_object_that_names_the_one_taken_back(room: Roo
     assert named(after[0]) == [before.SOPInstanceUID]
     assert room.row.state is StudyState.REPORTED
     assert len(notes(room)) == 1, "the note is still to be sent"
+
+
+def current(room: Room) -> set[str]:
+    """What the study's result consists of."""
+    rows = room.index.jobs.report_rows(room.job.job_uid)
+    return {row.sop_instance_uid for row in rows if row.form != Form.REJECTION}
+
+
+def read_again_by_another_version(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(test_triage.IDENTIFICATION, version="9.9", checksum="c" * 64)
+    monkeypatch.setattr(test_triage, "IDENTIFICATION", other)
+    room.triage = room.triage_with(lung_nodule=room.algorithm)
+    ask_again(room)
+    room.read()
+
+
+def test_what_an_earlier_version_wrote_and_peers_have_is_taken_back_too(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read()
+    accept(room)
+    first = current(room)
+    read_again_by_another_version(room, monkeypatch)
+    accept(room)
+    second = current(room)
+    assert not first & second
+    assert room.row.state is StudyState.DELIVERED
+    withdraw(room)
+    room.triage.work_off()
+    (note,) = notes(room)
+    assert rejected(note) == first | second
+
+
+def test_what_the_answer_that_it_could_not_be_read_again_replaced_is_taken_back_too(room: Room) -> None:
+    room.read()
+    accept(room)
+    first = current(room)
+    fail(room, InconsistentGeometry("slices lie 2.5 and 5 mm apart"))
+    ask_again(room)
+    room.read()
+    accept(room)
+    unread = current(room)
+    assert len(unread) == 1
+    withdraw(room)
+    room.triage.work_off()
+    (note,) = notes(room)
+    assert rejected(note) == first | unread
+
+
+def test_what_was_replaced_before_its_answer_came_is_taken_back_and_not_sent(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read()
+    for uid, *_ in room.index.deliveries.unplanned():
+        room.index.deliveries.plan(uid, ["pacs"], room.now)
+    seg, sr = sorted(room.index.deliveries.of_study(STUDY), key=lambda row: row.sop_class_uid)[::-1]
+    assert room.index.reports.offered(seg.sop_instance_uid, room.now)
+    read_again_by_another_version(room, monkeypatch)
+    assert room.index.deliveries.due_studies("pacs", room.now + 9e9, 9) == []
+    assert not room.index.reports.offered(seg.sop_instance_uid, room.now)
+    (left,) = room.index.deliveries.of_study(STUDY)
+    assert (left.sop_instance_uid, left.state) == (seg.sop_instance_uid, DeliveryState.FAILED)
+    withdraw(room)
+    (owed,) = room.index.withdrawals.owed()
+    assert owed.objects == {"pacs": (seg.sop_instance_uid,)}
+    assert sr.sop_instance_uid not in room.index.withdrawals.files(owed)
+
+
+def test_what_was_refused_after_an_answer_was_lost_is_taken_back_too(room: Room) -> None:
+    """A peer that has an object already may refuse it."""
+    room.read()
+    results = sorted(current(room))
+    for uid in results:
+        room.index.deliveries.plan(uid, ["pacs"], room.now)
+        assert room.index.reports.offered(uid, room.now)
+    for row in room.index.deliveries.of_study(STUDY):
+        room.index.deliveries.failed(row, reason="0x0111 Duplicate SOP instance", at=room.now)
+    withdraw(room)
+    (owed,) = room.index.withdrawals.owed()
+    assert owed.objects == {"pacs": tuple(results)}
+
+
+def test_what_was_taken_back_does_not_wait_for_its_peers_when_its_study_is_asked_for_again(room: Room) -> None:
+    room.read()
+    results = current(room)
+    for uid in results:
+        room.index.deliveries.plan(uid, ["pacs"], room.now)
+    withdraw(room)
+    ask_again(room)
+    assert room.index.deliveries.due_studies("pacs", room.now + 9e9, 9) == []
+    assert room.index.deliveries.unfinished() == []
+    assert not any(room.index.reports.offered(uid, room.now) for uid in results)
+    with room.index.transactions.read() as connection:
+        offered = connection.execute(sa.select(room.index.transactions.tables["reports"].c.offered_at)).scalars().all()
+    assert set(offered) == {None}
 
 
 def test_a_late_image_after_it_is_read_as_usual(room: Room, tmp_path: Path) -> None:
