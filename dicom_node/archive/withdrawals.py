@@ -2,16 +2,34 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.archive.deliveries import waiting_row
 from dicom_node.archive.job_rows import ReportRow
+from dicom_node.archive.rejections import RejectedObject, Rejection
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import IllegalTransition
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
+from dicom_node.core.priority import Priority
+from dicom_node.core.uid import derived_uid
+
+#: Stands for the job that wrote what was taken back, where only its objects are left.
+_FORGOTTEN_JOB: Mapping[str, Any] = MappingProxyType(
+    {
+        "series_instance_uid": "",
+        "route": "",
+        "priority": Priority.ROUTINE.value,
+        "send_to": (),
+        "evidence": "",
+        "state": JobState.SUPERSEDED.value,
+        "reason": "its result was withdrawn",
+        "current": False,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +152,36 @@ class Withdrawals:
                     connection.execute(sa.insert(self._deliveries), rows)
             self._transactions.remark(connection, study, before=state, after=state, cause=cause, actor=actor, at=at)
         return True
+
+    def found(
+        self, study_instance_uid: str, rejections: Sequence[Rejection], objects: Sequence[RejectedObject], actor: str
+    ) -> None:
+        """Let a study that was taken in from its files know what was taken back: it is not written again.
+
+        Who has it was told by the notes that say so.
+        """
+        rejected_at = {uid: note.noted_at for note in reversed(rejections) for uid in note.sop_instance_uids}
+        with self._transactions.write() as connection:
+            self._transactions.study_state(connection, study_instance_uid)
+            for note in rejections:
+                row = {"study_instance_uid": study_instance_uid, "asked_at": note.noted_at, "safety": note.safety}
+                row |= {"reason": note.reason, "actor": actor, "objects": {}, "written_at": note.noted_at}
+                connection.execute(sa.insert(self._withdrawals).values(**row))
+            jobs = {one.algorithm: derived_uid("withdrawn", study_instance_uid, one.algorithm) for one in objects}
+            for algorithm, job_uid in jobs.items():
+                job: dict[str, Any] = {
+                    "job_uid": job_uid,
+                    "study_instance_uid": study_instance_uid,
+                    "algorithm": algorithm[:64],
+                }
+                job |= {**_FORGOTTEN_JOB, "queued_at": rejections[0].noted_at}
+                connection.execute(sa.insert(self._jobs).values(**job))
+            for one in objects:
+                values: dict[str, Any] = {name: getattr(one.row, name) for name in one.row.__dataclass_fields__}
+                at = rejected_at[one.row.sop_instance_uid]
+                values |= {"job_uid": jobs[one.algorithm], "study_instance_uid": study_instance_uid}
+                values |= {"written_at": one.written_at, "offered_at": one.written_at, "withdrawn_at": at}
+                connection.execute(sa.insert(self._reports).values(**values))
 
 
 def _withdrawal(row: Mapping[Any, Any]) -> Withdrawal:

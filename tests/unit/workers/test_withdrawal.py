@@ -18,7 +18,8 @@ from dicom_node.core.errors import IllegalTransition, InconsistentGeometry
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.delivery import Delivery
-from dicom_node.settings import Settings
+from dicom_node.reindexing import reindex
+from dicom_node.settings import NodeSettings, Settings
 from dicom_node.terminal import print_study
 from tests.factories import ct_series
 from tests.peers import Behaviour, storage_peer
@@ -257,6 +258,37 @@ def test_a_late_image_after_it_is_read_as_usual(room: Room, tmp_path: Path) -> N
     room.triage.work_off()
     late_slice(room, tmp_path)()
     assert room.row.state is StudyState.RECEIVING
+
+
+def test_an_index_made_again_from_the_files_does_not_write_what_was_taken_back_again(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read()
+    accept(room)
+    taken_back = current(room)
+    read_again_by_another_version(room, monkeypatch)
+    accept(room)
+    taken_back |= current(room)
+    withdraw(room, safety=True)
+    room.triage.work_off()
+
+    assert reindex(Settings(node=NodeSettings(data_dir=tmp_path)), lambda: room.now).withdrawn_studies == 1
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    (study,) = index.studies.rows(STUDY)
+    assert study.state is StudyState.NOT_ROUTED
+    assert "withdrawn; see its rejection note" in study.reason
+    (known,) = index.withdrawals.of_study(STUDY)
+    assert (known.safety, known.reason, index.withdrawals.owed()) == (True, REASON, [])
+    assert (index.deliveries.unplanned(), index.reports.held()) == ([], [])
+
+    index.studies.move(STUDY, StudyState.COMPLETE, cause="asked for again", actor="page", at=room.now)
+    index.studies.move(STUDY, StudyState.RECEIVING, cause="", actor="test", at=room.now)
+    again = Room(index, room.archive, queued(index, at=room.now))
+    again.triage = again.triage_with(lung_nodule=again.algorithm)
+    again.read()
+    assert len(current(again)) == 2
+    assert not current(again) & taken_back
+    index.close()
 
 
 def test_what_has_no_result_cannot_be_withdrawn(room: Room) -> None:
