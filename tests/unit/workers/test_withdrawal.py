@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.archive.overview import read_study, to_json
-from dicom_node.core.errors import IllegalTransition, InconsistentGeometry
+from dicom_node.core.errors import IllegalTransition, InconsistentGeometry, IndexUnavailable
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.delivery import Delivery
@@ -127,7 +127,7 @@ def test_what_is_withdrawn_while_it_is_being_sent_is_not_sent(room: Room) -> Non
 
 def test_peers_that_hold_other_objects_get_other_notes(room: Room) -> None:
     room.read()
-    for uid, _, form in room.index.deliveries.unplanned():
+    for uid, _, form, _ in room.index.deliveries.unplanned():
         room.index.deliveries.plan(uid, ["pacs", "ris"] if form is Form.SR else ["pacs"], room.now)
     for row in room.index.deliveries.of_study(STUDY):
         room.index.deliveries.accepted(row, reason="", at=room.now)
@@ -289,6 +289,25 @@ def test_an_index_made_again_from_the_files_does_not_write_what_was_taken_back_a
     assert len(current(again)) == 2
     assert not current(again) & taken_back
     index.close()
+
+
+def test_an_index_that_is_away_however_often_does_not_let_a_note_be_given_up(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read()
+    accept(room)
+    withdraw(room)
+
+    def away(*_: object, **__: object) -> bool:
+        raise IndexUnavailable("it is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.index.withdrawals, "written", away)
+        for _ in range(5):
+            room.triage.work_off()
+    assert notes(room) == []
+    room.triage.work_off()
+    assert len(notes(room)) == 1
 
 
 def test_what_has_no_result_cannot_be_withdrawn(room: Room) -> None:
