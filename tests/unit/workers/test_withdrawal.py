@@ -310,6 +310,47 @@ def test_an_index_that_is_away_however_often_does_not_let_a_note_be_given_up(
     assert len(notes(room)) == 1
 
 
+@pytest.mark.parametrize("state", [StudyState.RECEIVING, StudyState.COMPLETE, StudyState.QUEUED, StudyState.READING])
+def test_what_was_sent_before_can_be_taken_back_while_its_study_is_read_again(
+    room: Room, tmp_path: Path, state: StudyState
+) -> None:
+    room.read()
+    accept(room)
+    before = current(room)
+    job = room.job
+    if state is StudyState.RECEIVING:
+        late_slice(room, tmp_path)()
+    elif state is StudyState.COMPLETE:
+        room.index.jobs.ask_again(STUDY, actor="page", at=room.now)
+    else:
+        ask_again(room)
+    if state is not StudyState.READING:
+        withdraw(room)
+        assert room.row.state is state
+    if state is StudyState.RECEIVING:
+        job = queued(room.index, at=room.now, job_uid="2.25.2")
+    elif state is StudyState.COMPLETE:
+        room.index.jobs.queue(STUDY, [job], cause="again", actor="assembly", at=room.now)
+    elif state is StudyState.READING:
+        room.algorithm.meanwhile = lambda: (setattr(room.algorithm, "meanwhile", lambda: None), withdraw(room))
+    room.read()
+    assert room.row.state is StudyState.REPORTED
+    after = {row.sop_instance_uid for row in room.index.jobs.report_rows(job.job_uid) if row.form != Form.REJECTION}
+    assert len(after) == 2
+    assert not before & after
+    assert {uid for uid, *_ in room.index.deliveries.unplanned()} == after
+    (told,) = room.index.withdrawals.of_study(STUDY)
+    assert told.objects == {"pacs": tuple(sorted(before))}
+    assert told.written_at is not None
+
+
+def test_a_first_reading_has_nothing_that_could_be_withdrawn_while_it_goes_on(room: Room) -> None:
+    assert room.row.state is StudyState.QUEUED
+    with pytest.raises(IllegalTransition, match="no result that could be withdrawn"):
+        withdraw(room)
+    assert room.index.withdrawals.of_study(STUDY) == []
+
+
 def test_what_has_no_result_cannot_be_withdrawn(room: Room) -> None:
     with pytest.raises(IllegalTransition):
         withdraw(room)
