@@ -351,6 +351,29 @@ def test_a_first_reading_has_nothing_that_could_be_withdrawn_while_it_goes_on(ro
     assert room.index.withdrawals.of_study(STUDY) == []
 
 
+def test_what_nobody_was_offered_before_it_was_taken_back_is_not_named(room: Room) -> None:
+    room.read()
+    withdraw(room)
+    ask_again(room)
+    room.read()
+    assert named(written(room)) == []
+    assert len(room.index.deliveries.unplanned()) == 2
+
+
+def test_what_was_taken_back_is_not_written_again_where_its_file_is_gone(room: Room) -> None:
+    room.read()
+    accept(room)
+    before = current(room)
+    withdraw(room)
+    room.triage.work_off()
+    shutil.rmtree(room.archive.path_of("results"))
+    ask_again(room)
+    room.read()
+    assert room.row.state is StudyState.FAILED
+    assert "told to reject" in room.row.reason
+    assert not before & {uid for uid, *_ in room.index.deliveries.unplanned()}
+
+
 def test_what_has_no_result_cannot_be_withdrawn(room: Room) -> None:
     with pytest.raises(IllegalTransition):
         withdraw(room)
