@@ -150,8 +150,9 @@ class Withdrawals:
         state = self._transactions.study_state(connection, study)
         wrote = jobs.c.job_uid.in_(sa.select(reports.c.job_uid).where(taken_back))
         again = sa.and_(jobs.c.study_instance_uid == study, sa.or_(wrote, jobs.c.state == JobState.READING.value))
-        told = {"cause": cause, "actor": actor, "at": at}
-        for job in connection.execute(sa.select(jobs).where(again).with_for_update()).mappings().all():
+        told: dict[str, Any] = {"cause": cause, "actor": actor, "at": at}
+        for row in connection.execute(sa.select(jobs).where(again).with_for_update()).mappings().all():
+            job: Mapping[Any, Any] = row
             before = JobState(job["state"])
             if before not in (JobState.QUEUED, JobState.READING, JobState.SUPERSEDED):
                 move(connection, job, JobState.SUPERSEDED, values=_AT_REST, **told)
