@@ -160,7 +160,8 @@ def _reindex(settings: Settings, options: argparse.Namespace) -> int:
     for path in done.unreadable:
         print(f"{path}: no instance of this node; left where it is", file=sys.stderr)
     print(f"{done.instances} instance(s) taken in, {done.studies} of their studies new to the index", end="")
-    print(f", {done.old_studies} of them not to be read again" if done.old_studies else "")
+    unread = done.old_studies + done.withdrawn_studies
+    print(f", {unread} of them not to be read again" if unread else "")
     return 0
 
 

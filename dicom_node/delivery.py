@@ -7,7 +7,7 @@ growing waits, and when it is, everything goes out, the most urgent first, one a
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from dicom_node.archive.deliveries import DeliveryRow
 from dicom_node.archive.files import Archive
@@ -24,7 +24,7 @@ from dicom_node.core.errors import (
     StoreFailed,
     UnreadableInstance,
 )
-from dicom_node.core.form import Form
+from dicom_node.core.form import STRUCTURED_REPORTS, Form
 from dicom_node.core.lifecycle import DeliveryState
 from dicom_node.scu.storage import FileToSend, Sent, store
 from dicom_node.settings import DeliverySettings, Peer, Settings
@@ -95,10 +95,13 @@ class Delivery:
 
     def _plan(self, since: float, now: float) -> None:
         found = [
-            (uid, tuple(dict.fromkeys(named or self._takers)), form)
-            for uid, named, form in self._index.deliveries.unplanned(since)
+            (uid, tuple(dict.fromkeys(named or self._takers)), form, job)
+            for uid, named, form, job in self._index.deliveries.unplanned(since)
         ]
-        wanted = [(uid, self._wanting(peers, form)) for uid, peers, form in found if peers]
+        written: dict[str, set[Form]] = {}
+        for _, _, form, job in found:
+            written.setdefault(job, set()).add(form)
+        wanted = [(uid, self._wanting(peers, form, written[job])) for uid, peers, form, job in found if peers]
         if planned := [(uid, peers) for uid, peers in wanted if peers]:
             self._index.deliveries.plan_all(planned, now)
             self._on_planned()
@@ -110,9 +113,12 @@ class Delivery:
         for name in unknown:
             self._fail_unknown(name, now)
 
-    def _wanting(self, peers: Sequence[str], form: Form) -> tuple[str, ...]:
-        """Those of the peers that take this form; of one that is not in the settings, nobody knows what it takes."""
-        return tuple(name for name in peers if name not in self._peers or self._peers[name].takes(form))
+    def _wanting(self, peers: Sequence[str], form: Form, written: Collection[Form]) -> tuple[str, ...]:
+        """Those of the peers that take this form of what was written of a report.
+
+        Of one that is not in the settings, nobody knows what it takes.
+        """
+        return tuple(name for name in peers if name not in self._peers or _takes(self._peers[name], form, written))
 
     def _fail_unknown(self, name: str, now: float) -> None:
         """A route or earlier settings named a peer that there is none of."""
@@ -133,6 +139,21 @@ class Delivery:
                 peer.name, peer.instead, reason=away.reason, at=now, limit=_OBJECTS_A_CHANGE
             ):
                 log.warning("a peer is away for long; its objects also go to another", extra={**facts, "count": moved})
+
+
+def _takes(peer: Peer, form: Form, written: Collection[Form]) -> bool:
+    """Whether a peer gets an object of this form: also a structured report in the only form that there is.
+
+    The settings may have changed since it was written, and silence is no answer.
+    """
+    if peer.takes(form):
+        return True
+    wants_one = not peer.wanted_forms.isdisjoint(STRUCTURED_REPORTS)
+    return (
+        wants_one
+        and form in STRUCTURED_REPORTS
+        and peer.wanted_forms.isdisjoint(set(written) & set(STRUCTURED_REPORTS))
+    )
 
 
 class Lane:

@@ -2,7 +2,8 @@
 
 The files hold everything of an instance but the time of its arrival, for which their own time stands. What the index
 alone knew, the jobs, reports and deliveries, is made again by reading the studies again: the same evidence gives the
-same report under the same UIDs, so that a peer that holds it already gets nothing new.
+same report under the same UIDs, so that a peer that holds it already gets nothing new. Where a result was withdrawn,
+its rejection note among the results says so.
 """
 
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 from dicom_node.archive.holdings import INDEX_FILE, Holdings
 from dicom_node.archive.inventory import REINDEXING
 from dicom_node.archive.kept_instance import read_kept_instance
+from dicom_node.archive.rejections import read_rejections
 from dicom_node.archive.stock import SPREADS, Stock
 from dicom_node.core.errors import IndexDamaged, UnreadableInstance
 from dicom_node.core.lifecycle import StudyState
@@ -38,6 +40,8 @@ class Reindexed:
     #: Studies that it did not know, and those of them that are not read again for their age.
     studies: int
     old_studies: int
+    #: Those that are not read again since a result of theirs was withdrawn.
+    withdrawn_studies: int
     #: Files that are no instances of this node, relative to the archive.
     unreadable: tuple[str, ...]
 
@@ -69,6 +73,7 @@ def reindex(
         instances=run.instances,
         studies=run.studies,
         old_studies=run.old_studies,
+        withdrawn_studies=run.withdrawn_studies,
         unreadable=tuple(run.unreadable),
     )
 
@@ -105,7 +110,7 @@ class _Run:
         self.stock = Stock(holdings.archive)
         self._archive, self._index = holdings.archive, holdings.index
         self._clock, self._read_days, self._tell = clock, read_days, tell
-        self.files = self.instances = self.studies = self.old_studies = 0
+        self.files = self.instances = self.studies = self.old_studies = self.withdrawn_studies = 0
         self.unreadable: list[str] = []
 
     def study(self, uid: str) -> None:
@@ -124,7 +129,20 @@ class _Run:
             self._index.inventory.remark(uid, cause, actor=ACTOR, at=self._clock())
         if instances and not known:
             self.studies += 1
-            self._settle(uid, max(instance.received_at for instance in instances))
+            if not self._was_withdrawn(uid):
+                self._settle(uid, max(instance.received_at for instance in instances))
+
+    def _was_withdrawn(self, uid: str) -> bool:
+        """Whether a result of the study was taken back; then it is not read again until somebody asks.
+
+        Read by itself, it would give the same report under the UIDs that its peers were told to reject.
+        """
+        rejections, objects = read_rejections(self._archive, self.stock.files_of(uid, ("results",)))
+        if rejections:
+            self._index.withdrawals.found(uid, rejections, objects, ACTOR)
+            self._leave_unread(uid, "its result was withdrawn; see its rejection note")
+            self.withdrawn_studies += 1
+        return bool(rejections)
 
     def _read(self, uid: str, path: str) -> Instance | None:
         self.files += 1
@@ -144,9 +162,10 @@ class _Run:
         """Let a study that is too old not be read again."""
         if self._read_days is None or self._clock() - last_received_at <= self._read_days * _SECONDS_A_DAY:
             return
-        cause = (
-            f"taken in from the archive, older than {self._read_days:g} days; `dicom-node requeue` has it read again"
-        )
+        self._leave_unread(uid, f"older than {self._read_days:g} days")
+        self.old_studies += 1
+
+    def _leave_unread(self, uid: str, why: str) -> None:
+        cause = f"taken in from the archive, {why}; `dicom-node requeue` has it read again"
         for state in (StudyState.COMPLETE, StudyState.NOT_ROUTED):
             self._index.studies.move(uid, state, cause=cause, actor=ACTOR, at=self._clock())
-        self.old_studies += 1

@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
@@ -44,23 +45,44 @@ class Owed:
         self._stopped = stopped
         self._tries: Counter[str] = Counter()
 
-    def step(self) -> bool:
-        """Write the next thing; whether there was one, and it was written or given up.
+    def withdraw_next(self) -> bool:
+        """Write the notes of the next withdrawal; whether there was one, and they were written or given up.
 
         Raises ArchiveUnusable where the archive is in the way: that is tried again without end.
         """
-        try:
+        with self._waiting_for_index():
             for withdrawal in self._index.withdrawals.owed():
-                if self._may_try(f"withdrawal {withdrawal.number}"):
-                    with log_context(study_instance_uid=withdrawal.study_instance_uid):
+                name = f"withdrawal {withdrawal.number}"
+                if self._may_try(name):
+                    with self._trying(name), log_context(study_instance_uid=withdrawal.study_instance_uid):
                         return self._withdraw(withdrawal)
+        return False
+
+    def explain_next(self) -> bool:
+        """Say of the next study why it was not read; the rest as `withdraw_next`."""
+        with self._waiting_for_index():
             for job, error in self._index.jobs.owed(_AT_ONCE):
+                uids = {"job_uid": job.job_uid, "study_instance_uid": job.study_instance_uid}
                 if self._may_try(job.job_uid):
-                    with log_context(job_uid=job.job_uid, study_instance_uid=job.study_instance_uid):
+                    with self._trying(job.job_uid), log_context(**uids):
                         return self._explain(job, error)
+        return False
+
+    @contextmanager
+    def _waiting_for_index(self) -> Iterator[None]:
+        try:
+            yield
         except IndexUnavailable as unavailable:
             log.warning("what is owed to peers waits for the index", extra={"reason": str(unavailable)})
-        return False
+
+    @contextmanager
+    def _trying(self, name: str) -> Iterator[None]:
+        """Nothing is wrong with what only the index was in the way of: that is tried again without end."""
+        try:
+            yield
+        except IndexUnavailable:
+            self._tries[name] -= 1
+            raise
 
     def _may_try(self, name: str) -> bool:
         self._tries[name] += 1

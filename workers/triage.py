@@ -125,16 +125,27 @@ class Triage:
             self._working.release()
 
     def _next(self) -> bool:
-        """Read the next job, or write what is owed beside reports; whether there was anything to do."""
+        """Read the next job, or write what is owed beside reports; whether there was anything to do.
+
+        What peers must not use any more goes first. Why studies were not read is told in turns with the readings, so
+        that neither holds up the other.
+        """
+        withdrawn = self._write_owed(self._owed.withdraw_next)
+        if withdrawn or self._archive_away:
+            return withdrawn
+        read = self._read_next()
+        if self._archive_away or self.stopping:
+            return read
+        return self._write_owed(self._owed.explain_next) or read
+
+    def _write_owed(self, write: Callable[[], bool]) -> bool:
+        """Whether something was written, or given up."""
         try:
-            if self._owed.step():
-                return True
+            return write()
         except ArchiveUnusable as error:
             self._archive_away = not self._archive_takes()
             log.error("the archive was not usable", extra={"reason": str(error)})
-            if self._archive_away:
-                return False
-        return self._read_next()
+            return False
 
     def _read_next(self) -> bool:
         """Read the next job to an end; whether there was one."""

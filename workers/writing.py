@@ -8,6 +8,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.archive.files import Archive
+from dicom_node.core.errors import UnreadableInstance
 from dicom_node.core.form import STRUCTURED_REPORTS, Earlier, Form
 from dicom_node.core.outcome import Outcome
 from workers.pipe import ReportObject
@@ -29,9 +30,7 @@ def with_predecessors(
     written = [form for form in STRUCTURED_REPORTS if form in forms] or [Form.SR]
     found: dict[Form, Dataset] = {}
     for form in written:
-        predecessor = _replaced(
-            replace(evidence, form=form), _of_form(earlier, form), archive, lambda own: own.uid(own.form)
-        )
+        predecessor = _replaced(replace(evidence, form=form), earlier, form, archive, lambda own: own.uid(own.form))
         if predecessor is not None:
             found[form] = predecessor[0]
     main, *others = written
@@ -43,7 +42,7 @@ def with_all_predecessors(
     evidence: Evidence, outcome: Outcome, earlier: Sequence[Earlier], archive: Archive
 ) -> Evidence:
     """The same for a report that says why there is none: it replaces the last report in every form."""
-    first = _replaced(evidence, _of_form(earlier, Form.SR), archive, lambda own: unread_uid(own, outcome))
+    first = _replaced(evidence, earlier, Form.SR, archive, lambda own: unread_uid(own, outcome))
     if first is None:
         return evidence
     main, *others = first
@@ -78,18 +77,29 @@ def _of_form(earlier: Sequence[Earlier], form: Form) -> Earlier | None:
 
 
 def _replaced(
-    evidence: Evidence, last: Earlier | None, archive: Archive, uid_of: Callable[[Evidence], str]
+    evidence: Evidence, earlier: Sequence[Earlier], form: Form, archive: Archive, uid_of: Callable[[Evidence], str]
 ) -> list[Dataset] | None:
-    """What the report replaces, the first first: the last one, or what that replaced where it is this very report."""
+    """What the report replaces, the first first: the last one, or what that replaced where it is this very report.
+
+    Raises UnreadableInstance where it might take the UIDs of one that peers were told to reject.
+    """
+    last = _of_form(earlier, form)
     ds = None if last is None else _read(archive, last.path)
+    if ds is None and any(one.withdrawn and one.offered for one in earlier):
+        raise UnreadableInstance(
+            "the file of the report that this one replaces cannot be read, and a result of the study was withdrawn: "
+            "put the file back from a copy, or what is written now may have the UIDs that peers were told to reject"
+        )
     if last is None or ds is None:
         return None
+    # What nobody was offered can be written again, and is nothing to refer to.
+    taken_back = last.withdrawn and last.offered
     before = list(_named(ds, archive))
     candidates: list[Dataset | None] = [*before] or [None]
     for own in candidates:
-        if not last.withdrawn and uid_of(replace(evidence, predecessor=own)) == ds.SOPInstanceUID:
+        if not taken_back and uid_of(replace(evidence, predecessor=own)) == ds.SOPInstanceUID:
             return None if own is None else [own, *(other for other in before if other is not own)]
-    return [ds] if last.offered or last.withdrawn else before or None
+    return [ds] if last.offered else before or None
 
 
 def _named(ds: Dataset, archive: Archive) -> Iterator[Dataset]:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from dicom_node.archive.commitment_rows import Answered, CommitmentDue, CommitmentRow, Silence, commitment_row
 from dicom_node.archive.deliveries import DeliveryRow, delivery_row, is_of_current_job, select_deliveries
-from dicom_node.archive.settlement import Settlement
+from dicom_node.archive.settlement import Settlement, stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.commitment import DUPLICATE_TRANSACTION, CommitmentReport, failure_in_words
 from dicom_node.core.lifecycle import DELIVERY_TRANSITIONS, CommitmentState, DeliveryState, check_transition
@@ -390,6 +390,6 @@ def _waits(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
         .join(reports, reports.c.sop_instance_uid == others.c.sop_instance_uid)
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .where(others.c.study_instance_uid == deliveries.c.study_instance_uid, others.c.peer == deliveries.c.peer)
-        .where(others.c.state == DeliveryState.WAITING.value, jobs.c.current.is_(True))
+        .where(others.c.state == DeliveryState.WAITING.value, jobs.c.current.is_(True), stands(reports))
     )
     return query.correlate(deliveries).exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.settlement import Settlement
+from dicom_node.archive.settlement import Settlement, stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.form import Form, form_of
 from dicom_node.core.lifecycle import DELIVERY_TRANSITIONS, DeliveryState, StudyState, check_transition
@@ -76,11 +76,11 @@ class Deliveries:
             deliveries.c.state == sa.bindparam("before"),
         )
 
-    def unplanned(self, since: float = 0.0) -> list[tuple[str, tuple[str, ...], Form]]:
-        """Objects written since then that no delivery knows yet, with the peers their route names, and their form."""
+    def unplanned(self, since: float = 0.0) -> list[tuple[str, tuple[str, ...], Form, str]]:
+        """Objects written since then that no delivery knows yet, with their route's peers, their form and their job."""
         with self._transactions.read() as connection:
             rows = [row for query in self._unplanned for row in connection.execute(query, {"since": since})]
-        return [(uid, tuple(peers), form_of(form, sop_class)) for uid, peers, form, sop_class in rows]
+        return [(uid, tuple(peers), form_of(form, sop_class), job) for uid, peers, form, sop_class, job in rows]
 
     def unwanted(self, sop_instance_uids: Sequence[str], at: float) -> None:
         """No peer takes these objects: they are not missed, and their studies may be done without them."""
@@ -264,9 +264,10 @@ def _unplanned(tables: Mapping[str, sa.Table]) -> tuple[sa.Select[Any], sa.Selec
     studies, jobs, reports, deliveries = (tables[name] for name in ("studies", "jobs", "reports", "deliveries"))
     known = sa.select(deliveries.c.sop_instance_uid).where(deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
     new = (
-        sa.select(reports.c.sop_instance_uid, jobs.c.send_to, reports.c.form, reports.c.sop_class_uid)
+        sa.select(reports.c.sop_instance_uid, jobs.c.send_to, reports.c.form, reports.c.sop_class_uid, jobs.c.job_uid)
         .join(jobs, jobs.c.job_uid == reports.c.job_uid)
         .where(reports.c.held == "", reports.c.unwanted.is_(False), jobs.c.current.is_(True), ~known.exists())
+        .where(stands(reports))
         .order_by(reports.c.written_at)
     )
     reported = (
@@ -321,7 +322,8 @@ def waiting_row(uid: str, peer: str, study: str, at: float, *, alternative: bool
 
 def counts(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
     """Whether a report of a job is still to be sent: what withdraws an earlier one is, whatever became of the job."""
-    return sa.or_(tables["jobs"].c.current.is_(True), tables["reports"].c.form == Form.REJECTION.value)
+    jobs, reports = tables["jobs"], tables["reports"]
+    return sa.or_(sa.and_(jobs.c.current.is_(True), stands(reports)), reports.c.form == Form.REJECTION.value)
 
 
 def is_of_current_job(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:

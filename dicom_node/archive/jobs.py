@@ -15,7 +15,7 @@ from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import IllegalTransition
 from dicom_node.core.form import Form
 from dicom_node.core.job import Job, Lease
-from dicom_node.core.lifecycle import JobState, StudyState, study_state_after_jobs
+from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState, study_state_after_jobs
 from dicom_node.core.priority import Priority
 
 __all__ = ["JobRow", "Jobs", "LeaseLost", "ReportRow"]
@@ -27,6 +27,8 @@ _ANSWERED_BEFORE = {
     StudyState.FAILED: "the evidence is what could not be read before; requeue the study to try it once more",
 }
 
+#: Why an object is not sent any more that a peer was offered.
+_REPLACED = "a later report of its job took its place"
 
 #: What a job's row says anew when the job is queued, for the first time or once more.
 _FRESH: Mapping[str, Any] = MappingProxyType(
@@ -63,10 +65,28 @@ class Jobs(Leases):
         of_job = sa.and_(reports.c.job_uid == sa.bindparam("uid"), reports.c.form != Form.REJECTION.value)
         of_job = sa.and_(of_job, sa.or_(sa.bindparam("all_of_it"), reports.c.held == ""))
         replaced = sa.or_(reports.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True)), of_job)
-        earlier = sa.select(reports.c.sop_instance_uid).where(replaced)
         self._offered = sa.select(reports.c.sop_instance_uid, reports.c.offered_at).where(replaced)
-        self._drop_deliveries = sa.delete(deliveries).where(deliveries.c.sop_instance_uid.in_(earlier))
-        self._drop_reports = sa.delete(reports).where(replaced)
+        to_peers = sa.alias(deliveries)
+        accepted = sa.select(to_peers.c.peer).correlate(reports)
+        accepted = accepted.where(
+            to_peers.c.sop_instance_uid == reports.c.sop_instance_uid, to_peers.c.accepted_at.is_not(None)
+        )
+        another = reports.c.sop_instance_uid.not_in(sa.bindparam("uids", expanding=True))
+        # What a peer may have can be taken back only as long as it is known.
+        kept = sa.and_(replaced, another, sa.or_(reports.c.offered_at.is_not(None), accepted.exists()))
+        newly = sa.update(reports).where(kept, reports.c.replaced_at.is_(None))
+        self._keep_reports = newly.values(replaced_at=sa.bindparam("now"))
+        of_kept = deliveries.c.sop_instance_uid.in_(sa.select(reports.c.sop_instance_uid).where(kept))
+        # Whether it arrived may be unknown; it is not tried any more.
+        self._end_deliveries = (
+            sa.update(deliveries)
+            .where(of_kept, deliveries.c.state == DeliveryState.WAITING.value)
+            .values(state=DeliveryState.FAILED.value, reason=_REPLACED, fence=deliveries.c.fence + 1)
+        )
+        dropped = sa.and_(replaced, sa.or_(~another, reports.c.replaced_at.is_(None)))
+        of_dropped = deliveries.c.sop_instance_uid.in_(sa.select(reports.c.sop_instance_uid).where(dropped))
+        self._drop_deliveries = sa.delete(deliveries).where(of_dropped)
+        self._drop_reports = sa.delete(reports).where(dropped)
 
     def queue(self, study_instance_uid: str, jobs: Sequence[Job], *, cause: str, actor: str, at: float) -> list[Job]:
         """Queue a COMPLETE study's jobs and return those that want a worker; work already done is not done again."""
@@ -207,10 +227,10 @@ class Jobs(Leases):
             return connection.execute(sa.select(sa.func.count()).where(failed)).scalar_one()
 
     def report_rows(self, job_uid: str) -> list[ReportRow]:
-        """The objects that the job's report consists of."""
-        query = (
-            sa.select(self._reports).where(self._reports.c.job_uid == job_uid).order_by(self._reports.c.sop_class_uid)
-        )
+        """The objects that the job's report consists of, and what withdraws some; without those that were replaced."""
+        reports = self._reports
+        of_job = sa.and_(reports.c.job_uid == job_uid, reports.c.replaced_at.is_(None))
+        query = sa.select(reports).where(of_job).order_by(reports.c.sop_class_uid)
         with self._transactions.read() as connection:
             rows = connection.execute(query).mappings().all()
         return [ReportRow(**{name: row[name] for name in ReportRow.__dataclass_fields__}) for row in rows]
@@ -250,10 +270,15 @@ class Jobs(Leases):
     def _replace_reports(
         self, connection: sa.Connection, job: Job, objects: Sequence[ReportRow], at: float, *, keep_held: bool = False
     ) -> None:
-        """An earlier report of this job gives way, also objects of it that the new one has no counterpart for."""
+        """An earlier report of this job gives way, also objects of it that the new one has no counterpart for.
+
+        What a peer may have of it stays known, and is not sent any more.
+        """
         uids = [row.sop_instance_uid for row in objects]
-        replaced = {"uid": job.job_uid, "uids": uids, "all_of_it": not keep_held}
+        replaced = {"uid": job.job_uid, "uids": uids, "all_of_it": not keep_held, "now": at}
         offered = {row.sop_instance_uid: row.offered_at for row in connection.execute(self._offered, replaced)}
+        connection.execute(self._end_deliveries, replaced)
+        connection.execute(self._keep_reports, replaced)
         connection.execute(self._drop_deliveries, replaced)
         connection.execute(self._drop_reports, replaced)
         for row in objects:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from dicom_node.archive.deliveries import counts
+from dicom_node.archive.settlement import stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.form import Earlier, form_of
 from dicom_node.core.job import Job
@@ -42,14 +43,14 @@ class Reports:
         accepted = sa.select(deliveries.c.sop_instance_uid).where(
             deliveries.c.sop_instance_uid == reports.c.sop_instance_uid, deliveries.c.accepted_at.is_not(None)
         )
-        first = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), reports.c.offered_at.is_(None))
         columns = (reports.c.study_instance_uid, reports.c.sop_instance_uid, reports.c.sop_class_uid, reports.c.held)
         held = sa.select(*columns).join(jobs, jobs.c.job_uid == reports.c.job_uid).order_by(reports.c.written_at)
         self._held = held.where(reports.c.held != sa.literal_column("''"), counts(transactions.tables))
         self._held_of_study = self._held.where(reports.c.study_instance_uid == sa.bindparam("uid"))
-        stands = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), reports.c.withdrawn_at.is_(None))
-        self._stands = sa.select(reports.c.sop_instance_uid).where(stands)
-        self._offer = sa.update(reports).where(first).values(offered_at=sa.bindparam("at"))
+        standing = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), stands(reports))
+        self._stands = sa.select(reports.c.sop_instance_uid).where(standing)
+        first = sa.update(reports).where(standing, reports.c.offered_at.is_(None))
+        self._offer = first.values(offered_at=sa.bindparam("at"))
         offered = sa.or_(reports.c.offered_at.is_not(None), accepted.exists())
         own = jobs.c.job_uid == sa.bindparam("job")
         self._earlier = (
@@ -76,7 +77,7 @@ class Reports:
     def offered(self, sop_instance_uid: str, at: float) -> bool:
         """A peer is about to be sent the object: it may have it, also where its answer is lost.
 
-        False where it was withdrawn, and must not be sent any more.
+        False where it was withdrawn or replaced, and must not be sent any more.
         """
         with self._transactions.write() as connection:
             connection.execute(self._offer, {"uid": sop_instance_uid, "at": at})

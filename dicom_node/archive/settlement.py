@@ -133,7 +133,12 @@ def _standings(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
 def _is_awaited(reports: sa.Table) -> sa.ColumnElement[bool]:
     """Whether a study is done only when its peers have this object."""
     is_result = reports.c.form != Form.REJECTION.value
-    return sa.and_(reports.c.held == "", reports.c.unwanted.is_(False), is_result)
+    return sa.and_(reports.c.held == "", reports.c.unwanted.is_(False), is_result, stands(reports))
+
+
+def stands(reports: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether an object was neither replaced by a later report of its job nor taken back."""
+    return sa.and_(reports.c.replaced_at.is_(None), reports.c.withdrawn_at.is_(None))
 
 
 def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:

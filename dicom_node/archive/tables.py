@@ -199,6 +199,8 @@ def _sent(metadata: MetaData) -> None:
         Column("held", Text, nullable=False, default="", server_default=""),
         #: When a person took back what peers may have of it.
         Column("withdrawn_at", Float),
+        #: When a later report of its job took its place: it is not sent any more, but peers may have it.
+        Column("replaced_at", Float),
         #: No peer that the results go to takes this form.
         Column("unwanted", Boolean, nullable=False, default=False, server_default=false()),
     )

@@ -2,16 +2,44 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.archive.deliveries import waiting_row
 from dicom_node.archive.job_rows import ReportRow
+from dicom_node.archive.rejections import RejectedObject, Rejection
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import IllegalTransition
 from dicom_node.core.form import Form
-from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
+from dicom_node.core.lifecycle import BEING_READ, DeliveryState, JobState, StudyState
+from dicom_node.core.priority import Priority
+from dicom_node.core.uid import derived_uid
+
+#: Stands for the job that wrote what was taken back, where only its objects are left.
+_FORGOTTEN_JOB: Mapping[str, Any] = MappingProxyType(
+    {
+        "series_instance_uid": "",
+        "route": "",
+        "priority": Priority.ROUTINE.value,
+        "send_to": (),
+        "evidence": "",
+        "state": JobState.SUPERSEDED.value,
+        "reason": "its result was withdrawn",
+        "current": False,
+    }
+)
+
+#: Of a job that is to be read, by whoever claims it.
+_AT_REST: Mapping[str, Any] = MappingProxyType(
+    {
+        "attempts": 0,
+        "dead_letter": False,
+        "answer_owed": False,
+        **dict.fromkeys(("lease_token", "lease_expires_at", "next_try_at", "sent_at", "started_at", "ended_at")),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +67,17 @@ class Withdrawals:
         self._withdrawals, self._reports, self._deliveries, self._jobs = (transactions.tables[name] for name in names)
         reports, deliveries = self._reports, self._deliveries
         accepted = deliveries.c.accepted_at.is_not(None)
-        # Its answer may be lost, or yet to come.
-        offered = sa.and_(deliveries.c.state == DeliveryState.WAITING.value, reports.c.offered_at.is_not(None))
+        counted = sa.select(self._jobs.c.job_uid).where(self._jobs.c.current.is_(True))
+        to_peers = sa.alias(deliveries)
+        sent = sa.select(to_peers.c.peer).correlate(reports)
+        sent = sent.where(
+            to_peers.c.sop_instance_uid == reports.c.sop_instance_uid, to_peers.c.accepted_at.is_not(None)
+        )
+        #: Of a study that is being read: what is not of this reading, or peers may have.
+        self._is_earlier = sa.or_(reports.c.job_uid.not_in(counted), reports.c.offered_at.is_not(None), sent.exists())
+        # Its answer may be lost, or yet to come; a later refusal may only say that the peer has it already.
+        unsure = (DeliveryState.WAITING.value, DeliveryState.FAILED.value)
+        offered = sa.and_(deliveries.c.state.in_(unsure), reports.c.offered_at.is_not(None))
         self._held_by_peers = (
             sa.select(deliveries.c.peer, deliveries.c.sop_instance_uid)
             .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
@@ -52,34 +89,80 @@ class Withdrawals:
     def withdraw(self, study_instance_uid: str, *, safety: bool, reason: str, actor: str, at: float) -> Withdrawal:
         """Take back every result of the study: none of it is sent any more, and who may have some of it is to be told.
 
-        IllegalTransition where the study has no result that stands, such as while it is being read.
+        A study that is being read again stays where it is, and what comes of it is another result. IllegalTransition
+        where the study has no result that stands.
         """
         if not reason.strip():
             raise IllegalTransition("a reason must be given for a withdrawal")
-        jobs, reports = self._jobs, self._reports
+        reports = self._reports
         cause = f"withdrawn for {'the safety of the patient' if safety else 'its quality'}: {reason.strip()}"
         of_study = reports.c.study_instance_uid == study_instance_uid
         with self._transactions.write() as connection:
-            self._transactions.move_study(
-                connection, study_instance_uid, StudyState.WITHDRAWN, cause=cause, actor=actor, at=at
-            )
+            state = self._transactions.study_state(connection, study_instance_uid)
+            is_read = state in BEING_READ
+            if not is_read:
+                self._transactions.move_study(
+                    connection, study_instance_uid, StudyState.WITHDRAWN, cause=cause, actor=actor, at=at
+                )
             objects: dict[str, list[str]] = {}
             for peer, uid in connection.execute(self._held_by_peers, {"uid": study_instance_uid}):
                 objects.setdefault(peer, []).append(uid)
             standing = sa.and_(of_study, reports.c.withdrawn_at.is_(None), reports.c.form != Form.REJECTION.value)
+            if is_read:
+                standing = sa.and_(standing, self._is_earlier)
             if connection.execute(sa.select(reports.c.sop_instance_uid).where(standing).limit(1)).first() is None:
                 raise IllegalTransition("the study has no result that could be withdrawn")
-            counted = frozenset(JobState) - {JobState.SUPERSEDED}
-            self._transactions.supersede_jobs(connection, study_instance_uid, counted, cause=cause, actor=actor, at=at)
-            forgotten = {"current": False, "attempts": 0, "dead_letter": False, "answer_owed": False}
-            same_study = jobs.c.study_instance_uid == study_instance_uid
-            connection.execute(sa.update(jobs).where(same_study).values(**forgotten))
+            if is_read:
+                self._read_anew(connection, study_instance_uid, standing, cause=cause, actor=actor, at=at)
+            else:
+                self._forget_jobs(connection, study_instance_uid, cause=cause, actor=actor, at=at)
             connection.execute(sa.update(reports).where(standing).values(withdrawn_at=at))
             row = {"study_instance_uid": study_instance_uid, "asked_at": at, "safety": safety}
             row |= {"reason": reason.strip(), "actor": actor[:64], "objects": objects}
             row |= {"written_at": None if objects else at}
             number = connection.execute(sa.insert(self._withdrawals).values(**row)).inserted_primary_key
             return _withdrawal({**row, "number": int(number[0]) if number else 0})
+
+    def _forget_jobs(self, connection: sa.Connection, study: str, *, cause: str, actor: str, at: float) -> None:
+        """No job of the study counts as done any more."""
+        counted = frozenset(JobState) - {JobState.SUPERSEDED}
+        self._transactions.supersede_jobs(connection, study, counted, cause=cause, actor=actor, at=at)
+        forgotten = {"current": False, "attempts": 0, "dead_letter": False, "answer_owed": False}
+        same_study = self._jobs.c.study_instance_uid == study
+        connection.execute(sa.update(self._jobs).where(same_study).values(**forgotten))
+
+    def _read_anew(
+        self,
+        connection: sa.Connection,
+        study: str,
+        taken_back: sa.ColumnElement[bool],
+        *,
+        cause: str,
+        actor: str,
+        at: float,
+    ) -> None:
+        """Let the study's jobs write other objects than those that are taken back.
+
+        A reading in hand began without knowing of it, and one that has ended wrote what peers had before: both are
+        done again. An earlier job does not count as done.
+        """
+        jobs, reports, move = self._jobs, self._reports, self._transactions.move_job
+        state = self._transactions.study_state(connection, study)
+        wrote = jobs.c.job_uid.in_(sa.select(reports.c.job_uid).where(taken_back))
+        again = sa.and_(jobs.c.study_instance_uid == study, sa.or_(wrote, jobs.c.state == JobState.READING.value))
+        told: dict[str, Any] = {"cause": cause, "actor": actor, "at": at}
+        for row in connection.execute(sa.select(jobs).where(again).with_for_update()).mappings().all():
+            job: Mapping[Any, Any] = row
+            before = JobState(job["state"])
+            if before not in (JobState.QUEUED, JobState.READING, JobState.SUPERSEDED):
+                move(connection, job, JobState.SUPERSEDED, values=_AT_REST, **told)
+                job = {**job, "state": JobState.SUPERSEDED.value}
+            if job["current"] and before is not JobState.QUEUED:
+                move(connection, job, JobState.QUEUED, values=_AT_REST, **told)
+        if state is StudyState.READING:
+            self._transactions.move_study(connection, study, StudyState.QUEUED, **told)
+        else:
+            self._transactions.remark(connection, study, before=state, after=state, **told)
 
     def owed(self) -> list[Withdrawal]:
         """Withdrawals whose rejection notes are not written yet, the oldest first."""
@@ -133,6 +216,36 @@ class Withdrawals:
                     connection.execute(sa.insert(self._deliveries), rows)
             self._transactions.remark(connection, study, before=state, after=state, cause=cause, actor=actor, at=at)
         return True
+
+    def found(
+        self, study_instance_uid: str, rejections: Sequence[Rejection], objects: Sequence[RejectedObject], actor: str
+    ) -> None:
+        """Let a study that was taken in from its files know what was taken back: it is not written again.
+
+        Who has it was told by the notes that say so.
+        """
+        rejected_at = {uid: note.noted_at for note in reversed(rejections) for uid in note.sop_instance_uids}
+        with self._transactions.write() as connection:
+            self._transactions.study_state(connection, study_instance_uid)
+            for note in rejections:
+                row = {"study_instance_uid": study_instance_uid, "asked_at": note.noted_at, "safety": note.safety}
+                row |= {"reason": note.reason, "actor": actor, "objects": {}, "written_at": note.noted_at}
+                connection.execute(sa.insert(self._withdrawals).values(**row))
+            jobs = {one.algorithm: derived_uid("withdrawn", study_instance_uid, one.algorithm) for one in objects}
+            for algorithm, job_uid in jobs.items():
+                job: dict[str, Any] = {
+                    "job_uid": job_uid,
+                    "study_instance_uid": study_instance_uid,
+                    "algorithm": algorithm[:64],
+                }
+                job |= {**_FORGOTTEN_JOB, "queued_at": rejections[0].noted_at}
+                connection.execute(sa.insert(self._jobs).values(**job))
+            for one in objects:
+                values: dict[str, Any] = {name: getattr(one.row, name) for name in one.row.__dataclass_fields__}
+                at = rejected_at[one.row.sop_instance_uid]
+                values |= {"job_uid": jobs[one.algorithm], "study_instance_uid": study_instance_uid}
+                values |= {"written_at": one.written_at, "offered_at": one.written_at, "withdrawn_at": at}
+                connection.execute(sa.insert(self._reports).values(**values))
 
 
 def _withdrawal(row: Mapping[Any, Any]) -> Withdrawal:

@@ -91,7 +91,7 @@ class Earlier:
     offered: bool
     #: Whether the same job wrote it.
     own: bool
-    #: Whether it was taken back: then it is replaced, and never written again.
+    #: Whether it was taken back: if a peer may have it, it is replaced, and never written again.
     withdrawn: bool = False
 
 

@@ -6,7 +6,8 @@ COMPLETE -> REPORTED (the evidence is what was already read)
 READING -> NOT_ROUTED (the algorithm answered that it does not read such a series)
 any -> FAILED (with the reason)                  COMPLETE .. COMMITTED -> RECEIVING (a late instance)
 FAILED | NOT_ROUTED | REPORTED .. COMMITTED | WITHDRAWN -> COMPLETE (asked for again by a person)
-FAILED | NOT_ROUTED | REPORTED .. COMMITTED -> WITHDRAWN (a person took back what was sent)
+FAILED | NOT_ROUTED | REPORTED .. COMMITTED -> WITHDRAWN (a person took back what was sent;
+    while it is read again, from RECEIVING to READING, it goes on, and only what was sent before is taken back)
 DELIVERED -> REPORTED (a peer answered that it does not hold what it had accepted: it is sent again)
 """
 
@@ -93,6 +94,9 @@ DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     _D.COMMITTED: frozenset({_D.WAITING}),
     _D.FAILED: frozenset({_D.WAITING}),
 }
+
+#: A study in these will have another result than the one that was sent before.
+BEING_READ = (_S.RECEIVING, _S.COMPLETE, _S.QUEUED, _S.READING)
 
 
 def check_transition(table: dict[StateT, frozenset[StateT]], before: StateT, after: StateT) -> None:

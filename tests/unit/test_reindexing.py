@@ -45,7 +45,7 @@ def test_a_lost_index_is_made_again_from_the_files(room: Room) -> None:
     before = {row.path: row for uid in (sop_uid(1), sop_uid(2)) for row in room.index.studies.find(uid)}
     lose_index(room)
     done = reindex(settings(room), room.clock)
-    assert done == Reindexed(moved_to=None, instances=4, studies=2, old_studies=0, unreadable=())
+    assert done == Reindexed(moved_to=None, instances=4, studies=2, old_studies=0, withdrawn_studies=0, unreadable=())
     again = Room(room.folder)
     after = {row.path: row for uid in (sop_uid(1), sop_uid(2)) for row in again.index.studies.find(uid)}
     assert {path: (row.sha256, row.attributes, row.calling_ae_title) for path, row in after.items()} == {

@@ -16,6 +16,7 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.jobs import JobRow, LeaseLost
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import IllegalTransition, UnknownStudy
+from dicom_node.core.form import Form
 from dicom_node.core.job import Job, Lease
 from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobState, StudyState
 from dicom_node.core.priority import QUEUES, Priority
@@ -338,7 +339,9 @@ def test_a_study_asked_for_again_is_read_anew_and_its_report_replaced(index: Ind
     lease = claim(index, job, at=NOW + 12)
     index.jobs.report(lease, objects("a", with_segmentation=False), summary=summary(0), at=NOW + 13)
     assert index.jobs.report_rows(job.job_uid) == objects("a", with_segmentation=False), "the old segmentation is gone"
-    assert index.deliveries.of_study(STUDY) == []
+    (old,) = index.deliveries.of_study(STUDY)
+    assert (old.form, old.accepted_at is not None) == (Form.SEG, True), "what a peer has of it stays known"
+    assert index.deliveries.at_peer(STUDY, old.peer) == [], "and counts no more"
     assert [u for u, *_ in index.deliveries.unplanned()] == [uid("sr", "a")]
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,35 @@ def test_a_peer_that_does_not_want_such_reports_gets_none(room: Room) -> None:
     assert plan(room, PACS, quiet) == ["pacs: UNREAD"]
 
 
+@pytest.mark.parametrize("nodules", [0, 1])
+def test_a_peer_whose_form_changed_since_gets_the_structured_report_that_there_is(room: Room, nodules: int) -> None:
+    room.algorithm.nodules = nodules
+    room.read()
+    wanted = ["pacs: SEG", "pacs: SR"] if nodules else ["pacs: SR"]
+    assert plan(room, replace(PACS, sr_form="ohif")) == wanted
+
+
+def test_a_reading_does_not_wait_for_the_answers_that_are_owed(room: Room) -> None:
+    """Many studies may fail at once, by a bundle that is gone."""
+    fail(room, NotApplicable("no lungs were found"))
+    seen: list[str] = []
+    reading, explaining = room.triage._read_next, room.triage._owed.explain_next
+
+    def read() -> bool:
+        seen.append("read")
+        return reading() or len(seen) < 6
+
+    def explain() -> bool:
+        seen.append("explain")
+        return explaining() or len(seen) < 6
+
+    room.triage._read_next = read  # type: ignore[method-assign]  # to see the order
+    room.triage._owed.explain_next = explain  # type: ignore[method-assign]
+    room.triage.work_off()
+    assert seen[:4] == ["read", "explain", "read", "explain"]
+    assert room.index.jobs.owed(9) == []
+
+
 def test_a_dead_letter_is_answered_too_also_where_the_node_found_the_worker_silent(room: Room) -> None:
     claimed = room.index.jobs.claim(room.job.job_uid, worker="gone:1", lease_seconds=1, at=room.now)
     assert claimed is not None
@@ -208,7 +238,7 @@ def test_what_nobody_was_offered_is_not_named(room: Room) -> None:
 
 def test_an_archive_that_is_away_leaves_the_answer_for_later(room: Room, tmp_path: Path) -> None:
     fail(room, NotApplicable("no lungs were found"))
-    room.triage._owed.step = lambda: False  # type: ignore[method-assign]  # the worker ends just before
+    room.triage._owed.explain_next = lambda: False  # type: ignore[method-assign]  # the worker ends just before
     room.read()
     assert [job.job_uid for job, _ in room.index.jobs.owed(9)] == [room.job.job_uid]
     studies = room.archive.path_of("studies")

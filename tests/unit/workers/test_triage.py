@@ -18,7 +18,7 @@ from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import EvidenceInvalid, IndexUnavailable, NotApplicable, OutOfDeviceMemory
 from dicom_node.core.job import Job
-from dicom_node.core.lifecycle import JobState, StudyState
+from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 from dicom_node.core.priority import Priority
 from dicom_node.core.study import Study
 from dicom_node.settings import QueueSettings
@@ -695,7 +695,8 @@ def accept(room: Room) -> None:
     for sop_instance_uid, *_ in room.index.deliveries.unplanned():
         room.index.deliveries.plan(sop_instance_uid, ["pacs"], NOW)
     for row in room.index.deliveries.of_study(STUDY):
-        room.index.deliveries.accepted(row, reason="0x0000 Success", at=NOW)
+        if row.state is DeliveryState.WAITING:
+            room.index.deliveries.accepted(row, reason="0x0000 Success", at=NOW)
 
 
 def test_a_report_on_more_than_a_peer_has_names_the_one_that_it_replaces(room: Room, tmp_path: Path) -> None:
