@@ -16,6 +16,7 @@ from dicom_node.archive.faults import Faults
 from dicom_node.archive.inventory import Inventory
 from dicom_node.archive.jobs import Jobs
 from dicom_node.archive.peers import Peers
+from dicom_node.archive.promises import Promises
 from dicom_node.archive.reports import Reports
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.schema import prepare_schema
@@ -47,6 +48,7 @@ class Index:
         self.reports = Reports(transactions)
         self.deliveries = Deliveries(transactions)
         self.commitments = Commitments(transactions)
+        self.promises = Promises(transactions)
         self.peers = Peers(transactions)
         self.workers = Workers(transactions)
         self.inventory = Inventory(transactions)

@@ -27,6 +27,7 @@ def build_metadata() -> MetaData:
     _received(metadata)
     _worked(metadata)
     _sent(metadata)
+    _promised(metadata)
     _kept(metadata)
     return metadata
 
@@ -280,6 +281,34 @@ def _sent(metadata: MetaData) -> None:
         Column("attempts", Integer, nullable=False),
         Column("next_try_at", Float, nullable=False),
         Column("reason", Text, nullable=False),
+    )
+
+
+def _promised(metadata: MetaData) -> None:
+    """What peers ask us to keep: storage commitment with us as its provider."""
+    promises = Table(
+        "promises",
+        metadata,
+        Column("transaction_uid", _UID, primary_key=True),
+        Column("calling_ae_title", String(16), nullable=False, index=True),
+        #: SOP Class UID and SOP Instance UID of each object.
+        Column("objects", JSON, nullable=False),
+        Column("asked_at", Float, nullable=False),
+        #: SOP Instance UID to Failure Reason, once it was looked; from then on the answer is the same.
+        Column("failed", JSON(none_as_null=True)),
+        Column("attempts", Integer, nullable=False, default=0),
+        Column("next_try_at", Float, nullable=False),
+        #: When the peer acknowledged the answer; empty: it is owed.
+        Column("told_at", Float),
+        Column("reason", Text, nullable=False, default=""),
+    )
+    Index("promises_owed", promises.c.told_at, promises.c.next_try_at)
+    #: Studies of which a peer was told that we keep something: it may have deleted its own.
+    Table(
+        "promised_studies",
+        metadata,
+        Column("study_instance_uid", _UID, primary_key=True),
+        Column("promised_at", Float, nullable=False),
     )
 
 
