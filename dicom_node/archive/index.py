@@ -16,6 +16,7 @@ from dicom_node.archive.faults import Faults
 from dicom_node.archive.inventory import Inventory
 from dicom_node.archive.jobs import Jobs
 from dicom_node.archive.peers import Peers
+from dicom_node.archive.performed_steps import PerformedSteps
 from dicom_node.archive.promises import Promises
 from dicom_node.archive.reports import Reports
 from dicom_node.archive.retention import Evictions
@@ -44,6 +45,7 @@ class Index:
         transactions = self.transactions = Transactions(engine, metadata.tables, turn)
         self.studies = Studies(transactions)
         self.arrivals = Arrivals(transactions, self.studies)
+        self.performed_steps = PerformedSteps(transactions, self.arrivals)
         self.jobs = Jobs(transactions)
         self.reports = Reports(transactions)
         self.deliveries = Deliveries(transactions)

@@ -86,12 +86,33 @@ def _received(metadata: MetaData) -> None:
         Column("study_instance_uid", _UID, primary_key=True),
         #: Empty: of the whole study.
         Column("series_instance_uid", _UID, primary_key=True),
-        #: "MPPS", or "peer NAME".
+        #: "MPPS" and what became of its steps, "peer NAME", or "availability by AE TITLE".
         Column("source", String(80), primary_key=True),
         Column("count", Integer, nullable=False),
         Column("told_at", Float, nullable=False),
         #: It counts what was made and can grow no more.
         Column("final", Boolean, nullable=False, default=False, server_default=false()),
+    )
+    # No foreign keys, for the same reason; and nothing of the patient.
+    Table(
+        "performed_steps",
+        metadata,
+        Column("sop_instance_uid", _UID, primary_key=True),
+        Column("calling_ae_title", String(16), nullable=False),
+        #: Performed Procedure Step Status.
+        Column("state", _STATE, nullable=False),
+        #: Series Instance UID to how many instances of it the step refers to.
+        Column("series", JSON, nullable=False),
+        #: Why it was discontinued.
+        Column("reason", Text, nullable=False, default=""),
+        Column("created_at", Float, nullable=False),
+        Column("ended_at", Float),
+    )
+    Table(
+        "performed_step_studies",
+        metadata,
+        Column("study_instance_uid", _UID, primary_key=True),
+        Column("sop_instance_uid", _UID, primary_key=True, index=True),
     )
     Table(
         "inquiries",
