@@ -1,6 +1,9 @@
 """Storage commitment that we give, with real peers: pynetdicom's, and Orthanc."""
 
+import json
 import logging
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from pydicom import Dataset
@@ -23,6 +27,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.commitment import Commitment
+from dicom_node.core.lifecycle import StudyState
 from dicom_node.intake import Intake
 from dicom_node.parts import Periodic
 from dicom_node.promise import Promising
@@ -387,8 +392,6 @@ def test_who_takes_the_role_of_the_provider_alone_cannot_ask(
 
 
 def test_a_study_that_was_promised_does_not_leave_the_disk(site: Site) -> None:
-    from dicom_node.core.lifecycle import StudyState
-
     site.hold(1)
     now = site.clock()
     site.index.studies.move(STUDY_UID, StudyState.COMPLETE, cause="all here", actor="assembly", at=now)
@@ -400,3 +403,83 @@ def test_a_study_that_was_promised_does_not_leave_the_disk(site: Site) -> None:
         assert ask(association, question(*images(1))) == 0x0000
         scanner.wait()
     assert candidates([StudyState.NOT_ROUTED], now + 9, 5) == []
+
+
+@contextmanager
+def orthanc(program: Path, folder: Path, node_port: int) -> Iterator[tuple[Peer, int]]:
+    """An Orthanc that knows us as a modality: as our peer, and its port for REST."""
+    port, http = free_port(), free_port()
+    settings: dict[str, Any] = {
+        "Name": "MODALITY",
+        "DicomAet": "ORTHANC",
+        "DicomPort": port,
+        "HttpPort": http,
+        "RemoteAccessAllowed": False,
+        "StorageDirectory": str(folder / "orthanc"),
+        "IndexDirectory": str(folder / "orthanc"),
+        "DicomModalities": {"triage": ["TRIAGE", "127.0.0.1", node_port]},
+        "Plugins": [],
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    log = (folder / "orthanc.log").open("wb")
+    process = subprocess.Popen([program, folder / "orthanc.json"], stdout=log, stderr=log)
+    try:
+        until(lambda: is_open(http) and is_open(port), 30)
+        yield Peer(name="modality", ae_title="ORTHANC", host="127.0.0.1", port=port), http
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def rest(http: int, path: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(f"http://127.0.0.1:{http}{path}", data=data), timeout=20) as answer:
+        return json.load(answer)
+
+
+def commitment_by_orthanc(http: int, *objects: tuple[str, str]) -> dict[str, Any]:
+    """Let Orthanc ask us, and what it then knows."""
+    instances = [{"SOPClassUID": kind, "SOPInstanceUID": uid} for kind, uid in objects]
+    asked = rest(http, "/modalities/triage/storage-commitment", {"DicomInstances": instances, "Timeout": 10})
+    found: dict[str, Any] = {}
+
+    def answered() -> bool:
+        found.update(rest(http, asked["Path"]))
+        return bool(found["Status"] != "Pending")
+
+    until(answered, 20)
+    return found
+
+
+def test_orthanc_asks_and_is_told_what_is_kept_and_what_is_not(
+    site: Site, program: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with orthanc(program("Orthanc"), tmp_path, site.port) as (peer, http), site.serving(peer):
+        for number in (1, 2):
+            path = write_instance(tmp_path / f"{number}.dcm", ct_instance(number))
+            rest_import(http, path)
+        for study in rest(http, "/studies"):
+            sent = rest(http, "/modalities/triage/store", {"Resources": [study], "Synchronous": True})
+            assert sent["FailedInstancesCount"] == 0
+        whole = commitment_by_orthanc(http, *images(1, 2))
+        site.path(2).unlink()
+        partly = commitment_by_orthanc(http, *images(1, 2), (MRImageStorage, sop_uid(1)))
+        until(lambda: site.index.promises.owed() == {})
+    assert whole["Status"] == "Success"
+    assert {one["SOPInstanceUID"] for one in whole["Success"]} == {sop_uid(1), sop_uid(2)}
+    assert partly["Status"] == "Failure"
+    assert {one["SOPInstanceUID"]: one["Description"] for one in partly["Failures"]}[sop_uid(2)]
+
+
+def rest_import(http: int, path: Path) -> None:
+    with urlopen(Request(f"http://127.0.0.1:{http}/instances", data=path.read_bytes()), timeout=20) as answer:
+        assert json.load(answer)["Status"] == "Success"
