@@ -37,6 +37,10 @@ TRANSACTIONS_A_ROUND = 50
 GIVEN_UP_AFTER_SECONDS = 7 * 86400.0
 
 
+#: After so many attempts people see it, as a condition that is named by this and the AE title.
+_TOLD_OF_AFTER = 3
+_UNTOLD = "promise "
+
 #: Tells a peer over the association on which it asked in this transaction; False where that has ended or the peer did
 #: not acknowledge. The answer is made only if the association is still there.
 TellHere = Callable[[str, Callable[[], PromiseReport]], bool]
@@ -155,6 +159,7 @@ class Promising:
 
     def _told(self, row: PromiseRow) -> bool:
         self._index.promises.told(row, self._clock())
+        self._seen(row)
         log.info("a peer knows what is kept", extra={"transaction_uid": row.transaction_uid})
         return True
 
@@ -162,15 +167,24 @@ class Promising:
         now, facts = self._clock(), {"transaction_uid": row.transaction_uid, "reason": reason}
         if now - row.asked_at > GIVEN_UP_AFTER_SECONDS:
             self._index.promises.give_up(row)
+            self._seen(row)
             log.error("a peer never took the answer about what we keep, and is told no more", extra=facts)
             return False
         first, longest = self._waits.first_wait_seconds, self._waits.maximum_wait_seconds
         wait = growing_wait(row.attempts, first=first, longest=longest, spread_by=row.transaction_uid)
         self._index.promises.missed(row, reason=reason, next_try_at=now + wait)
+        if row.attempts + 1 >= _TOLD_OF_AFTER:
+            words = f"{row.calling_ae_title} cannot be told what we keep of what it sent: {reason}"
+            self._index.conditions.began(f"{_UNTOLD}{row.calling_ae_title}", reason=words, at=now)
         # Once in a row, and not again at each attempt.
         level = logging.WARNING if row.reason != reason else logging.DEBUG
         log.log(level, "a peer could not be told what is kept, and will be", extra=facts)
         return False
+
+    def _seen(self, row: PromiseRow) -> None:
+        """Let people see no more that this peer cannot be told; another answer that it is owed says so again."""
+        if row.attempts >= _TOLD_OF_AFTER:
+            self._index.conditions.ended(f"{_UNTOLD}{row.calling_ae_title}")
 
 
 def _nobody_is_here(_transaction_uid: str, _answer: Callable[[], PromiseReport]) -> bool:

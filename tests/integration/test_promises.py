@@ -328,6 +328,34 @@ def test_a_stranger_that_has_gone_is_told_when_it_is_entered_as_a_peer(
         scanner.wait()
 
 
+def test_people_see_that_a_peer_cannot_be_told_and_no_more_when_it_was(site: Site) -> None:
+    site.hold(1)
+    scanner, port = Scanner(), free_port()
+    peer = Peer(name="scanner", ae_title="SCANNER", host="127.0.0.1", port=port)
+    with site.serving(peer) as promising:
+        promising.tell_here = lambda *_: False
+        with scanner.asking(site.port) as association:
+            assert ask(association, question(*images(1))) == 0x0000
+        until(lambda: attempts(site) == 1)
+        assert site.index.conditions.rows() == []
+        for _ in range(3):
+            before = attempts(site)
+            site.later += 30
+            until(lambda known=before: attempts(site) > known)  # type: ignore[misc]  # bound at once
+        until(lambda: bool(site.index.conditions.rows()))
+        (condition,) = site.index.conditions.rows()
+        assert condition.reason.startswith("SCANNER cannot be told what we keep of what it sent: peer scanner")
+        with scanner.listening(port):
+            site.later += 100
+            scanner.wait()
+            until(lambda: site.index.conditions.rows() == [])
+
+
+def attempts(site: Site) -> int:
+    row = site.index.promises.find(TRANSACTION)
+    return 0 if row is None else row.attempts
+
+
 def test_what_the_peer_asks_while_we_tell_it_is_served(site: Site) -> None:
     """The answer is sent by another thread than the association's, which goes on."""
     site.hold(*range(1, 301))
