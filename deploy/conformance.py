@@ -12,7 +12,12 @@ from dicom_node import __version__
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import IntakeError
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.scp.presentation_contexts import TRANSFER_SYNTAXES, SupportedContext, supported_presentation_contexts
+from dicom_node.scp.presentation_contexts import (
+    NOTIFICATIONS,
+    TRANSFER_SYNTAXES,
+    SupportedContext,
+    supported_presentation_contexts,
+)
 from dicom_node.scp.storage import SUCCESS, UNEXPECTED
 from dicom_node.settings import AdmissionSettings, NodeSettings
 from workers.reporting.measurement_group import QUANTITIES
@@ -36,7 +41,8 @@ def parts() -> Mapping[str, str]:
     verification, *storage = supported_presentation_contexts()
     return {
         "implementation": _implementation(),
-        "verification contexts": _verification(verification),
+        "verification contexts": _contexts(verification),
+        "notification contexts": _contexts(*NOTIFICATIONS),
         "storage statuses": _statuses(),
         "transfer syntaxes": _transfer_syntaxes(),
         "storage contexts": _storage(storage),
@@ -76,9 +82,12 @@ def _implementation() -> str:
     return table(("What", "Value (setting)"), rows)
 
 
-def _verification(context: SupportedContext) -> str:
-    syntaxes = [f"{UID(uid).name} {code(uid)}" for uid in context.transfer_syntax_uids]
-    rows = [(f"{context.name} {code(context.sop_class_uid)}", syntax, "SCP", "none") for syntax in syntaxes]
+def _contexts(*contexts: SupportedContext) -> str:
+    rows = [
+        (f"{context.name} {code(context.sop_class_uid)}", f"{UID(uid).name} {code(uid)}", "SCP", "none")
+        for context in contexts
+        for uid in context.transfer_syntax_uids
+    ]
     return table(("Abstract syntax", "Transfer syntax", "Role", "Extended negotiation"), rows)
 
 

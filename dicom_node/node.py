@@ -23,11 +23,15 @@ from dicom_node.dispatch import Dispatch
 from dicom_node.inquiry import Inquiry
 from dicom_node.intake import Intake
 from dicom_node.job_queue import CeleryJobQueue
+from dicom_node.notice import Notices
 from dicom_node.parts import ChildProcess, Part, Periodic, Served, Supervisor
+from dicom_node.promise import Promising
 from dicom_node.recovery import Recovery
 from dicom_node.retention import Retention
 from dicom_node.scp.application_entity import ApplicationEntity
 from dicom_node.scp.commitment_events import CommitmentEvents
+from dicom_node.scp.notifications import Notifications
+from dicom_node.scp.promise_requests import PromiseRequests
 from dicom_node.settings import Settings
 from dicom_node.stocktaking import STEP_SECONDS, Stocktaking
 from dicom_node.telemetry import Metrics
@@ -136,13 +140,20 @@ def build_node(settings: Settings, config: Path | None) -> Node:
 
     web = _web(settings, holdings, dispatch.lengths, metrics, health)
     parts.append(Served("web", web.start, lambda: web.alive, web.stop))
-    entity, receiving = _receiving(settings, holdings, metrics, commitment)
-    parts.append(receiving)
+    promising = Promising(settings, holdings.index, holdings.archive, time.time)
+    telling = Periodic("promises", promising.step, ROUND_SECONDS)
+    requests = PromiseRequests(promising.ask, telling.wake, patience_seconds=settings.delivery.timeout_seconds)
+    promising.tell_here = requests.tell_here
+    notifications = Notifications(Notices(holdings.index, time.time))
+    commitments = CommitmentEvents(commitment.take, requests)
+    entity, receiving = _receiving(settings, holdings, metrics, commitments, notifications)
+    parts += [telling, receiving]
     supervisor = Supervisor(parts, dispensable=_DISPENSABLE)
     supervisor_health.append(supervisor.health)
 
     def close() -> None:
         inquiry.close()
+        promising.close()
         queue.close()
         holdings.index.close()
 
@@ -202,11 +213,14 @@ def _keeping(settings: Settings, holdings: Holdings, recovery: Recovery) -> list
 
 
 def _receiving(
-    settings: Settings, holdings: Holdings, metrics: Metrics, commitment: Commitment | None = None
+    settings: Settings,
+    holdings: Holdings,
+    metrics: Metrics,
+    commitments: CommitmentEvents | None = None,
+    notifications: Notifications | None = None,
 ) -> tuple[ApplicationEntity, Part]:
     intake = Intake(archive=holdings.archive, studies=holdings.index.studies)
-    commitments = None if commitment is None else CommitmentEvents(commitment.take)
-    entity = ApplicationEntity(settings, metrics.counted(intake), commitments=commitments)
+    entity = ApplicationEntity(settings, metrics.counted(intake), commitments=commitments, notifications=notifications)
 
     def start() -> None:
         intake.start()

@@ -1,6 +1,6 @@
 """The index's facts about arriving studies: what came, what sources say there is, and which senders can be asked."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,6 +65,44 @@ class Arrivals:
             self._lock(connection, study_instance_uid)
             self._tell(connection, study_instance_uid, counts, source=source, at=at, final=final)
 
+    def enter(
+        self,
+        connection: sa.Connection,
+        study_instance_uid: str,
+        counts: Mapping[str, int],
+        *,
+        source: str,
+        at: float,
+        final: bool,
+        instead_of: Callable[[str], bool],
+    ) -> None:
+        """As `tell`, within a transaction, in place of what these sources said; the history tells what is new."""
+        state = self._lock(connection, study_instance_uid)
+        expected = self._tables["expected_instances"]
+        of_study = expected.c.study_instance_uid == study_instance_uid
+        query = sa.select(expected.c.series_instance_uid, expected.c["count"], expected.c.source).where(of_study)
+        known = [tuple(row) for row in connection.execute(query) if instead_of(row[2])]
+        replaced = expected.c.source.in_(sorted({row[2] for row in known}))
+        connection.execute(sa.delete(expected).where(of_study, replaced))
+        self._tell(connection, study_instance_uid, counts, source=source, at=at, final=final)
+        if sorted(known) != sorted((series, count, source) for series, count in counts.items()):
+            self._remark(connection, study_instance_uid, state, _counted(source, counts), at=at)
+
+    def available(self, study_instance_uid: str, counts: Mapping[str, int], *, source: str, at: float) -> None:
+        """Note that a source has so many instances of these series, durable at return.
+
+        Each notification may be of a part of the study or of a series: the most that was told of each series counts,
+        and nothing is said of the whole.
+        """
+        with self._transactions.write() as connection:
+            self._lock(connection, study_instance_uid)
+            known = self._counts(connection, study_instance_uid, source)
+            most = {uid: max(count, known.get(uid, 0)) for uid, count in counts.items()}
+            counts = known | most
+            self.enter(
+                connection, study_instance_uid, counts, source=source, at=at, final=False, instead_of=source.__eq__
+            )
+
     def answered(self, asked: Asked, counts: Mapping[str, int], *, held: int) -> None:
         """Note what a peer counts, less the series that we made of the study ourselves; a new count enters the history.
 
@@ -78,9 +116,7 @@ class Arrivals:
             self._tell(connection, uid, counts, source=source, at=asked.asked_at, final=False)
             self._note(connection, asked, vain_since=None, reason="")
             if known != counts:
-                series = len([series for series in counts if series])
-                words = f"{source} counts {counts.get('', 0)} instances{f' in {series} series' if series else ''}"
-                self._remark(connection, uid, state, f"{words}; {held} are here", at=asked.asked_at)
+                self._remark(connection, uid, state, f"{_counted(source, counts)}; {held} are here", at=asked.asked_at)
 
     def unanswered(self, asked: Asked, reason: str) -> None:
         """Note that a peer was asked in vain, and why; a new reason enters the history."""
@@ -227,6 +263,12 @@ class Arrivals:
         for uid, peer in pairs:
             found.setdefault(uid, []).append(asked.get((uid, peer), Question(peer=peer)))
         return found
+
+
+def _counted(source: str, counts: Mapping[str, int]) -> str:
+    series = [count for uid, count in counts.items() if uid]
+    total = counts.get("", sum(series))
+    return f"{source} counts {total} instances{f' in {len(series)} series' if series else ''}"
 
 
 def _longest_pause(times: list[float]) -> float:

@@ -16,6 +16,8 @@ from dicom_node.archive.faults import Faults
 from dicom_node.archive.inventory import Inventory
 from dicom_node.archive.jobs import Jobs
 from dicom_node.archive.peers import Peers
+from dicom_node.archive.performed_steps import PerformedSteps
+from dicom_node.archive.promises import Promises
 from dicom_node.archive.reports import Reports
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.schema import prepare_schema
@@ -43,10 +45,12 @@ class Index:
         transactions = self.transactions = Transactions(engine, metadata.tables, turn)
         self.studies = Studies(transactions)
         self.arrivals = Arrivals(transactions, self.studies)
+        self.performed_steps = PerformedSteps(transactions, self.arrivals)
         self.jobs = Jobs(transactions)
         self.reports = Reports(transactions)
         self.deliveries = Deliveries(transactions)
         self.commitments = Commitments(transactions)
+        self.promises = Promises(transactions)
         self.peers = Peers(transactions)
         self.workers = Workers(transactions)
         self.inventory = Inventory(transactions)

@@ -183,7 +183,10 @@ class Evictions:
             unfinished,
             deliveries.c.study_instance_uid == uid,
         )
+        promised = self._tables["promised_studies"]
         return [
+            # A sender that has our promise may have deleted its own.
+            sa.exists().where(promised.c.study_instance_uid == uid),
             sa.exists().where(jobs.c.study_instance_uid == uid, jobs.c.state.in_(unread)),
             sa.exists().where(waiting),
         ]

@@ -27,6 +27,7 @@ def build_metadata() -> MetaData:
     _received(metadata)
     _worked(metadata)
     _sent(metadata)
+    _promised(metadata)
     _kept(metadata)
     return metadata
 
@@ -85,12 +86,33 @@ def _received(metadata: MetaData) -> None:
         Column("study_instance_uid", _UID, primary_key=True),
         #: Empty: of the whole study.
         Column("series_instance_uid", _UID, primary_key=True),
-        #: "MPPS", or "peer NAME".
+        #: "MPPS" and what became of its steps, "peer NAME", or "availability by AE TITLE".
         Column("source", String(80), primary_key=True),
         Column("count", Integer, nullable=False),
         Column("told_at", Float, nullable=False),
         #: It counts what was made and can grow no more.
         Column("final", Boolean, nullable=False, default=False, server_default=false()),
+    )
+    # No foreign keys, for the same reason; and nothing of the patient.
+    Table(
+        "performed_steps",
+        metadata,
+        Column("sop_instance_uid", _UID, primary_key=True),
+        Column("calling_ae_title", String(16), nullable=False),
+        #: Performed Procedure Step Status.
+        Column("state", _STATE, nullable=False),
+        #: Series Instance UID to how many instances of it the step refers to.
+        Column("series", JSON, nullable=False),
+        #: Why it was discontinued.
+        Column("reason", Text, nullable=False, default=""),
+        Column("created_at", Float, nullable=False),
+        Column("ended_at", Float),
+    )
+    Table(
+        "performed_step_studies",
+        metadata,
+        Column("study_instance_uid", _UID, primary_key=True),
+        Column("sop_instance_uid", _UID, primary_key=True, index=True),
     )
     Table(
         "inquiries",
@@ -282,6 +304,34 @@ def _sent(metadata: MetaData) -> None:
         Column("attempts", Integer, nullable=False),
         Column("next_try_at", Float, nullable=False),
         Column("reason", Text, nullable=False),
+    )
+
+
+def _promised(metadata: MetaData) -> None:
+    """What peers ask us to keep: storage commitment with us as its provider."""
+    promises = Table(
+        "promises",
+        metadata,
+        Column("transaction_uid", _UID, primary_key=True),
+        Column("calling_ae_title", String(16), nullable=False, index=True),
+        #: SOP Class UID and SOP Instance UID of each object.
+        Column("objects", JSON, nullable=False),
+        Column("asked_at", Float, nullable=False),
+        #: SOP Instance UID to Failure Reason, once it was looked; from then on the answer is the same.
+        Column("failed", JSON(none_as_null=True)),
+        Column("attempts", Integer, nullable=False, default=0),
+        Column("next_try_at", Float, nullable=False),
+        #: When the peer acknowledged the answer; empty: it is owed.
+        Column("told_at", Float),
+        Column("reason", Text, nullable=False, default=""),
+    )
+    Index("promises_owed", promises.c.told_at, promises.c.next_try_at)
+    #: Studies of which a peer was told that we keep something: it may have deleted its own.
+    Table(
+        "promised_studies",
+        metadata,
+        Column("study_instance_uid", _UID, primary_key=True),
+        Column("promised_at", Float, nullable=False),
     )
 
 

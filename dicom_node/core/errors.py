@@ -12,6 +12,7 @@ NodeError
 |   |-- OutOfResources          0xA700
 |   |-- DatasetMismatch         0xA900
 |   `-- CannotUnderstand        0xC000
+|-- NotificationRefused (.status)  an N-CREATE or N-SET that is not taken
 |-- QueryFailed                 a peer that answered a C-FIND with no use to us
 |-- IllegalTransition           a state that does not follow from the one before
 |   `-- EvictedStudy            a study whose files have left the disk
@@ -29,6 +30,7 @@ NodeError
     |-- PeerUnreachable         retryable
     |-- AssociationRejected     retryable
     |   `-- ContextsRejected    it came about, and the peer takes none of what we would send
+    |-- ReportNotTaken          retryable: it did not acknowledge what we answered about what we keep
     `-- StoreFailed (.status)   the peer answered a failure status
 """
 
@@ -94,6 +96,15 @@ class CannotUnderstand(IntakeError):
     """The data set cannot be read, or its UIDs are no UIDs."""
 
     status = 0xC000
+
+
+class NotificationRefused(NodeError):
+    """An N-CREATE or N-SET that is not taken; `status` and `error_id` say why (PS3.7 Annex C)."""
+
+    def __init__(self, message: str, *, status: int, error_id: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error_id = error_id
 
 
 class QueryFailed(NodeError):
@@ -189,6 +200,12 @@ class ContextsRejected(AssociationRejected):
 
 class CommitmentNotTaken(DeliveryError):
     """The peer took an association for storage commitment, and ended it or fell silent when it was asked."""
+
+    retryable = True
+
+
+class ReportNotTaken(DeliveryError):
+    """The peer did not acknowledge our answer to its storage commitment request."""
 
     retryable = True
 

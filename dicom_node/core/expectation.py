@@ -13,7 +13,7 @@ def peer_source(peer: str) -> str:
 class Told:
     """One count that a source told."""
 
-    #: "MPPS", or "peer NAME".
+    #: "MPPS" and what became of its steps, "peer NAME", or "availability by AE TITLE".
     source: str
     #: Empty: of the whole study.
     series_instance_uid: str = ""

@@ -35,7 +35,7 @@ class HeldStudy:
     state_since: float
     #: Of its instances.
     size_bytes: int
-    #: Whether a job waits or is read, or a delivery or storage commitment is not at its end.
+    #: Whether a job waits or is read, a delivery or storage commitment is not at its end, or we promised to keep it.
     has_open_work: bool
 
 

@@ -2,14 +2,16 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from dicom_node.scp.own_request import OwnRequests
 from dicom_node.scp.storage import Storage
 from dicom_node.scp.transport import LOOK_SECONDS, Connection, Server
 from dicom_node.scp.upper_layer import UpperLayer
@@ -69,9 +71,15 @@ class AcceptedAssociation(Association):
         super().__init__(ae, MODE_ACCEPTOR)
         self._storage = storage
         self._reactor_checkpoint = checkpoint = _Checkpoint(self._has_work)
-        self.dul = UpperLayer(self, storage, checkpoint.notice)
+        self.dul = upper_layer = UpperLayer(self, storage, checkpoint.notice)
         # They are passed on to the upper layer, which is a new one.
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
+        self.own_requests = OwnRequests(self, upper_layer.send_message)
+        self._after_answer: list[Callable[[], None]] = []
+
+    def after_answer(self, deed: Callable[[], None]) -> None:
+        """Do something when the request that is being served is answered; from its handler."""
+        self._after_answer.append(deed)
 
     def run_reactor(self) -> None:
         """Serve the association to its end, which is always noted."""
@@ -79,9 +87,19 @@ class AcceptedAssociation(Association):
             super().run_reactor()
         finally:
             self._storage.association_is_over(self)
+            self.own_requests.ended()
             if not self.dul.is_alive():
                 # Its thread may never have begun.
                 cast(UpperLayer, self.dul).connection.hang_up()
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        if isinstance(msg, N_EVENT_REPORT) and msg.MessageIDBeingRespondedTo is not None:
+            self.own_requests.answered(msg)
+            return
+        super()._serve_request(msg, context_id)
+        deeds, self._after_answer = self._after_answer, []
+        for deed in deeds:
+            deed()
 
     def _has_work(self) -> bool:
         waiting = self.dimse.msg_queue.queue or self.dul.to_user_queue.queue

@@ -1,4 +1,4 @@
-"""The application entity that others call: a Storage and Verification SCP on one port."""
+"""The application entity that others call: storage, verification, commitment and notifications on one port."""
 
 import logging
 import threading
@@ -19,6 +19,7 @@ from dicom_node.scp.accepted_association import StorageServer
 from dicom_node.scp.admission import Admission, DiskWatermark
 from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.scp.handlers import Handlers
+from dicom_node.scp.notifications import Notifications
 from dicom_node.scp.presentation_contexts import (
     SupportedContext,
     storage_sop_classes,
@@ -54,14 +55,19 @@ class ApplicationEntity:
         *,
         timeouts: Timeouts | None = None,
         commitments: CommitmentEvents | None = None,
+        notifications: Notifications | None = None,
     ) -> None:
-        """`commitments` takes the answers to storage commitment requests; without it no peer can give one here."""
+        """`commitments` takes what peers ask and answer about storage commitment, `notifications` what they tell.
+
+        Without them the SOP classes are not accepted.
+        """
         self._settings = settings
         self._timeouts = timeouts or Timeouts()
         self._admission = Admission.from_settings(settings.admission)
         watermark = DiskWatermark(settings.node.minimum_free_megabytes)
         self._handlers = Handlers(reception, watermark)
         self._commitments = commitments
+        self._notifications = notifications
         self._ae = self._build()
         self._server: StorageServer | None = None
 
@@ -73,6 +79,9 @@ class ApplicationEntity:
         if self._commitments is not None:
             bindings += self._commitments.bindings()
             contexts.append(self._commitments.context())
+        if self._notifications is not None:
+            bindings += self._notifications.bindings()
+            contexts += map(_context_of, self._notifications.contexts())
         try:
             self._server = self._listen(bindings, contexts)
         except OSError as error:

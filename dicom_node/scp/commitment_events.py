@@ -1,4 +1,8 @@
-"""Answers to our storage commitment requests, on associations that the peer opens to us (PS3.4 Section J.3.3)."""
+"""Storage commitment on associations that a peer opens to us, in both roles (PS3.4 Annex J).
+
+As its user we take answers to what we asked of the peer; as its provider, requests to keep what the peer sent. Which of
+the two we are on a presentation context is told by the role selection of the peer that opens the association.
+"""
 
 import logging
 
@@ -7,6 +11,7 @@ from pynetdicom import evt
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.scp.promise_requests import UNRECOGNISED_OPERATION, PromiseRequests
 from dicom_node.scu.storage_commitment import (
     PROCESSING_FAILURE,
     STORAGE_COMMITMENT_PUSH_MODEL,
@@ -18,31 +23,30 @@ from dicom_node.scu.storage_commitment import (
 
 log = logging.getLogger(__name__)
 
-#: PS3.7 Annex C: we ask for storage commitment and give none.
-_UNRECOGNISED_OPERATION = 0x0211
-
 
 class CommitmentEvents:
-    """The part of an application entity that takes the answers."""
+    """The part of an application entity that takes answers, and requests where it is to give promises."""
 
-    def __init__(self, take: TakeReport) -> None:
+    def __init__(self, take: TakeReport, promises: PromiseRequests | None = None) -> None:
+        """Without `promises` nobody may ask us to keep what we receive."""
         self._take = take
+        self._promises = promises
 
     def bindings(self) -> list[EventHandlerType]:
         """Event and handler pairs, as pynetdicom takes them."""
         return [(evt.EVT_N_EVENT_REPORT, self.report), (evt.EVT_N_ACTION, self.action)]
 
     def context(self) -> PresentationContext:
-        """The presentation context, for a peer that is its SCP on an association of its own.
+        """The presentation context, for a peer that is its SCP, its SCU, or both, on an association of its own.
 
-        PS3.4 Section J.3.3: such a peer proposes the SCP role by role selection (PS3.7 Annex D.3.3.4). Some do not, and
+        PS3.4 Section J.3.3: who answers proposes the SCP role by role selection (PS3.7 Annex D.3.3.4). Some do not, and
         send their answer all the same; the context is accepted in the default roles, too.
         """
         context = PresentationContext()
         context.abstract_syntax = UID(STORAGE_COMMITMENT_PUSH_MODEL)
         context.transfer_syntax = [UID(uid) for uid in TRANSFER_SYNTAXES]
-        # Of the requestor: that it is not the SCU, and may be the SCP.
-        context.scu_role, context.scp_role = False, True
+        # Of the requestor: whether it may be the SCU, and that it may be the SCP.
+        context.scu_role, context.scp_role = self._promises is not None, True
         return context
 
     def report(self, event: Event) -> tuple[int, None]:
@@ -58,6 +62,6 @@ class CommitmentEvents:
             log.warning("an answer to no storage commitment request", extra={**facts, "status": f"0x{status:04X}"})
         return status, reply
 
-    def action(self, _event: Event) -> tuple[int, None]:
-        """N-ACTION: nobody may ask us to keep what we receive."""
-        return _UNRECOGNISED_OPERATION, None
+    def action(self, event: Event) -> tuple[int, None]:
+        """N-ACTION: what a peer asks us to keep."""
+        return UNRECOGNISED_OPERATION if self._promises is None else self._promises.action(event), None

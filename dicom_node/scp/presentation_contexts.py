@@ -98,6 +98,13 @@ class SupportedContext:
     transfer_syntax_uids: tuple[str, ...]
 
 
+#: What peers tell of what was made, and what they have (PS3.4 Annexes F and R).
+NOTIFICATIONS = tuple(
+    SupportedContext(sop_class_uid=uid, name=UID(uid).name, transfer_syntax_uids=_UNCOMPRESSED)
+    for uid in ("1.2.840.10008.3.1.2.3.3", "1.2.840.10008.5.1.4.33")
+)
+
+
 def supported_presentation_contexts() -> tuple[SupportedContext, ...]:
     """Verification, then every storage SOP class by UID: what the SCP accepts and the conformance statement lists."""
     verification = SupportedContext(

@@ -24,6 +24,7 @@ second thread, pynetdicom's own, serves what is no plain C-STORE request and see
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -86,6 +87,8 @@ class UpperLayer(DULServiceProvider):
         #: Since when a message has been coming in, and how many bytes of it.
         self._paced_since: float | None = None
         self._paced_bytes = 0
+        #: Messages of ours, each as all its PDUs, that wait for this thread.
+        self._outgoing: deque[bytes] = deque()
 
     @property
     def connection(self) -> Connection:
@@ -111,6 +114,11 @@ class UpperLayer(DULServiceProvider):
         super().send_pdu(primitive)  # type: ignore[arg-type]  # of any of pynetdicom's types
         self.connection.wake()
 
+    def send_message(self, pdus: bytes) -> None:
+        """Send a whole message after what is in the queue, and with no answer to a C-STORE in between."""
+        self._outgoing.append(pdus)
+        self.connection.wake()
+
     def kill_dul(self) -> None:
         """Let the thread end."""
         super().kill_dul()
@@ -130,6 +138,9 @@ class UpperLayer(DULServiceProvider):
         return not self._is_keeping and super().idle_timer_expired()
 
     def _is_transport_event(self) -> bool:
+        # The queue is empty when this is asked.
+        while self._outgoing and self.state_machine.current_state == _ESTABLISHED:
+            self.connection.send(self._outgoing.popleft())
         if self.state_machine.current_state == _ESTABLISHED and self._is_slow():
             self._give_up("a message came in too slowly; its association was aborted")
             return True

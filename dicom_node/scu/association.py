@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 
@@ -40,10 +40,12 @@ def association(
     ae_title: str,
     timeout_seconds: float,
     handlers: Sequence[EventHandlerType] = (),
+    as_provider: Sequence[str] = (),
 ) -> Iterator[Association]:
     """An established association, released at the end; raises PeerUnreachable or AssociationRejected.
 
-    `handlers` take what the peer asks of us on it.
+    `handlers` take what the peer asks of us on it. Of SOP classes `as_provider` we propose to be the SCP, by role
+    selection (PS3.7 Annex D.3.3.4).
     """
     ae = AE(ae_title=ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -55,8 +57,9 @@ def association(
         *without_delay(),
         *handlers,
     ]
+    roles = [build_role(sop_class_uid, scp_role=True) for sop_class_uid in as_provider]
     try:
-        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, evt_handlers=events)
+        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, evt_handlers=events, ext_neg=[*roles])
     except OSError as error:  # the host's name leads nowhere; a refused connection is no exception
         raise PeerUnreachable(f"{_named(peer)} is not found ({error.strerror}); correct the peer's host") from error
     if not assoc.is_established:

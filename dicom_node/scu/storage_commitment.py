@@ -1,4 +1,7 @@
-"""Storage commitment: a peer is asked to keep what it accepted, and answers by an N-EVENT-REPORT (PS3.4 Annex J)."""
+"""Storage commitment: a peer is asked to keep what it accepted, and answers by an N-EVENT-REPORT (PS3.4 Annex J).
+
+And the other way round: a peer that asked us is told what we keep, on an association that we open to it.
+"""
 
 import threading
 import time
@@ -12,19 +15,20 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.events import Event
 
-from dicom_node.core.commitment import CommitmentReport
-from dicom_node.core.errors import CommitmentNotTaken, IndexUnavailable, StoreFailed
+from dicom_node.core.commitment import PROCESSING_FAILURE as NOT_KEPT
+from dicom_node.core.commitment import CommitmentReport, PromiseReport
+from dicom_node.core.errors import CommitmentNotTaken, IndexUnavailable, ReportNotTaken, StoreFailed
 from dicom_node.core.uid import is_uid
 from dicom_node.scu.association import ProposedContext, association
 from dicom_node.settings import Peer
 
 #: PS3.4 Section J.3.5: the SOP class, and its one well-known instance.
 STORAGE_COMMITMENT_PUSH_MODEL = "1.2.840.10008.1.20.1"
-_WELL_KNOWN_INSTANCE = "1.2.840.10008.1.20.1.1"
+WELL_KNOWN_INSTANCE = "1.2.840.10008.1.20.1.1"
 #: PS3.4 Section J.3.2.1.1: Request Storage Commitment.
-_ACTION_TYPE = 1
+ACTION_TYPE = 1
 #: PS3.4 Section J.3.3.1.1: all is kept, or failures exist.
-_EVENT_TYPES = (1, 2)
+EVENT_TYPES = (1, 2)
 
 TRANSFER_SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 
@@ -90,7 +94,7 @@ def ask(
 def receive(event: Event, take: TakeReport) -> tuple[int, None]:
     """Answer an N-EVENT-REPORT (PS3.4 Section J.3.3): its status, and no reply."""
     request = cast(N_EVENT_REPORT, event.request)
-    if request.EventTypeID not in _EVENT_TYPES:
+    if request.EventTypeID not in EVENT_TYPES:
         return NO_SUCH_EVENT_TYPE, None
     try:
         report = _read(event.event_information)
@@ -106,12 +110,50 @@ def receive(event: Event, take: TakeReport) -> tuple[int, None]:
         return PROCESSING_FAILURE, None
 
 
+def tell(peer: Peer, answer: Callable[[], PromiseReport], *, ae_title: str, timeout_seconds: float) -> None:
+    """Tell a peer what we keep of what it asked, and return when it has acknowledged it (PS3.4 Section J.3.3).
+
+    `answer` is called once the peer is there. Raises PeerUnreachable or AssociationRejected where no association came
+    about, and ReportNotTaken where the peer did not acknowledge.
+    """
+    context = ProposedContext(STORAGE_COMMITMENT_PUSH_MODEL, TRANSFER_SYNTAXES)
+    roles = [STORAGE_COMMITMENT_PUSH_MODEL]
+    with association(peer, [context], ae_title=ae_title, timeout_seconds=timeout_seconds, as_provider=roles) as assoc:
+        event_type, information = event_report(answer())
+        try:
+            status, _ = assoc.send_n_event_report(
+                information, event_type, STORAGE_COMMITMENT_PUSH_MODEL, WELL_KNOWN_INSTANCE
+            )
+        except RuntimeError as error:  # pynetdicom's word for an association that ended a moment ago
+            raise ReportNotTaken(f"peer {peer.name} ended the association before it could be told") from error
+    said = status.get("Status")
+    if said != SUCCESS:
+        words = "gave no status" if said is None else f"answered 0x{said:04X}"
+        raise ReportNotTaken(f"peer {peer.name} {words} when it was told what we keep; its own log may say more")
+
+
+def event_report(report: PromiseReport) -> tuple[int, Dataset]:
+    """Event Type ID and Event Information of an answer (PS3.4 Table J.3-2)."""
+    information = Dataset()
+    information.TransactionUID = report.transaction_uid
+    kept = [_reference(*pair) for pair in report.objects if pair[1] not in report.failed]
+    lost = [_reference(*pair) for pair in report.objects if pair[1] in report.failed]
+    for item in lost:
+        item.FailureReason = report.failed[str(item.ReferencedSOPInstanceUID)]
+    # Neither sequence may be empty.
+    if kept:
+        information.ReferencedSOPSequence = kept
+    if lost:
+        information.FailedSOPSequence = lost
+    return EVENT_TYPES[bool(lost)], information
+
+
 def _ask(assoc: Association, peer: Peer, request: CommitmentRequest) -> None:
     information = Dataset()
     information.TransactionUID = request.transaction_uid
     information.ReferencedSOPSequence = [_reference(*pair) for pair in request.objects]
     try:
-        answer, _ = assoc.send_n_action(information, _ACTION_TYPE, STORAGE_COMMITMENT_PUSH_MODEL, _WELL_KNOWN_INSTANCE)
+        answer, _ = assoc.send_n_action(information, ACTION_TYPE, STORAGE_COMMITMENT_PUSH_MODEL, WELL_KNOWN_INSTANCE)
     except RuntimeError as error:  # pynetdicom's word for an association that ended a moment ago
         raise CommitmentNotTaken(f"peer {peer.name} ended the association before it could be asked") from error
     status = answer.get("Status")
@@ -136,5 +178,5 @@ def _read(information: Dataset) -> CommitmentReport:
     return CommitmentReport(
         transaction_uid=str(information.TransactionUID),
         committed=frozenset(str(item.ReferencedSOPInstanceUID) for item in kept),
-        failed={str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or 0x0110) for item in lost},
+        failed={str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or NOT_KEPT) for item in lost},
     )

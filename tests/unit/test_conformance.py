@@ -6,9 +6,11 @@ import pytest
 
 from deploy.conformance import STATEMENT, parts, storage_statuses
 from deploy.marked_text import with_parts
-from dicom_node.core import codes, errors
+from dicom_node.core import codes, commitment, errors
 from dicom_node.core.uid import is_uid
+from dicom_node.promise import GIVEN_UP_AFTER_SECONDS
 from dicom_node.scp.application_entity import Timeouts
+from dicom_node.scp.notifications import AT_CREATION
 from dicom_node.scp.presentation_contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_presentation_contexts
 from workers.reporting.gate import RULES
 
@@ -78,3 +80,21 @@ def test_the_rules_of_every_report_are_said_to_be_checked() -> None:
     rules = {"equipment": "Contributing Equipment", "tracking": "tracking identifier", "evidence": "evidence"}
     assert set(rules) <= set(RULES)
     assert all(words in said for words in rules.values())
+
+
+def test_the_reasons_for_what_is_not_kept_are_the_codes() -> None:
+    said = TEXT.split("##### 4.2.1.7")[1].split("##### 4.2.1.8")[0]
+    listed = re.findall(r"^\| (0x[0-9A-F]{4}, [a-z ]+) \|", said, flags=re.MULTILINE)
+    reasons = (commitment.NO_SUCH_INSTANCE, commitment.CLASS_CONFLICT, commitment.PROCESSING_FAILURE)
+    assert listed == [commitment.failure_in_words(reason) for reason in reasons]
+    assert "seven days" in said
+    assert GIVEN_UP_AFTER_SECONDS == 7 * 86400
+
+
+def test_what_a_new_step_must_say_is_listed() -> None:
+    said = "".join(TEXT.split("##### 4.2.1.8")[1].split("##### 4.2.1.9")[0].split())
+    names = {"PerformedProcedureStepStartDate": "StartDate", "PerformedProcedureStepStartTime": "StartTime"}
+    names["PerformedProcedureStepStatus"] = "Status"
+    for keyword in AT_CREATION:
+        name = names.get(keyword, keyword).removesuffix("AETitle")
+        assert name in said, keyword
