@@ -1,6 +1,7 @@
 """An association that we ask a peer for, and its end."""
 
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -64,11 +65,22 @@ def association(
         raise PeerUnreachable(f"{_named(peer)} is not found ({error.strerror}); correct the peer's host") from error
     if not assoc.is_established:
         raise _refusal(peer, assoc, ae_title)
+    threading.Thread(target=_watch, args=(assoc,), name="association watch", daemon=True).start()
     try:
         yield assoc
     finally:
         if assoc.is_established:
             assoc.release()
+
+
+def _watch(assoc: Association) -> None:
+    """Free whoever waits for an association whose thread has ended.
+
+    pynetdicom lets those who send or release wait, without a limit, until that thread pauses; one that just ended by an
+    abort of the peer's never does.
+    """
+    assoc.join()
+    assoc._is_paused = True
 
 
 def without_delay() -> list[EventHandlerType]:

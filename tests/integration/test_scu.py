@@ -1,6 +1,7 @@
 """What we ask of peers, against real ones: pynetdicom's SCP, DCMTK's storescp and our own application entity."""
 
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,12 +16,15 @@ from dicom_node.archive.index import Index
 from dicom_node.core.errors import AssociationRejected, DeliveryError, PeerUnreachable, StoreFailed, UnreadableInstance
 from dicom_node.intake import Intake
 from dicom_node.scp.application_entity import ApplicationEntity, Timeouts
+from dicom_node.scu.association import ProposedContext, association
 from dicom_node.scu.storage import FileToSend, Sent, store
 from dicom_node.scu.verification import echo
 from dicom_node.settings import NodeSettings, Peer, Settings
 from tests.instances import ct_instance, sop_uid, write_instance
 from tests.peers import CT, Behaviour, free_port, storage_peer
 from tests.populated_index import SEG, SR
+
+VERIFICATION = "1.2.840.10008.1.1"
 
 pytestmark = [
     # pynetdicom leaves the socket of a refused connection to the garbage collector.
@@ -95,6 +99,23 @@ def test_files_go_in_their_order_over_one_association(tmp_path: Path) -> None:
     assert pacs.arrived == [sop_uid(number) for number in (1, 2, 3, 4)]
     assert pacs.associations == 1
     assert [(outcome.answer, outcome.error) for outcome in outcomes] == [("accepted (0x0000)", None)] * 4
+
+
+def test_an_association_whose_own_thread_has_ended_lets_nobody_wait_for_ever() -> None:
+    """The thread of a peer's abort ends just as somebody releases: here it is ended by hand."""
+
+    def stay() -> None:
+        contexts = [ProposedContext(VERIFICATION, ("1.2.840.10008.1.2",))]
+        with association(peer, contexts, ae_title="TRIAGE", timeout_seconds=1.0) as assoc:
+            assoc._kill = True
+            assoc.join(10)
+            assert assoc.is_established
+
+    with storage_peer(Behaviour()) as peer:
+        staying = threading.Thread(target=stay, daemon=True)
+        staying.start()
+        staying.join(20)
+        assert not staying.is_alive()
 
 
 @pytest.mark.parametrize(("status", "words"), [(0xB000, "coerced"), (0xB006, "discarded"), (0xB007, "does not match")])

@@ -64,7 +64,7 @@ def test_every_code_of_the_statement_is_one_that_reports_use(value: str, scheme:
 
 def test_the_codes_were_found() -> None:
     assert ("126000", "DCM") in CODES
-    assert ("111242 or 111241", "DCM") in CODES
+    assert ("111241 or 111242 or 111243 or 111244 or 111245", "DCM") in CODES
 
 
 def test_the_times_after_which_an_association_is_given_up_are_the_receivers() -> None:
