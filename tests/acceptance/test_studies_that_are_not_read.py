@@ -60,10 +60,10 @@ def test_a_ct_without_lungs_is_answered_in_words(site: Site, tmp_path: Path) -> 
 
 
 def test_a_result_that_was_withdrawn_is_followed_by_a_rejection_note(
-    site: Site, phantom: PhantomStudy, tmp_path: Path
+    site: Site, draw_phantom: Callable[..., PhantomStudy]
 ) -> None:
-    shutil.copytree(phantom.series, tmp_path / "withdrawn")
-    uid = site.send_with_dcmtk(tmp_path / "withdrawn")
+    # A study of its own: sent again, one that was withdrawn stays so.
+    uid = site.send_with_dcmtk(draw_phantom(seed=8).series)
     assert site.end_of(uid).state is StudyState.DELIVERED
     results = {row.sop_instance_uid for row in site.node.index.deliveries.of_study(uid)}
     words = ["withdraw", uid, "--reason", "outlines beside the nodules", "--config", str(site.node.config)]
