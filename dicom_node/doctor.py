@@ -121,8 +121,14 @@ def _decoders() -> Check:
         mend = "install dicom-node with its extra `worker`, unless the workers are on other machines"
         return Check(name="decoders", good=False, finding=f"no decoder for {', '.join(needed)}: {mend}")
     finding = f"{len(AllTransferSyntaxes) - len(missing)} transfer syntaxes can be decoded"
-    others = ", ".join(missing) or "none"
+    others = ", ".join(dict.fromkeys(map(_family, missing))) or "none"
     return Check(name="decoders", good=True, finding=f"{finding}; stored but not readable: {others}")
+
+
+def _family(transfer_syntax: str) -> str:
+    """What the transfer syntaxes of one standard have in common: their names differ by profile and level alone."""
+    name = transfer_syntax.removeprefix("Fragmentable ").replace("/", " ")
+    return name[: name.index("Multi")].strip() if "Multi" in name else name.split()[0]
 
 
 def _can_decode(uid: UID) -> bool:

@@ -105,3 +105,11 @@ def test_the_transfer_syntaxes_of_every_scanner_can_be_decoded(tmp_path: Path) -
     unreadable = finding.partition("stored but not readable: ")[2]
     for name in ("Explicit VR Little Endian", "RLE Lossless", "JPEG 2000 Image", "JPEG-LS Lossless", "JPEG Lossless"):
         assert name not in unreadable
+
+
+def test_what_cannot_be_decoded_is_named_by_its_standard_in_a_line_that_can_be_read(tmp_path: Path) -> None:
+    finding = checks(settings(tmp_path))["decoders"].finding
+    unreadable = finding.partition("stored but not readable: ")[2].split(", ")
+    assert {"MPEG2", "MPEG-4", "HEVC", "JPIP"} <= set(unreadable)
+    assert len(set(unreadable)) == len(unreadable)
+    assert len(finding) < 200

@@ -3,13 +3,21 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 
 from dicom_node.archive.index import Index
 from dicom_node.core.lifecycle import StudyState
@@ -17,7 +25,7 @@ from dicom_node.telemetry import Metrics
 from dicom_node.web.application import SECURITY_HEADERS, build_application
 from dicom_node.web.metrics import IndexCollector
 from dicom_node.web.server import WebServer
-from tests.populated_index import NOW, instance, open_populated, study_uid
+from tests.populated_index import NOW, claim, deliver, instance, objects, open_populated, queue, study_uid, summary
 
 ALL_WELL = {"receiver": True, "broker": True, "worker": True}
 LENGTHS = {"stat": 0, "urgent": 1, "routine": 3}
@@ -180,6 +188,30 @@ def test_a_study_page_tells_history_series_jobs_and_deliveries(visitor: Visitor)
         "0x0000 Success",
     ):
         assert words in page
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "name"),
+    [
+        (SecondaryCaptureImageStorage, "Secondary Capture"),
+        (GrayscaleSoftcopyPresentationStateStorage, "GSPS"),
+        (SegmentationStorage, "SEG"),
+        ("1.2.840.10008.5.1.4.1.1.66.7", "Label Map"),
+        (Comprehensive3DSRStorage, "SR"),
+        (KeyObjectSelectionDocumentStorage, "KOS"),
+        (EncapsulatedPDFStorage, "PDF"),
+    ],
+)
+def test_whatever_form_a_report_has_the_page_calls_it_by_its_name(
+    visit: Visit, tmp_path: Path, sop_class: str, name: str
+) -> None:
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    job = queue(index, "one", at=NOW)
+    report = replace(objects("one", with_segmentation=False)[0], sop_class_uid=sop_class)
+    index.jobs.report(claim(index, job, at=NOW), [report], summary=summary(1), at=NOW)
+    deliver(index, "one", at=NOW)
+    page = visit(index).get(f"/studies/{study_uid('one')}").text
+    assert f"<strong>{name}</strong> to <strong>pacs</strong>" in page
 
 
 @pytest.mark.parametrize(
