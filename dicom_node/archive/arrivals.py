@@ -11,6 +11,7 @@ from dicom_node.archive.transactions import Transactions
 from dicom_node.core.completeness import StudyFacts
 from dicom_node.core.expectation import Question, Told, peer_source
 from dicom_node.core.lifecycle import StudyState
+from dicom_node.core.performed_step import StepState
 
 ACTOR = "inquiry"
 
@@ -52,6 +53,13 @@ class Arrivals:
             instances.c.study_instance_uid, instances.c.series_instance_uid, instances.c.received_at
         ).where(instances.c.conflict.is_(False), instances.c.study_instance_uid.in_(uids))
         self._expected = sa.select(expected).where(expected.c.study_instance_uid.in_(uids))
+        steps, of_study = (self._tables[name] for name in ("performed_steps", "performed_step_studies"))
+        self._steps = (
+            sa.select(of_study.c.study_instance_uid, sa.func.count())
+            .join(steps, steps.c.sop_instance_uid == of_study.c.sop_instance_uid)
+            .where(steps.c.state == StepState.IN_PROGRESS.value, of_study.c.study_instance_uid.in_(uids))
+            .group_by(of_study.c.study_instance_uid)
+        )
 
     def tell(
         self, study_instance_uid: str, counts: Mapping[str, int], *, source: str, at: float, final: bool = False
@@ -152,11 +160,13 @@ class Arrivals:
         with self._transactions.read() as connection:
             told = self._told(connection, uids)
             questions = self._questions(connection, uids, askable) if askable else {}
+            steps: dict[str, int] = {row[0]: row[1] for row in connection.execute(self._steps, {"uids": uids})}
         return {
             reception.study_instance_uid: StudyFacts(
                 last_received_at=reception.last_received_at,
                 open_associations=reception.open_associations,
                 aborted_associations=reception.aborted_associations,
+                steps_in_progress=steps.get(reception.study_instance_uid, 0),
                 told=tuple(told.get(reception.study_instance_uid, ())),
                 questions=tuple(questions.get(reception.study_instance_uid, ())),
             )

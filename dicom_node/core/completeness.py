@@ -58,6 +58,8 @@ class StudyFacts:
     open_associations: int
     #: Associations that sent for this study and broke or were aborted.
     aborted_associations: int = 0
+    #: Performed procedure steps of this study of which the modality has not told the end.
+    steps_in_progress: int = 0
     #: Series Instance UID, and what its volume lacks; series that lack nothing are left out.
     missing: tuple[tuple[str, str], ...] = ()
     #: What sources say there is.
@@ -188,9 +190,12 @@ def _cut_short(facts: StudyFacts, short: Sequence[Shortfall], since: float, now:
 
 
 def _whole_by(facts: StudyFacts, timers: Timers) -> list[Source]:
-    """The sources by whose counts all is here; none where another one counts more, or a gap is not accounted for."""
+    """The sources by whose counts all is here; none where another one counts more, or a gap is not accounted for.
+
+    Whoever hands on what a modality still makes counts what there is by now.
+    """
     sources = sources_of(facts.told)
-    if any(source.final and not source.met_by(facts.held) for source in sources):
+    if facts.steps_in_progress or any(source.final and not source.met_by(facts.held) for source in sources):
         return []
     settled = facts.quiet_since + settling_seconds(facts, timers)
     gaps = {uid for uid, _ in facts.missing}
@@ -281,6 +286,8 @@ def _doubts(facts: StudyFacts, gaps: Sequence[tuple[str, str]], short: Sequence[
         doubts.append(_numbered(facts.open_associations, "association", "still open"))
     if facts.aborted_associations:
         doubts.append(_numbered(facts.aborted_associations, "association", "broken off"))
+    if facts.steps_in_progress:
+        doubts.append(_numbered(facts.steps_in_progress, "performed procedure step", "still in progress"))
     doubts += _listed([str(one) for one in short])
     return doubts + _listed([f"series {uid}: {missing}" for uid, missing in gaps])
 

@@ -183,6 +183,19 @@ def test_while_a_step_of_the_study_is_in_progress_nothing_is_final(site: Site) -
     assert site.told() == {("MPPS", SERIES_UID): (1, False)}
 
 
+def test_a_study_of_which_a_step_is_in_progress_gets_the_long_quiet_time_until_the_step_has_ended(site: Site) -> None:
+    site.hold(1)
+    watch = Watch(site.index.arrivals, site.timers, {})
+    with modality(site) as association:
+        assert create(association, begun()).Status == 0x0000
+        now = time.time()
+        judged = verdict(watch.due(now + 1)[STUDY_UID], now + 1, site.timers)
+        assert not judged.complete
+        assert "1 performed procedure step is still in progress" in judged.reason
+        assert change(association, ended(series={SERIES_UID: [sop_uid(1)]})).Status == 0x0000
+    assert site.index.arrivals.facts([STUDY_UID])[STUDY_UID].steps_in_progress == 0
+
+
 def test_a_step_that_has_ended_takes_no_change_and_says_so_by_its_number(site: Site, tmp_path: Path) -> None:
     with modality(site) as association:
         assert create(association, begun()).Status == 0x0000

@@ -51,6 +51,7 @@ def test_a_whole_study_is_waited_for_until_then():
         ({"open_associations": 1}, "1 association is still open"),
         ({"open_associations": 2}, "2 associations are still open"),
         ({"aborted_associations": 1}, "1 association is broken off"),
+        ({"steps_in_progress": 1}, "1 performed procedure step is still in progress"),
         ({"missing": GAP}, "series 1.2: slices are missing between 33.0 mm and 38.0 mm along the normal"),
         ({"missing": (*GAP, ("1.3", "x"), ("1.4", "y"))}, "2 more series are incomplete"),
     ],
@@ -110,6 +111,13 @@ def test_a_performed_step_that_counts_less_than_is_here_does_not_let_each_late_i
     facts = arrived(*told(120, source="MPPS", at=900.0), question=None, s1=121)
     assert not verdict(facts, 1000.4, Timers()).complete
     assert verdict(facts, 1000.5, Timers()).complete
+
+
+def test_while_a_step_is_in_progress_its_counts_so_far_complete_no_study():
+    acquiring = replace(arrived(*told(120, s1=120), s1=120), steps_in_progress=1)
+    assert not verdict(acquiring, 1059.0, Timers()).complete
+    assert verdict(acquiring, 1060.0, Timers()).complete
+    assert verdict(replace(acquiring, steps_in_progress=0), 1001.0, Timers()).complete
 
 
 def test_a_series_that_the_sender_holds_more_of_is_waited_for_however_quiet_it_is():

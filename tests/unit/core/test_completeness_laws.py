@@ -58,6 +58,7 @@ def study(held, gaps, told, asked, associations, pause) -> StudyFacts:
         last_received_at=LAST,
         open_associations=associations[0],
         aborted_associations=associations[1],
+        steps_in_progress=associations[2],
         missing=tuple((uid, "a slice is missing") for uid in gaps if uid in here),
         told=tuple(one for some in told for one in some),
         questions=tuple(
@@ -76,7 +77,7 @@ ARRIVALS = st.builds(
     GAPS,
     st.tuples(told_by("MPPS"), told_by("peer b"), told_by("peer a")),
     st.tuples(ASKED, ASKED),
-    st.sampled_from([(0, 0), (0, 0), (1, 0), (0, 1), (2, 1)]),
+    st.sampled_from([(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (2, 1, 0), (0, 0, 1), (1, 0, 2)]),
     st.sampled_from([0.0, 0.9, 40.0]),
 )
 
