@@ -18,7 +18,7 @@ from dicom_node.scp.presentation_contexts import (
     SupportedContext,
     supported_presentation_contexts,
 )
-from dicom_node.scp.storage import SUCCESS, UNEXPECTED
+from dicom_node.core.status import SUCCESS, UNEXPECTED
 from dicom_node.settings import AdmissionSettings, NodeSettings
 from workers.reporting.measurement_group import QUANTITIES
 

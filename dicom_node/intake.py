@@ -14,7 +14,7 @@ from dicom_node.archive.files import Archive, KeptFile
 from dicom_node.archive.header import Header, read_header
 from dicom_node.archive.spool import Spool
 from dicom_node.archive.studies import Added, Studies
-from dicom_node.core.errors import CannotUnderstand, DatasetMismatch, OutOfResources
+from dicom_node.core.errors import CannotUnderstand, DatasetMismatch
 from dicom_node.core.received_instance import ReceivedInstance
 from dicom_node.core.study import Instance
 from dicom_node.core.uid import is_uid
@@ -41,14 +41,14 @@ class Intake:
         self._studies.end_open_associations(self._clock())
 
     def store(self, received: ReceivedInstance) -> Added:
-        """Check, file and index one instance; IntakeError with the status for its sender when it is not kept."""
+        """Check, file and index one instance.
+
+        IntakeError with the status for its sender when it is not kept, OSError where the disk fails.
+        """
         _check_command(received)
         header = read_header(received.data_set, received.transfer_syntax_uid)
         _check_header(header, received)
-        try:
-            kept, added = self._keep(received, header)
-        except OSError as error:
-            raise OutOfResources(f"the disk refuses the file: {error.strerror}; make room or mend it") from error
+        kept, added = self._keep(received, header)
         level, message = _OUTCOMES[added]
         log.log(level, message, extra=_facts(received, header, kept))
         return added

@@ -97,7 +97,8 @@ class Recovery:
                 log.error("a file of an earlier run could not be indexed", extra={"reason": str(error)})
                 continue
             except Exception as error:  # a file of any bytes, or a disk that fails at it, is no end of the node either
-                log.error("a file of an earlier run could not be read", extra={"error": type(error).__name__})
+                facts = {"error": type(error).__name__}
+                log.error("a file of an earlier run could not be read", extra=facts, exc_info=True)
                 continue
             if not is_whole:
                 self._withdraw(path)

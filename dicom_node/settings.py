@@ -66,6 +66,9 @@ class AdmissionSettings:
     calling_ae_titles: tuple[str, ...] = _setting((), "AE titles that may call; empty: any", rule="ae_title")
     called_ae_title_must_match: bool = _setting(True, "refuse callers that ask for another AE title than ours")
     maximum_associations: int = _setting(100, "associations at one time", (1, 10000))
+    maximum_associations_per_peer: int = _setting(
+        50, "the same of one calling AE title at one address, so that it keeps nobody else out", (1, 10000)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

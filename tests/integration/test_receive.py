@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,10 @@ class Receiver:
 
 def entity_of(reception: Reception, **settings: object) -> ApplicationEntity:
     grace = settings.pop("grace", 2.0)
-    network = settings.pop("network", 30.0)
+    network, acse = settings.pop("network", 30.0), settings.pop("acse", 2.0)
     node = NodeSettings(host="127.0.0.1", port=0, minimum_free_megabytes=settings.pop("minimum_free_megabytes", 0))  # type: ignore[arg-type]  # a test's own keyword
     whole = Settings(node=node, admission=AdmissionSettings(**settings))  # type: ignore[arg-type]  # as above
-    return ApplicationEntity(whole, reception, timeouts=Timeouts(grace=grace, network=network, acse=2.0))  # type: ignore[arg-type]  # as above
+    return ApplicationEntity(whole, reception, timeouts=Timeouts(grace=grace, network=network, acse=acse))  # type: ignore[arg-type]  # as above
 
 
 @contextmanager
@@ -387,6 +387,43 @@ def test_one_association_too_many_is_rejected_for_now(tmp_path: Path) -> None:
             answer = second.acceptor.primitive
             assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
         assert c_store(first, received(ct_instance())).Status == 0x0000
+
+
+def test_silent_connections_keep_no_peer_out_and_are_ended_when_there_are_too_many(tmp_path: Path) -> None:
+    with receiving(tmp_path, maximum_associations=2) as receiver, ExitStack() as stack:
+        place = ("127.0.0.1", receiver.entity.port)
+        silent = [stack.enter_context(socket.create_connection(place, timeout=SECONDS)) for _ in range(16)]
+        time.sleep(0.3)
+        assert send(receiver.entity, ct_instance()) == [0x0000]
+        for number in range(17, 20):
+            stack.enter_context(socket.create_connection(place, timeout=SECONDS))
+            assert silent[number - 17].recv(1) == b"", "the oldest has made room"
+        assert send(receiver.entity, ct_instance(2)) == [0x0000]
+
+
+def test_a_connection_that_only_opens_and_closes_is_forgotten_at_once(tmp_path: Path) -> None:
+    with receiving(tmp_path, acse=30.0) as receiver:
+        for _ in range(5):
+            socket.create_connection(("127.0.0.1", receiver.entity.port), timeout=SECONDS).close()
+        assert eventually(lambda: receiver.entity._ae.active_associations == [])
+
+
+def test_one_peer_alone_takes_no_more_than_its_share(tmp_path: Path) -> None:
+    with receiving(tmp_path, maximum_associations_per_peer=1) as receiver, associated(receiver.entity) as first:
+        with associated(receiver.entity) as second:
+            assert second.is_rejected
+            answer = second.acceptor.primitive
+            assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
+        with associated(receiver.entity, calling="OTHER") as third:
+            assert third.is_established
+        assert c_store(first, received(ct_instance())).Status == 0x0000
+        first.release()
+        assert eventually(lambda: is_let_in(receiver.entity))
+
+
+def is_let_in(entity: ApplicationEntity) -> bool:
+    with associated(entity) as association:
+        return bool(association.is_established)
 
 
 def test_ten_senders_at_once_lose_nothing(receiver: Receiver) -> None:
