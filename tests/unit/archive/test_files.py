@@ -150,7 +150,7 @@ def test_a_damaged_file_is_not_overwritten_and_the_instance_is_kept_all_the_same
     assert again.path != first.path
     assert data_set_of(archive.path_of(again.path)) == b"content"
     archive.path_of(again.path).write_bytes(b"")
-    with pytest.raises(OutOfResources, match="damaged on disk; move .* away"):
+    with pytest.raises(OutOfResources, match=r"damaged on disk; move .* away"):
         store(archive, b"content")
 
 
