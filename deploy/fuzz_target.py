@@ -52,7 +52,8 @@ def target(folder: Path) -> Iterator[int]:
 
 def main() -> int:
     """Serve below the folder that is named until standard input ends; the port is the first line."""
-    configure_logging()
+    # What pynetdicom stumbled over is told at that level, with its place.
+    configure_logging("DEBUG")
     with target(Path(sys.argv[1])) as port:
         print(port, flush=True)
         sys.stdin.read()

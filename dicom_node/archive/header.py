@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
@@ -31,7 +31,10 @@ _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.
 _SPECIFIC_CHARACTER_SET = 0x00080005
 
 # A header is looked for in so many bytes of the data set: most are short, few are longer than the second.
-_HEADER_BYTES = (32 << 10, 4 << 20)
+_HEADER_BYTES = (32 << 10, 4 << 20, 64 << 20)
+
+# An odd one, for pydicom, is looked for in no more: it takes minutes and gigabytes for a sequence of a million items.
+_PARSED_BYTES = 4 << 20
 
 _CHUNK_BYTES = 1 << 20
 
@@ -169,16 +172,27 @@ def _parsed(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found:
     last = max(wanted)
 
     def is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        nonlocal is_whole
+        is_whole = is_whole or int(tag) > last
         return int(tag) > last
 
     data_set.seek(0)
-    dataset = read_dataset(
-        cast(BinaryIO, data_set),
-        transfer_syntax_uid in _IMPLICIT,
-        transfer_syntax_uid not in _BIG_ENDIAN,
-        stop_when=is_past,
-        specific_tags=list(wanted),
-    )
+    data = data_set.read(_PARSED_BYTES)
+    is_whole = len(data) < _PARSED_BYTES
+    try:
+        dataset = read_dataset(
+            io.BytesIO(data),
+            transfer_syntax_uid in _IMPLICIT,
+            transfer_syntax_uid not in _BIG_ENDIAN,
+            stop_when=is_past,
+            specific_tags=list(wanted),
+        )
+    except BROKEN_BYTES:
+        # An end too soon may be one that we made.
+        if is_whole:
+            raise
+    if not is_whole:
+        raise CannotUnderstand("the data set's header is too long and of an odd encoding; check the sender's")
     # Without keep_deferred, pydicom converts an empty value by itself, and raises on a VR that is none.
     elements = {tag: dataset.get_item(tag, keep_deferred=True) for tag in wanted if tag in dataset}
     raw: dict[int, RawDataElement] = {}
