@@ -170,15 +170,15 @@ def _parsed(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found:
     """What pydicom finds, which knows how to go on where others would give up."""
     wanted = _wanted()
     last = max(wanted)
+    data_set.seek(0)
+    data = data_set.read(_PARSED_BYTES)
+    is_whole = len(data) < _PARSED_BYTES
 
     def is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         nonlocal is_whole
         is_whole = is_whole or int(tag) > last
         return int(tag) > last
 
-    data_set.seek(0)
-    data = data_set.read(_PARSED_BYTES)
-    is_whole = len(data) < _PARSED_BYTES
     try:
         dataset = read_dataset(
             io.BytesIO(data),
