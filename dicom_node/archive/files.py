@@ -115,6 +115,12 @@ class Archive:
         if kept.incoming is not None:
             kept.incoming.unlink(missing_ok=True)
 
+    def withdraw(self, kept: KeptFile) -> None:
+        """Leave nothing of a new file that the index does not take; one that was there before stays."""
+        if kept.incoming is not None:
+            (self._root / kept.path).unlink(missing_ok=True)
+            kept.incoming.unlink(missing_ok=True)
+
     def filing(self, *study_uids: str) -> AbstractContextManager[None]:
         """Hold while instances of these studies are filed and indexed: none of their files is removed meanwhile."""
         return self._locks.filing(*study_uids)

@@ -5,7 +5,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -94,7 +94,7 @@ class _Found:
 
     values: Mapping[int, bytes]
     is_little_endian: bool
-    #: Python's names of the character sets.
+    #: Python's names of the character sets; empty where the data set names none.
     encodings: Sequence[str]
 
 
@@ -105,14 +105,18 @@ def _wanted() -> Mapping[int, _Wanted]:
     return {tag: _Wanted(keyword=name, vr=dictionary_VR(tag), vm=dictionary_VM(tag)) for name, tag in tags.items()}
 
 
-def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str) -> Header:
+def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_set: str = "") -> Header:
     """Read an encoded data set's header, never its pixels; CannotUnderstand where there is none to read.
+
+    `character_set` is that of its texts where it names none itself.
 
     An attribute whose value does not fit its VR or VM is left out: scanners write such, and the image still counts.
     """
     try:
         readable = _inflated(data_set, transfer_syntax_uid)
         found = _scanned(readable, transfer_syntax_uid) or _parsed(readable, transfer_syntax_uid)
+        if not found.encodings:
+            found = replace(found, encodings=_encodings(character_set) or ["iso8859"])
     except BROKEN_BYTES as error:
         raise CannotUnderstand("the data set's header cannot be read; check the sender's encoding") from error
     values = {
@@ -163,7 +167,7 @@ def _scanned_tags() -> frozenset[int]:
 
 def _encodings(character_sets: str) -> Sequence[str]:
     names = [name.strip(" \x00") for name in character_sets.split("\\")]
-    return convert_encodings(names if len(names) > 1 else names[0]) if character_sets else ["iso8859"]
+    return convert_encodings(names if len(names) > 1 else names[0]) if character_sets.strip(" \x00\\") else []
 
 
 def _parsed(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found:
@@ -199,7 +203,8 @@ def _parsed(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found:
     for tag, element in elements.items():
         if isinstance(element, RawDataElement):
             raw[tag] = element
-    encodings = dataset.original_character_set or "iso8859"
+    names_none = dataset.get_item(_SPECIFIC_CHARACTER_SET) is None
+    encodings = [] if names_none else dataset.original_character_set or []
     return _Found(
         values={tag: element.value for tag, element in raw.items() if element.value},
         is_little_endian=all(element.is_little_endian for element in raw.values()),

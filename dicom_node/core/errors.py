@@ -8,6 +8,7 @@ NodeError
 |-- ExpressionError             a route's `when` that is no expression of the small language
 |-- IntakeError (.status)       an instance that is not kept; the status goes back to its sender
 |   |-- NotAuthorised           0x0124
+|   |-- DuplicateInstance       0x0111
 |   |-- SOPClassNotSupported    0x0122
 |   |-- OutOfResources          0xA700
 |   |-- DatasetMismatch         0xA900
@@ -40,6 +41,7 @@ from typing import ClassVar
 from dicom_node.core.status import (
     CANNOT_UNDERSTAND,
     DATA_SET_MISMATCH,
+    DUPLICATE_INSTANCE,
     NOT_AUTHORISED,
     OUT_OF_RESOURCES,
     SOP_CLASS_NOT_SUPPORTED,
@@ -80,6 +82,12 @@ class NotAuthorised(IntakeError):
     """The sender may not store here (PS3.7 Annex C.5.24)."""
 
     status = NOT_AUTHORISED
+
+
+class DuplicateInstance(IntakeError):
+    """Another content of this SOP Instance UID is here, and the settings refuse a second (PS3.7 Annex C.5.7)."""
+
+    status = DUPLICATE_INSTANCE
 
 
 class SOPClassNotSupported(IntakeError):
