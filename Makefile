@@ -3,7 +3,7 @@
 #   PYTHON=python3.12   the Python that makes .venv, 3.11 or newer
 #   STUDY=DIR           demo: send that folder's study        KEEP=1  demo: leave the node running
 #   CONFIG=FILE         serve: the settings file              TESTS="tests/unit -k routing"  test: only these
-#   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which
+#   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which     SHORT=1  one run of each
 #   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is     SOAK=SECONDS  chaos, soak: how long it goes on
 #   FUZZ=N              fuzz: how many mutated associations   ROWS=N   bench-index: of the full index
 
@@ -46,7 +46,7 @@ bench-evidence: $(READY)  ## measure how long a report's objects take, beside hi
 	@$(RUN) -m deploy.bench_evidence
 
 bench-receive: $(READY)  ## measure the receive path beside DCMTK's storescp and Orthanc
-	@$(RUN) -m deploy.bench_receive $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(WORKLOADS),--workloads "$(WORKLOADS)")
+	@$(RUN) -m deploy.bench_receive $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(WORKLOADS),--workloads "$(WORKLOADS)") $(if $(SHORT),--short)
 
 bench-index: $(READY)  ## measure C-STORE into an index of 4.5 million instances beside an empty one
 	@$(RUN) -m deploy.bench_index $(if $(ROWS),--rows "$(ROWS)")
