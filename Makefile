@@ -3,8 +3,9 @@
 #   PYTHON=python3.12   the Python that makes .venv, 3.11 or newer
 #   STUDY=DIR           demo: send that folder's study        KEEP=1  demo: leave the node running
 #   CONFIG=FILE         serve: the settings file              TESTS="tests/unit -k routing"  test: only these
-#   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which
-#   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is
+#   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which     SHORT=1  one run of each
+#   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is     SOAK=SECONDS  chaos, soak: how long it goes on
+#   FUZZ=N              fuzz: how many mutated associations   ROWS=N   bench-index: of the full index
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -15,7 +16,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo serve test lint bench bench-evidence bench-receive chaos overhead throughput evaluate clean
+.PHONY: help setup demo serve test lint bench bench-evidence bench-index bench-receive chaos fuzz overhead soak throughput evaluate clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,10 +46,20 @@ bench-evidence: $(READY)  ## measure how long a report's objects take, beside hi
 	@$(RUN) -m deploy.bench_evidence
 
 bench-receive: $(READY)  ## measure the receive path beside DCMTK's storescp and Orthanc
-	@$(RUN) -m deploy.bench_receive $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(WORKLOADS),--workloads "$(WORKLOADS)")
+	@$(RUN) -m deploy.bench_receive $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(WORKLOADS),--workloads "$(WORKLOADS)") $(if $(SHORT),--short)
+
+bench-index: $(READY)  ## measure C-STORE into an index of 4.5 million instances beside an empty one
+	@$(RUN) -m deploy.bench_index $(if $(ROWS),--rows "$(ROWS)")
 
 chaos: $(READY)  ## studies under faults: kill, stop, fill the disk, cut the wire; nothing may be lost
 	@$(RUN) -m deploy.chaos $(if $(SEED),--seed "$(SEED)") $(if $(STUDIES),--studies "$(STUDIES)") $(if $(FAULTS),--faults "$(FAULTS)")
+	@$(RUN) -m deploy.soak $(if $(SEED),--seed "$(SEED)") $(if $(SOAK),--seconds "$(SOAK)")
+
+soak: $(READY)  ## the second part of chaos: senders that abort, and a receiver that is killed
+	@$(RUN) -m deploy.soak $(if $(SEED),--seed "$(SEED)") $(if $(SOAK),--seconds "$(SOAK)")
+
+fuzz: $(READY)  ## 100,000 mutated associations against the receive path
+	@$(RUN) -m deploy.fuzz $(if $(FUZZ),--count "$(FUZZ)") $(if $(SEED),--seed "$(SEED)")
 
 overhead: $(READY)  ## measure what the node adds to the inference, over small studies
 	@$(RUN) -m deploy.overhead

@@ -7,14 +7,19 @@ nothing, and with DCMTK's storescu as it comes, which waits for acknowledgements
 import argparse
 import re
 import shlex
+import shutil
+import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from deploy.receiver_cost import CommandFor, comparison_at, cpu_seconds_per_gigabyte
 
 COMPARISON = Path(__file__).resolve().parents[2] / "shared" / "bench" / "compare_receivers.py"
 
@@ -47,6 +52,10 @@ FREE_SENDER = (
 STORESCU = tuple(Goal(peer=peer, workloads=("ct",), ratio=5.0) for peer in ("orthanc", "storescp+sync"))
 
 
+#: CPU time of a gigabyte of CT slices on one association, ours by Orthanc's, at most.
+CPU_GOAL = 0.5
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
     """The node's rate by a peer's, of the rounds of one workload."""
@@ -62,8 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison and print the ratios; 0 when it ran, whatever they are."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each receiver with each workload")
+    parser.add_argument("--short", action="store_true", help="one run of each: some minutes, and a first answer")
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="some of these, separated by commas")
     options = parser.parse_args(arguments)
+    rounds = 1 if options.short else options.rounds
     console = Console(width=None if sys.stdout.isatty() else 140)
     if not COMPARISON.exists():
         console.print(f"not measured: the comparison, {COMPARISON.name}, is not beside this repository", style="bold")
@@ -75,17 +86,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         if names:
             console.print(f"with {title}: {', '.join(WORKLOADS[name] for name in names)}")
-            ratios = list(ratios_of(_run(names, options.rounds, extra)))
+            ratios = list(ratios_of(_run(names, rounds, extra)))
             console.print(_table(title, ratios, goals))
+    if "ct" in workloads:
+        _tell_cpu(console, rounds)
     console.print("ratios of rates, ours by theirs, in interleaved runs on this machine; above 1 the node is faster")
     return 0
 
 
+def _tell_cpu(console: Console, rounds: int) -> None:
+    """CPU time of a gigabyte, of the node and of Orthanc."""
+    comparison = comparison_at(COMPARISON)
+    commands: dict[str, CommandFor] = {
+        "node": lambda port, folder: shlex.split(_node_command().format(port=port, dir=folder)),
+        "orthanc": comparison.orthanc_command,
+    }
+    root = tempfile.mkdtemp(prefix="receiver-cost-")
+    try:
+        folders = comparison.make_workload(root, "ct")
+        costs = {
+            name: [cpu_seconds_per_gigabyte(comparison, command, folders) for _ in range(rounds)]
+            for name, command in commands.items()
+        }
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    node, orthanc = (statistics.median(costs[name]) for name in ("node", "orthanc"))
+    verdict = "reached" if node / orthanc <= CPU_GOAL else "missed"
+    console.print(
+        f"CPU time of a gigabyte of CT slices on one association: node {node:.1f} s, Orthanc {orthanc:.1f} s, "
+        f"node by Orthanc {node / orthanc:.2f}, goal at most {CPU_GOAL:g}: {verdict}"
+    )
+
+
+def _node_command() -> str:
+    program = shlex.quote(str(Path(sys.executable).with_name("dicom-node")))
+    return f"{program} receive --any-peer --port {{port}} --data-dir {{dir}}"
+
+
 def _run(workloads: Sequence[str], rounds: int, extra: Sequence[str]) -> Iterator[str]:
     """The comparison's lines, shown as they come."""
-    program = shlex.quote(str(Path(sys.executable).with_name("dicom-node")))
-    node = f"{program} receive --any-peer --port {{port}} --data-dir {{dir}}"
-    command = [sys.executable, str(COMPARISON), "--node", node, "--rounds", str(rounds)]
+    command = [sys.executable, str(COMPARISON), "--node", _node_command(), "--rounds", str(rounds)]
     command += ["--workloads", ",".join(workloads), *extra]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         for line in running.stdout or ():

@@ -12,13 +12,13 @@ from dicom_node import __version__
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import IntakeError
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.core.status import SUCCESS, UNEXPECTED
 from dicom_node.scp.presentation_contexts import (
     NOTIFICATIONS,
     TRANSFER_SYNTAXES,
     SupportedContext,
     supported_presentation_contexts,
 )
-from dicom_node.scp.storage import SUCCESS, UNEXPECTED
 from dicom_node.settings import AdmissionSettings, NodeSettings
 from workers.reporting.measurement_group import QUANTITIES
 

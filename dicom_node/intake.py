@@ -7,17 +7,19 @@ other, and indexes it, though its sender got no success and sends again.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from dicom_node.archive.file_meta import FileMeta
 from dicom_node.archive.files import Archive, KeptFile
 from dicom_node.archive.header import Header, read_header
 from dicom_node.archive.spool import Spool
 from dicom_node.archive.studies import Added, Studies
-from dicom_node.core.errors import CannotUnderstand, DatasetMismatch, OutOfResources
+from dicom_node.core.errors import CannotUnderstand, DatasetMismatch, DuplicateInstance
 from dicom_node.core.received_instance import ReceivedInstance
 from dicom_node.core.study import Instance
 from dicom_node.core.uid import is_uid
+from dicom_node.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +30,34 @@ _OUTCOMES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class IntakeRules:
+    """What the settings leave open about what comes in."""
+
+    #: Another content of a SOP Instance UID that is here is refused, not kept beside the first.
+    refuses_conflicts: bool = False
+    #: Calling AE title to the character set of the texts that come from there without one.
+    character_sets: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "IntakeRules":
+        """As the settings say."""
+        refuses = settings.admission.differing_content == "refuse"
+        return cls(refuses_conflicts=refuses, character_sets=settings.character_sets)
+
+
 class Intake:
     """Takes received instances into archive and index; safe to call from many associations' threads."""
 
-    def __init__(self, *, archive: Archive, studies: Studies, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        archive: Archive,
+        studies: Studies,
+        clock: Callable[[], float] = time.time,
+        rules: IntakeRules | None = None,
+    ) -> None:
+        self._rules = rules or IntakeRules()
         self._archive = archive
         self._studies = studies
         self._clock = clock
@@ -41,14 +67,15 @@ class Intake:
         self._studies.end_open_associations(self._clock())
 
     def store(self, received: ReceivedInstance) -> Added:
-        """Check, file and index one instance; IntakeError with the status for its sender when it is not kept."""
+        """Check, file and index one instance.
+
+        IntakeError with the status for its sender when it is not kept, OSError where the disk fails.
+        """
         _check_command(received)
-        header = read_header(received.data_set, received.transfer_syntax_uid)
+        character_set = self._rules.character_sets.get(received.calling_ae_title, "")
+        header = read_header(received.data_set, received.transfer_syntax_uid, character_set)
         _check_header(header, received)
-        try:
-            kept, added = self._keep(received, header)
-        except OSError as error:
-            raise OutOfResources(f"the disk refuses the file: {error.strerror}; make room or mend it") from error
+        kept, added = self._keep(received, header)
         level, message = _OUTCOMES[added]
         log.log(level, message, extra=_facts(received, header, kept))
         return added
@@ -73,7 +100,16 @@ class Intake:
         with self._archive.filing(header.study_instance_uid):
             kept = self._file(received, header)
             row = self._row(received, header, kept)
-            added = self._studies.add_instance(row, received.association_id, written=kept.written)
+            try:
+                added = self._studies.add_instance(
+                    row,
+                    received.association_id,
+                    written=kept.written,
+                    refuses_conflicts=self._rules.refuses_conflicts,
+                )
+            except DuplicateInstance:
+                self._archive.withdraw(kept)
+                raise
             self._archive.indexed(kept)
         return kept, added
 

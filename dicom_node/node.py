@@ -21,7 +21,7 @@ from dicom_node.core.errors import SettingsError
 from dicom_node.delivery import Delivery
 from dicom_node.dispatch import Dispatch
 from dicom_node.inquiry import Inquiry
-from dicom_node.intake import Intake
+from dicom_node.intake import Intake, IntakeRules
 from dicom_node.job_queue import CeleryJobQueue
 from dicom_node.notice import Notices
 from dicom_node.parts import ChildProcess, Part, Periodic, Served, Supervisor
@@ -96,7 +96,7 @@ def build_receiver(settings: Settings) -> Node:
         application_entity=entity,
         web_port=lambda: None,
         close=holdings.index.close,
-        recover=Recovery(holdings.archive, holdings.index, time.time).run,
+        recover=Recovery(holdings.archive, holdings.index, time.time, settings.character_sets).run,
     )
 
 
@@ -130,7 +130,7 @@ def build_node(settings: Settings, config: Path | None) -> Node:
         parts.append(Periodic("inquiry", inquiry.step, ROUND_SECONDS))
     parts.append(Periodic("leases", dispatch.expire, ROUND_SECONDS))
     parts.append(ringing)
-    recovery = Recovery(holdings.archive, holdings.index, time.time)
+    recovery = Recovery(holdings.archive, holdings.index, time.time, settings.character_sets)
     parts += _keeping(settings, holdings, recovery)
     supervisor_health: list[Callable[[], Mapping[str, bool]]] = []
     metrics = Metrics()
@@ -219,7 +219,7 @@ def _receiving(
     commitments: CommitmentEvents | None = None,
     notifications: Notifications | None = None,
 ) -> tuple[ApplicationEntity, Part]:
-    intake = Intake(archive=holdings.archive, studies=holdings.index.studies)
+    intake = Intake(archive=holdings.archive, studies=holdings.index.studies, rules=IntakeRules.from_settings(settings))
     entity = ApplicationEntity(settings, metrics.counted(intake), commitments=commitments, notifications=notifications)
 
     def start() -> None:

@@ -237,7 +237,7 @@ class Supervisor:
             for part in self._parts:
                 self._begin(part)
                 self._started.append(part)
-        except BaseException:
+        except BaseException:  # whatever the reason, also Ctrl-C: nothing may be left running
             self.stop()
             raise
 

@@ -7,7 +7,8 @@ when its file was just read and is what the index says was received.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import suppress
+from typing import NamedTuple
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
@@ -21,10 +22,16 @@ from dicom_node.core.commitment import (
     failure_in_words,
 )
 from dicom_node.core.delivery_plan import growing_wait
-from dicom_node.core.errors import AssociationRejected, PeerUnreachable, ReportNotTaken, UnreadableInstance
+from dicom_node.core.errors import (
+    AssociationRejected,
+    IndexUnavailable,
+    PeerUnreachable,
+    ReportNotTaken,
+    UnreadableInstance,
+)
 from dicom_node.core.study import Instance
 from dicom_node.scu.storage_commitment import tell
-from dicom_node.settings import Settings
+from dicom_node.settings import DeliverySettings, Settings
 from dicom_node.telemetry import log_context
 
 log = logging.getLogger(__name__)
@@ -32,10 +39,8 @@ log = logging.getLogger(__name__)
 #: Peers that are told at one time, and transactions that are looked up at once.
 PEERS_AT_ONCE = 8
 TRANSACTIONS_A_ROUND = 50
-
 #: A peer that cannot be told for so long is told no more; it asks again, or keeps its own.
 GIVEN_UP_AFTER_SECONDS = 7 * 86400.0
-
 
 #: After so many attempts people see it, as a condition that is named by this and the AE title.
 _TOLD_OF_AFTER = 3
@@ -53,6 +58,8 @@ class Promising:
         self._index, self._archive, self._clock = index, archive, clock
         self._ae_title = settings.node.ae_title
         self._waits = settings.delivery
+        #: Peers to which no association is opened now, and those that are left alone, since we failed ourselves.
+        self._away, self._failing = _Rests(settings.delivery, clock), _Rests(settings.delivery, clock)
         self._peers = {title: peer for peer in reversed(settings.peers) for title in (peer.ae_title, *peer.sends_as)}
         self._pool = ThreadPoolExecutor(PEERS_AT_ONCE, thread_name_prefix="promises")
         self._telling: dict[str, Future[None]] = {}
@@ -72,40 +79,48 @@ class Promising:
     def step(self) -> None:
         """One round: begin to tell every peer that is owed an answer and is not being told already; wait for none."""
         busy = {title for title, telling in self._telling.items() if not telling.done()}
+        busy |= self._failing.now()
         due: dict[str, list[PromiseRow]] = {}
         for row in self._index.promises.due(self._clock(), TRANSACTIONS_A_ROUND, without=busy):
             due.setdefault(row.calling_ae_title, []).append(row)
         for title, rows in due.items():
             self._telling[title] = self._pool.submit(self._tell_each, title, rows)
 
-    def settle(self) -> None:
-        """Wait for what is being told."""
-        for telling in list(self._telling.values()):
-            telling.result()
-
     def close(self) -> None:
         """Tell nobody more; what is on its way ends by itself, and the rest is told after the next start."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _tell_each(self, title: str, rows: Sequence[PromiseRow]) -> None:
-        """Tell one peer, to the first answer that does not reach it; runs in a thread of the pool."""
+        """Tell one peer; while it is away, only over associations that it opened. Runs in a thread of the pool."""
         with log_context(calling_ae_title=title):
+            postponed: list[PromiseRow] = []
             for row in rows:
                 try:
                     if not self._tell(row):
-                        return
+                        postponed.append(row)
+                except ReportNotTaken as error:
+                    # Of this transaction: others may be taken, in another round.
+                    self._missed(row, str(error))
+                    break
                 # The rim of the thread: a busy index or a defect; nothing is claimed, and the answer is still owed.
                 except Exception as error:
-                    log.error("a peer could not be answered", extra={"error": type(error).__name__}, exc_info=True)
-                    self._missed(row, "the node itself failed; see its log")
+                    self._failed(title, row, error)
                     return
+            with suppress(IndexUnavailable):
+                if postponed:
+                    self._index.promises.postpone(postponed, next_try_at=self._away.until(title))
+            self._failing.end(title)
 
     def _tell(self, row: PromiseRow) -> bool:
+        """Whether the peer was told, or tried to be; not where it is known to be away."""
         if self.tell_here(row.transaction_uid, lambda: self._answer(row)):
             return self._told(row)
-        peer = self._peers.get(row.calling_ae_title)
+        title = row.calling_ae_title
+        if title in self._away.now():
+            return False
+        peer = self._peers.get(title)
         if peer is None:
-            mend = f"no peer of the settings has the AE title {row.calling_ae_title}; add it with its address"
+            mend = f"no peer of the settings has the AE title {title}; add it with its address"
             return self._missed(row, f"its association has ended, and {mend}")
         try:
             tell(
@@ -114,9 +129,19 @@ class Promising:
                 ae_title=self._ae_title,
                 timeout_seconds=self._waits.timeout_seconds,
             )
-        except (PeerUnreachable, AssociationRejected, ReportNotTaken) as error:
+        except (PeerUnreachable, AssociationRejected) as error:
+            self._away.begin(title, row.attempts)
             return self._missed(row, str(error))
+        self._away.end(title)
         return self._told(row)
+
+    def _failed(self, title: str, row: PromiseRow, error: Exception) -> None:
+        """We failed ourselves: leave this peer alone for a while, and say so once in a row."""
+        is_news = self._failing.begin(title)
+        facts = {"error": type(error).__name__}
+        log.log(logging.ERROR if is_news else logging.DEBUG, "a peer could not be answered", extra=facts, exc_info=True)
+        with suppress(IndexUnavailable):
+            self._missed(row, "the node itself failed; see its log")
 
     def _answer(self, row: PromiseRow) -> PromiseReport:
         """What was found, now or when it was first looked: written down before anybody is told."""
@@ -125,15 +150,15 @@ class Promising:
             return row.report(known.failed)
         kept = {uid: self._index.studies.find(uid) for _, uid in row.objects}
         studies = {instance.study_instance_uid for instances in kept.values() for instance in instances}
-        with ExitStack() as stack:
-            # None of their files is removed from the disk before it is known that they were promised.
-            for study in sorted(studies):
-                stack.enter_context(self._archive.filing(study))
+        # None of their files is removed from the disk before it is known that they were promised.
+        with self._archive.filing(*studies):
             return row.report(self._look(row, kept))
 
     def _look(self, row: PromiseRow, kept: Mapping[str, Sequence[Instance]]) -> Mapping[str, int]:
-        failures = {uid: self._failure(sop_class_uid, kept[uid]) for sop_class_uid, uid in row.objects}
-        failed = {uid: failure for uid, failure in failures.items() if failure is not None}
+        # Each once, however often it was named: to read its file is what takes time.
+        objects = dict.fromkeys(row.objects)
+        failures = [(uid, self._failure(sop_class_uid, kept[uid])) for sop_class_uid, uid in objects]
+        failed = {uid: failure for uid, failure in failures if failure is not None}
         studies = [instance.study_instance_uid for uid in kept if uid not in failed for instance in kept[uid]]
         self._index.promises.looked(row, failed, studies, self._clock())
         for uid, failure in failed.items():
@@ -169,7 +194,7 @@ class Promising:
             self._index.promises.give_up(row)
             self._seen(row)
             log.error("a peer never took the answer about what we keep, and is told no more", extra=facts)
-            return False
+            return True
         first, longest = self._waits.first_wait_seconds, self._waits.maximum_wait_seconds
         wait = growing_wait(row.attempts, first=first, longest=longest, spread_by=row.transaction_uid)
         self._index.promises.missed(row, reason=reason, next_try_at=now + wait)
@@ -179,12 +204,49 @@ class Promising:
         # Once in a row, and not again at each attempt.
         level = logging.WARNING if row.reason != reason else logging.DEBUG
         log.log(level, "a peer could not be told what is kept, and will be", extra=facts)
-        return False
+        return True
 
     def _seen(self, row: PromiseRow) -> None:
         """Let people see no more that this peer cannot be told; another answer that it is owed says so again."""
         if row.attempts >= _TOLD_OF_AFTER:
             self._index.conditions.ended(f"{_UNTOLD}{row.calling_ae_title}")
+
+
+class _Rest(NamedTuple):
+    until: float
+    #: How many there were in a row.
+    times: int
+
+
+class _Rests:
+    """Which peers are left alone for a while, longer each time; safe to share between threads."""
+
+    def __init__(self, waits: DeliverySettings, clock: Callable[[], float]) -> None:
+        self._waits, self._clock = waits, clock
+        self._rests: dict[str, _Rest] = {}
+
+    def begin(self, title: str, attempts: int = 0) -> bool:
+        """Leave a peer alone, for at least as long as after so many attempts; whether this is the first in a row."""
+        before = self._rests.get(title)
+        count = max(attempts, 0 if before is None else before.times)
+        first, longest = self._waits.first_wait_seconds, self._waits.maximum_wait_seconds
+        wait = growing_wait(count, first=first, longest=longest, spread_by=title)
+        self._rests[title] = _Rest(self._clock() + wait, count + 1)
+        return before is None
+
+    def end(self, title: str) -> None:
+        """It is as it should be."""
+        self._rests.pop(title, None)
+
+    def now(self) -> set[str]:
+        """Those that are left alone."""
+        now = self._clock()
+        return {title for title, rest in list(self._rests.items()) if rest.until > now}
+
+    def until(self, title: str) -> float:
+        """When its rest is over, or was."""
+        rest = self._rests.get(title)
+        return self._clock() if rest is None else rest.until
 
 
 def _nobody_is_here(_transaction_uid: str, _answer: Callable[[], PromiseReport]) -> bool:

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -53,11 +53,19 @@ class Recovered:
 class Recovery:
     """Mends what the end of an earlier process left behind; for the one node that owns the archive."""
 
-    def __init__(self, archive: Archive, index: Index, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        index: Index,
+        clock: Callable[[], float],
+        character_sets: Mapping[str, str] | None = None,
+    ) -> None:
+        """`character_sets`: calling AE title to that of the texts that came from there without one."""
         self._archive = archive
         self._stock = Stock(archive)
         self._index = index
         self._clock = clock
+        self._character_sets = character_sets
 
     def run(self) -> Recovered:
         """Mend everything, before the first part of the node starts; SettingsError where the archive is not there."""
@@ -97,7 +105,8 @@ class Recovery:
                 log.error("a file of an earlier run could not be indexed", extra={"reason": str(error)})
                 continue
             except Exception as error:  # a file of any bytes, or a disk that fails at it, is no end of the node either
-                log.error("a file of an earlier run could not be read", extra={"error": type(error).__name__})
+                facts = {"error": type(error).__name__}
+                log.error("a file of an earlier run could not be read", extra=facts, exc_info=True)
                 continue
             if not is_whole:
                 self._withdraw(path)
@@ -108,7 +117,7 @@ class Recovery:
     def _adopt(self, incoming: Path) -> bool:
         """Whether the file became part of its study, which it was not."""
         try:
-            instance = read_kept_instance(incoming)
+            instance = read_kept_instance(incoming, character_sets=self._character_sets)
         except UnreadableInstance:
             # Linked by somebody else: nothing of ours has two names before it is whole.
             return False

@@ -7,7 +7,7 @@ its rejection note among the results says so.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +62,7 @@ def reindex(
     try:
         # What is left of a study whose removal broke off must not bring it back.
         holdings.index.evictions.finish(holdings.archive, actor=ACTOR, at=clock())
-        run = _Run(holdings, clock, read_days, tell)
+        run = _Run(holdings, clock, read_days, tell, settings.character_sets)
         for spread in range(SPREADS):
             for uid in run.stock.study_uids("studies", spread):
                 run.study(uid)
@@ -105,11 +105,17 @@ class _Run:
     """One run over the archive, and what it found."""
 
     def __init__(
-        self, holdings: Holdings, clock: Callable[[], float], read_days: float | None, tell: Callable[[int], None]
+        self,
+        holdings: Holdings,
+        clock: Callable[[], float],
+        read_days: float | None,
+        tell: Callable[[int], None],
+        character_sets: Mapping[str, str],
     ) -> None:
         self.stock = Stock(holdings.archive)
         self._archive, self._index = holdings.archive, holdings.index
         self._clock, self._read_days, self._tell = clock, read_days, tell
+        self._character_sets = character_sets
         self.files = self.instances = self.studies = self.old_studies = self.withdrawn_studies = 0
         self.unreadable: list[str] = []
 
@@ -148,7 +154,7 @@ class _Run:
         self.files += 1
         self._tell(self.files)
         try:
-            instance = read_kept_instance(self._archive.path_of(path), path)
+            instance = read_kept_instance(self._archive.path_of(path), path, self._character_sets)
         except UnreadableInstance:
             self.unreadable.append(path)
             return None

@@ -66,6 +66,12 @@ class AdmissionSettings:
     calling_ae_titles: tuple[str, ...] = _setting((), "AE titles that may call; empty: any", rule="ae_title")
     called_ae_title_must_match: bool = _setting(True, "refuse callers that ask for another AE title than ours")
     maximum_associations: int = _setting(100, "associations at one time", (1, 10000))
+    maximum_associations_per_peer: int = _setting(
+        50, "the same of one calling AE title at one address, so that it keeps nobody else out", (1, 10000)
+    )
+    differing_content: Literal["keep", "refuse"] = _setting(
+        "keep", "another content of a SOP Instance UID that is here: keep it beside the first, or refuse it (0x0111)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +198,9 @@ class Peer:
     results: bool = _setting(False, "whether SR and SEG go here")
     query: bool = _setting(False, "whether it is asked by C-FIND how many instances it holds of a study that it sends")
     sends_as: tuple[str, ...] = _setting((), "further AE titles that it sends under", rule="ae_title")
+    character_set: str = _setting(
+        "", "Specific Character Set of the texts that it sends without one, such as ISO_IR 100", rule="character_set"
+    )
     commitment: bool = _setting(False, "whether it is asked for storage commitment of what it accepted")
     instead: str = _setting("", "name of the peer that also gets its objects while it is away for long; empty: none")
     forms: tuple[FormChoice, ...] = _setting(
@@ -250,6 +259,12 @@ class Settings:
             for title in {peer.ae_title, *peer.sends_as} if peer.query else ():
                 found[title] = (*found.get(title, ()), peer.name)
         return found
+
+    @property
+    def character_sets(self) -> Mapping[str, str]:
+        """Calling AE title to the character set of the texts that come from there without one."""
+        pairs = ((title, peer.character_set) for peer in self.peers for title in (peer.ae_title, *peer.sends_as))
+        return {title: character_set for title, character_set in pairs if character_set}
 
 
 #: The tables of which there may be any number.

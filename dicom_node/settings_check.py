@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from pydicom.charset import python_encoding as encodings
 from pydicom.datadict import keyword_dict
 
 from dicom_node.core.errors import ExpressionError
@@ -107,6 +108,10 @@ _RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "ae_title": (_is_ae_title, "an AE title is 1 to 16 ASCII characters without backslash"),
     "not_empty": (lambda text: bool(text.strip()), "it must not be empty"),
     "name": (lambda text: text == text.strip() != "" and text.isprintable(), "a name is one line of text, not padded"),
+    "character_set": (
+        lambda text: all(part in encodings for part in text.split("\\")),
+        "it must be a defined term of Specific Character Set, such as ISO_IR 100 or ISO_IR 192",
+    ),
     "queue": (lambda text: text in QUEUES, f"queues are {', '.join(QUEUES)}"),
     "device": (lambda text: re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is not None, "write auto, cpu, cuda or cuda:0"),
 }

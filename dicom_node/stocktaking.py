@@ -124,7 +124,7 @@ class Stocktaking:
             raise
         except Exception as error:  # of its files, which may hold any bytes and lie on a failing disk
             facts = {"study_instance_uid": uid, "error": type(error).__name__}
-            log.error("a study's files cannot be looked at", extra=facts)
+            log.error("a study's files cannot be looked at", extra=facts, exc_info=True)
             return 0
 
     def _look_at_study(self, uid: str) -> Generator[None, None, int]:

@@ -10,14 +10,13 @@ Layout below the root; paths are given relative to it:
     outgoing/                                       results that are not whole yet
 """
 
-import fcntl
 import os
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -28,10 +27,11 @@ from dicom_node.archive.checksum import sha256_of
 from dicom_node.archive.directories import Directories, make_directory, sync_directory
 from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set
 from dicom_node.archive.leftovers import leftovers, torn_place
-from dicom_node.archive.places import place, places, spread_of
+from dicom_node.archive.places import place, places
 from dicom_node.archive.second_name import second_name
 from dicom_node.archive.spool import FILE_MODE, Spool
-from dicom_node.core.errors import UnreadableInstance
+from dicom_node.archive.study_locks import StudyLocks
+from dicom_node.core.errors import OutOfResources, UnreadableInstance
 from dicom_node.core.received_instance import EncodedDataSet
 from dicom_node.core.study import Instance
 
@@ -74,6 +74,7 @@ class Archive:
         for name in ("studies", "results", "incoming", "outgoing"):
             make_directory(root / name)
         self._directories = Directories()
+        self._locks = StudyLocks(root / "studies")
         # Of two threads that file the same instance, one waits until the other's file is on the disk.
         self._filing = [threading.Lock() for _ in range(_LOCKS)]
 
@@ -86,7 +87,7 @@ class Archive:
 
         The same content under the same UIDs is found and kept as it is; other content is put beside it. A new file has
         a second name until `indexed` is called with it. OSError where the disk does not take it, CannotUnderstand where
-        a UID is none; neither leaves a file.
+        a UID is none, OutOfResources where each of its places holds a damaged file; none of them leaves a file.
         """
         sha256, size_bytes = _checksum_and_size(data_set)
         first = place("studies", study_uid, series_uid, meta.sop_instance_uid)
@@ -97,7 +98,7 @@ class Archive:
                     if incoming is None:
                         self.settle(str(path))
                     return KeptFile(path=str(path), sha256=sha256, size_bytes=size_bytes, incoming=incoming)
-        raise FileExistsError(f"{path} was damaged on disk; move it away and send the instance again")
+        raise OutOfResources(f"its file was damaged on disk; move {path} away and send again")
 
     def settle(self, relative: str) -> None:
         """Let a file that is there be on the disk at return, with its name."""
@@ -114,22 +115,19 @@ class Archive:
         if kept.incoming is not None:
             kept.incoming.unlink(missing_ok=True)
 
-    @contextmanager
-    def filing(self, study_uid: str) -> Iterator[None]:
-        """Hold while an instance of the study is filed and indexed: none of its files is removed meanwhile."""
-        with self._locked(study_uid, fcntl.LOCK_SH):
-            yield
+    def withdraw(self, kept: KeptFile) -> None:
+        """Leave nothing of a new file that the index does not take; one that was there before stays."""
+        if kept.incoming is not None:
+            (self._root / kept.path).unlink(missing_ok=True)
+            kept.incoming.unlink(missing_ok=True)
 
-    @contextmanager
-    def emptying(self, study_uid: str) -> Iterator[bool]:
+    def filing(self, *study_uids: str) -> AbstractContextManager[None]:
+        """Hold while instances of these studies are filed and indexed: none of their files is removed meanwhile."""
+        return self._locks.filing(*study_uids)
+
+    def emptying(self, study_uid: str) -> AbstractContextManager[bool]:
         """Hold while the study's files are removed; False where an instance is just being filed: try again later."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._locked(study_uid, fcntl.LOCK_EX | fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        return self._locks.emptying(study_uid)
 
     def store_result(self, *, study_uid: str, series_uid: str, sop_uid: str, data: bytes) -> str:
         """Keep a whole DICOM file that this node made, durable at return, in place of an earlier one of its UID."""
@@ -238,7 +236,7 @@ class Archive:
                     # The bytes and both names at once.
                     os.fsync(file.fileno())
                     self._directories.sync(final.parent, levels=_LEVELS)
-        except BaseException:
+        except BaseException:  # also what ends the process: half a file must not stay
             # Nobody has it yet: who files the same instance waits for us.
             if is_linked:
                 final.unlink(missing_ok=True)
@@ -255,7 +253,7 @@ class Archive:
             return None
         try:
             self._directories.sync(final.parent, levels=_LEVELS)
-        except BaseException:
+        except BaseException:  # as above
             final.unlink(missing_ok=True)
             raise
         spool.keep()
@@ -271,24 +269,9 @@ class Archive:
                 file.flush()
                 os.fsync(file.fileno())
             yield path
-        except BaseException:
+        except BaseException:  # also what ends the process: half a file must not stay
             path.unlink(missing_ok=True)
             raise
-
-    @contextmanager
-    def _locked(self, study_uid: str, kind: int) -> Iterator[None]:
-        """Lock the directory that the study lies in, against other threads and processes."""
-        directory = self._root / "studies" / spread_of(study_uid)
-        try:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            make_directory(directory)
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, kind)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _checksum_and_size(data_set: EncodedDataSet) -> tuple[str, int]:

@@ -5,9 +5,9 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
@@ -31,7 +31,10 @@ _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.
 _SPECIFIC_CHARACTER_SET = 0x00080005
 
 # A header is looked for in so many bytes of the data set: most are short, few are longer than the second.
-_HEADER_BYTES = (32 << 10, 4 << 20)
+_HEADER_BYTES = (32 << 10, 4 << 20, 64 << 20)
+
+# An odd one, for pydicom, is looked for in no more: it takes minutes and gigabytes for a sequence of a million items.
+_PARSED_BYTES = 4 << 20
 
 _CHUNK_BYTES = 1 << 20
 
@@ -91,7 +94,7 @@ class _Found:
 
     values: Mapping[int, bytes]
     is_little_endian: bool
-    #: Python's names of the character sets.
+    #: Python's names of the character sets; empty where the data set names none.
     encodings: Sequence[str]
 
 
@@ -102,14 +105,18 @@ def _wanted() -> Mapping[int, _Wanted]:
     return {tag: _Wanted(keyword=name, vr=dictionary_VR(tag), vm=dictionary_VM(tag)) for name, tag in tags.items()}
 
 
-def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str) -> Header:
+def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_set: str = "") -> Header:
     """Read an encoded data set's header, never its pixels; CannotUnderstand where there is none to read.
+
+    `character_set` is that of its texts where it names none itself.
 
     An attribute whose value does not fit its VR or VM is left out: scanners write such, and the image still counts.
     """
     try:
         readable = _inflated(data_set, transfer_syntax_uid)
         found = _scanned(readable, transfer_syntax_uid) or _parsed(readable, transfer_syntax_uid)
+        if not found.encodings:
+            found = replace(found, encodings=_encodings(character_set) or ["iso8859"])
     except BROKEN_BYTES as error:
         raise CannotUnderstand("the data set's header cannot be read; check the sender's encoding") from error
     values = {
@@ -160,32 +167,44 @@ def _scanned_tags() -> frozenset[int]:
 
 def _encodings(character_sets: str) -> Sequence[str]:
     names = [name.strip(" \x00") for name in character_sets.split("\\")]
-    return convert_encodings(names if len(names) > 1 else names[0]) if character_sets else ["iso8859"]
+    return convert_encodings(names if len(names) > 1 else names[0]) if character_sets.strip(" \x00\\") else []
 
 
 def _parsed(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found:
     """What pydicom finds, which knows how to go on where others would give up."""
     wanted = _wanted()
     last = max(wanted)
+    data_set.seek(0)
+    data = data_set.read(_PARSED_BYTES)
+    is_whole = len(data) < _PARSED_BYTES
 
     def is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        nonlocal is_whole
+        is_whole = is_whole or int(tag) > last
         return int(tag) > last
 
-    data_set.seek(0)
-    dataset = read_dataset(
-        cast(BinaryIO, data_set),
-        transfer_syntax_uid in _IMPLICIT,
-        transfer_syntax_uid not in _BIG_ENDIAN,
-        stop_when=is_past,
-        specific_tags=list(wanted),
-    )
+    try:
+        dataset = read_dataset(
+            io.BytesIO(data),
+            transfer_syntax_uid in _IMPLICIT,
+            transfer_syntax_uid not in _BIG_ENDIAN,
+            stop_when=is_past,
+            specific_tags=list(wanted),
+        )
+    except BROKEN_BYTES:
+        # An end too soon may be one that we made.
+        if is_whole:
+            raise
+    if not is_whole:
+        raise CannotUnderstand("the data set's header is too long and of an odd encoding; check the sender's")
     # Without keep_deferred, pydicom converts an empty value by itself, and raises on a VR that is none.
     elements = {tag: dataset.get_item(tag, keep_deferred=True) for tag in wanted if tag in dataset}
     raw: dict[int, RawDataElement] = {}
     for tag, element in elements.items():
         if isinstance(element, RawDataElement):
             raw[tag] = element
-    encodings = dataset.original_character_set or "iso8859"
+    names_none = dataset.get_item(_SPECIFIC_CHARACTER_SET) is None
+    encodings = [] if names_none else dataset.original_character_set or []
     return _Found(
         values={tag: element.value for tag, element in raw.items() if element.value},
         is_little_endian=all(element.is_little_endian for element in raw.values()),

@@ -71,7 +71,7 @@ class Index:
             _prepare_sqlite(engine)
         try:
             return cls(engine)
-        except BaseException:
+        except BaseException:  # nobody else can close its connections
             engine.dispose()
             raise
 

@@ -1,5 +1,6 @@
 """A kept instance: the index's row of a file, as far as the file itself tells it."""
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -16,17 +17,19 @@ from dicom_node.core.uid import is_uid
 _MAXIMUM_HEADER_BYTES = 64 << 20
 
 
-def read_kept_instance(path: Path, place: str = "") -> Instance:
+def read_kept_instance(path: Path, place: str = "", character_sets: Mapping[str, str] | None = None) -> Instance:
     """The row of a file that this node wrote, with its path in the archive; UnreadableInstance where it is none.
 
-    It was received when the file was last written, from the sender that its file meta information names.
+    It was received when the file was last written, from the sender that its file meta information names;
+    `character_sets`: calling AE title to that of the texts that came from there without one.
     """
     try:
         meta = read_file_meta(path)
         syntax, file = open_data_set(path)
         with file:
             start = file.tell()
-            header = read_header(BytesIO(file.read(_MAXIMUM_HEADER_BYTES)), syntax)
+            character_set = (character_sets or {}).get(meta.sending_ae_title, "")
+            header = read_header(BytesIO(file.read(_MAXIMUM_HEADER_BYTES)), syntax, character_set)
             file.seek(start)
             sha256 = sha256_of(file)
             size_bytes = file.tell() - start

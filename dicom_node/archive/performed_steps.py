@@ -8,8 +8,6 @@ from dicom_node.archive.arrivals import Arrivals
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import NotificationRefused
 from dicom_node.core.performed_step import (
-    DUPLICATE_INSTANCE,
-    NO_SUCH_INSTANCE,
     PerformedStep,
     StepChange,
     StepState,
@@ -17,6 +15,7 @@ from dicom_node.core.performed_step import (
     counts_of,
     is_mpps,
 )
+from dicom_node.core.status import DUPLICATE_INSTANCE, NO_SUCH_INSTANCE
 
 
 class PerformedSteps:

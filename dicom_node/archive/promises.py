@@ -48,7 +48,8 @@ class Promises:
     def ask(self, request: PromiseRequest, at: float) -> bool:
         """Write down what a peer asks, durable at return; False where it has asked for something else by this UID.
 
-        The same question again, before its answer was acknowledged, is the same transaction.
+        The same question again, before its answer was acknowledged, is the same transaction, and its answer is due at
+        once: who asks is there.
         """
         promises = self._promises
         objects = [list(pair) for pair in request.objects]
@@ -56,7 +57,10 @@ class Promises:
         with self._transactions.write() as connection:
             known = self._find(connection, request.transaction_uid)
             if known is not None and known.told_at is None:
-                return known.calling_ae_title == request.calling_ae_title and known.objects == request.objects
+                is_same = known.calling_ae_title == request.calling_ae_title and known.objects == request.objects
+                if is_same:
+                    self._change(connection, known, next_try_at=at)
+                return is_same
             old = promises.c.told_at < at - _FORGOTTEN_AFTER_SECONDS
             same = promises.c.transaction_uid == request.transaction_uid
             connection.execute(sa.delete(promises).where(sa.or_(old, same)))
@@ -102,8 +106,20 @@ class Promises:
 
     def missed(self, row: PromiseRow, *, reason: str, next_try_at: float) -> None:
         """The peer could not be told, and why."""
+        due = self._promises.c.next_try_at
+        # One that was asked for anew meanwhile stays due.
+        later = sa.case((due == row.next_try_at, next_try_at), else_=due)
         with self._transactions.write(durable=False) as connection:
-            self._change(connection, row, attempts=row.attempts + 1, reason=reason, next_try_at=next_try_at)
+            self._change(connection, row, attempts=row.attempts + 1, reason=reason, next_try_at=later)
+
+    def postpone(self, rows: Sequence[PromiseRow], *, next_try_at: float) -> None:
+        """Nobody has tried to tell these, since their peer is known to be away."""
+        promises = self._promises
+        transactions = promises.c.transaction_uid.in_([row.transaction_uid for row in rows])
+        # One that was asked for anew meanwhile is due.
+        same = (transactions, promises.c.told_at.is_(None), promises.c.next_try_at <= max(r.next_try_at for r in rows))
+        with self._transactions.write(durable=False) as connection:
+            connection.execute(sa.update(promises).where(*same).values(next_try_at=next_try_at))
 
     def give_up(self, row: PromiseRow) -> None:
         """Nobody can be told; who asks again is answered anew."""

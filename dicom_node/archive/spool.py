@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 # Readable by the node's own user and group: the file holds patient data.
@@ -27,7 +28,7 @@ class Spool:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
         try:
             self._append(file_meta)
-        except BaseException:
+        except BaseException:  # nobody else knows of the file, also when the process ends
             self.discard()
             raise
 
@@ -78,7 +79,9 @@ class Spool:
         """Leave nothing of it, unless it is kept."""
         if self._file >= 0:
             self.keep()
-            self.path.unlink(missing_ok=True)
+            # On a disk that became read-only it stays, and the next start removes it; its sender gets an answer.
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def _append(self, data: bytes | memoryview) -> None:
         view = memoryview(data)

@@ -11,6 +11,7 @@ from dicom_node.archive.prepared import Prepared, unless_there
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.study_rows import Added, HistoryRow, Reception, StudyRow
 from dicom_node.archive.transactions import Transactions
+from dicom_node.core.errors import DuplicateInstance
 from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.core.study import Instance, Study
 
@@ -67,19 +68,35 @@ class Studies:
             rows = connection.execute(query.order_by(instances.c.conflict)).mappings().all()
         return [_instance(row) for row in rows]
 
-    def add_instance(self, instance: Instance, association_id: str | None = None, *, written: bool = False) -> Added:
+    def add_instance(
+        self,
+        instance: Instance,
+        association_id: str | None = None,
+        *,
+        written: bool = False,
+        refuses_conflicts: bool = False,
+    ) -> Added:
         """Make a stored file part of its study, durable at return; a late one opens the study again.
 
         Same SOP Instance UID, SHA-256 and transfer syntax as a kept one: IDENTICAL; same UID, else: CONFLICT. NEW also
         where a study failed by the kept one, in whose place this one is read from now on, and where the study had left
         the disk. `written`: the file was not there before, so that the one of an identical row was missing.
+        DuplicateInstance in place of CONFLICT where that is refused: then nothing changes.
         """
         return self._transactions.together(
-            lambda connection: self._add(connection, instance, association_id, written=written)
+            lambda connection: self._add(
+                connection, instance, association_id, written=written, refuses_conflicts=refuses_conflicts
+            )
         )
 
     def _add(
-        self, connection: sa.Connection, instance: Instance, association_id: str | None, *, written: bool
+        self,
+        connection: sa.Connection,
+        instance: Instance,
+        association_id: str | None,
+        *,
+        written: bool,
+        refuses_conflicts: bool,
     ) -> Added:
         before = self._begin_study(connection, instance)
         came_back = self._faults.end(connection, instance.path) or written
@@ -89,6 +106,8 @@ class Studies:
         elif added is Added.IDENTICAL:
             # A file that was damaged on the disk has been written again beside it.
             connection.execute(self._row_of(instance).values(path=instance.path))
+        elif added is Added.CONFLICT and refuses_conflicts:
+            raise DuplicateInstance("another content of this UID is here; send it under a new UID")
         else:
             if before is not None:
                 self._open_study(connection, instance, added, before)

@@ -8,6 +8,7 @@ NodeError
 |-- ExpressionError             a route's `when` that is no expression of the small language
 |-- IntakeError (.status)       an instance that is not kept; the status goes back to its sender
 |   |-- NotAuthorised           0x0124
+|   |-- DuplicateInstance       0x0111
 |   |-- SOPClassNotSupported    0x0122
 |   |-- OutOfResources          0xA700
 |   |-- DatasetMismatch         0xA900
@@ -37,6 +38,15 @@ NodeError
 import errno
 from typing import ClassVar
 
+from dicom_node.core.status import (
+    CANNOT_UNDERSTAND,
+    DATA_SET_MISMATCH,
+    DUPLICATE_INSTANCE,
+    NOT_AUTHORISED,
+    OUT_OF_RESOURCES,
+    SOP_CLASS_NOT_SUPPORTED,
+)
+
 
 class NodeError(Exception):
     """Whatever this node raises on purpose."""
@@ -65,37 +75,43 @@ class ExpressionError(NodeError):
 class IntakeError(NodeError):
     """An instance that was not kept; `status` is the C-STORE status that says so (PS3.4 Annex B.2.3)."""
 
-    status: ClassVar[int] = 0xC000
+    status: ClassVar[int] = CANNOT_UNDERSTAND
 
 
 class NotAuthorised(IntakeError):
     """The sender may not store here (PS3.7 Annex C.5.24)."""
 
-    status = 0x0124
+    status = NOT_AUTHORISED
+
+
+class DuplicateInstance(IntakeError):
+    """Another content of this SOP Instance UID is here, and the settings refuse a second (PS3.7 Annex C.5.7)."""
+
+    status = DUPLICATE_INSTANCE
 
 
 class SOPClassNotSupported(IntakeError):
     """The SOP class is not one this node stores (PS3.7 Annex C.5.23)."""
 
-    status = 0x0122
+    status = SOP_CLASS_NOT_SUPPORTED
 
 
 class OutOfResources(IntakeError):
     """No room on disk, or the index does not take the row."""
 
-    status = 0xA700
+    status = OUT_OF_RESOURCES
 
 
 class DatasetMismatch(IntakeError):
     """The data set is not the instance that the command announced."""
 
-    status = 0xA900
+    status = DATA_SET_MISMATCH
 
 
 class CannotUnderstand(IntakeError):
     """The data set cannot be read, or its UIDs are no UIDs."""
 
-    status = 0xC000
+    status = CANNOT_UNDERSTAND
 
 
 class NotificationRefused(NodeError):

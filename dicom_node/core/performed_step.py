@@ -5,16 +5,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from dicom_node.core.errors import NotificationRefused
+from dicom_node.core.status import MAY_NOT_BE_UPDATED, MISSING_VALUE, PROCESSING_FAILURE
 
 #: How steps are called as a source of counts.
 MPPS = "MPPS"
-
-#: PS3.7 Annex C.
-INVALID_VALUE, PROCESSING_FAILURE, DUPLICATE_INSTANCE, NO_SUCH_INSTANCE = 0x0106, 0x0110, 0x0111, 0x0112
-MISSING_ATTRIBUTE, MISSING_VALUE = 0x0120, 0x0121
-
-#: PS3.4 Section F.7.2.2.3: a step in a final state.
-MAY_NOT_BE_UPDATED = 0xA710
 
 
 class StepState(StrEnum):

@@ -4,17 +4,21 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
-from pynetdicom.events import EventHandlerType
+from pynetdicom.events import Event, EventHandlerType
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from dicom_node.scp.open_associations import OpenAssociations
 from dicom_node.scp.own_request import OwnRequests
 from dicom_node.scp.storage import Storage
 from dicom_node.scp.transport import LOOK_SECONDS, Connection, Server
 from dicom_node.scp.upper_layer import UpperLayer
+from dicom_node.scp.whole_messages import WholeMessages
 
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity
@@ -23,9 +27,20 @@ if TYPE_CHECKING:
 class AssociationMaker(RequestHandler):
     """Makes an association of an accepted connection."""
 
+    def handle(self) -> None:
+        """Begin to serve the connection."""
+        known = cast(StorageServer, self.server).open_associations
+        association = self._create_association()
+        known.connected(association, _cut)
+        try:
+            association.start()
+        except BaseException:
+            known.ended(association)
+            raise
+
     def _create_association(self) -> Association:
         server, ae = cast(StorageServer, self.server), self.ae
-        association = AcceptedAssociation(ae, server.storage)
+        association = AcceptedAssociation(ae, server.storage, server.open_associations)
         association._server = server
         # pynetdicom knows its acceptors by this name.
         association.name = f"AcceptorThread {self.client_address[1]}"
@@ -43,6 +58,7 @@ class AssociationMaker(RequestHandler):
         for event, bound in server._handlers.items():
             for handler, arguments in bound if isinstance(bound, list) else [bound]:
                 association.bind(event, handler, arguments)
+        association.bind(evt.EVT_REQUESTED, server.requested)
         return association
 
 
@@ -54,27 +70,40 @@ class StorageServer(Server):
         ae: "ApplicationEntity",
         address: tuple[str, int],
         storage: Storage,
+        open_associations: OpenAssociations,
         handlers: list[EventHandlerType],
         contexts: list[PresentationContext],
     ) -> None:
         """Listen from here on; OSError where the port cannot be had."""
-        self.storage = storage
+        self.storage, self.open_associations = storage, open_associations
         super().__init__(ae, address, ae.ae_title, contexts, evt_handlers=handlers, request_handler=AssociationMaker)
         # Where it looks for itself when it is shut down.
         ae._servers.append(cast(ThreadedAssociationServer, self))
+
+    def requested(self, event: Event) -> None:
+        """An association is asked for: one too many is rejected for now, since a place may soon be free."""
+        association = event.assoc
+        request = cast(A_ASSOCIATE, association.requestor.primitive)
+        if not self.open_associations.admits(association, request.calling_ae_title):
+            # PS3.8 Section 9.3.4: transient, by the provider's presentation part, local limit exceeded.
+            association.acse.send_reject(2, 3, 2)
+            evt.trigger(association, evt.EVT_REJECTED, {})
+            association.kill()
 
 
 class AcceptedAssociation(Association):
     """An association that a peer opened to us; its thread rests while there is nothing to do."""
 
-    def __init__(self, ae: "ApplicationEntity", storage: Storage) -> None:
+    def __init__(self, ae: "ApplicationEntity", storage: Storage, known: OpenAssociations) -> None:
+        """`known` is told when it has ended."""
         super().__init__(ae, MODE_ACCEPTOR)
-        self._storage = storage
+        self._storage, self._known = storage, known
         self._reactor_checkpoint = checkpoint = _Checkpoint(self._has_work)
         self.dul = upper_layer = UpperLayer(self, storage, checkpoint.notice)
         # They are passed on to the upper layer, which is a new one.
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
-        self.own_requests = OwnRequests(self, upper_layer.send_message)
+        self.dimse = WholeMessages(self, upper_layer.send_message)
+        self.own_requests = OwnRequests(self)
         self._after_answer: list[Callable[[], None]] = []
 
     def after_answer(self, deed: Callable[[], None]) -> None:
@@ -86,6 +115,7 @@ class AcceptedAssociation(Association):
         try:
             super().run_reactor()
         finally:
+            self._known.ended(self)
             self._storage.association_is_over(self)
             self.own_requests.ended()
             if not self.dul.is_alive():
@@ -104,6 +134,10 @@ class AcceptedAssociation(Association):
     def _has_work(self) -> bool:
         waiting = self.dimse.msg_queue.queue or self.dul.to_user_queue.queue
         return bool(waiting) or self._kill or not self.dul.is_alive()
+
+
+def _cut(association: Association) -> None:
+    cast(UpperLayer, association.dul).connection.cut()
 
 
 class _Checkpoint(threading.Event):

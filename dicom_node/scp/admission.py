@@ -21,6 +21,8 @@ class Admission:
     called_ae_title_must_match: bool
     #: One more is rejected for now: 2, 3, 2.
     maximum_associations: int
+    #: The same of one peer: one calling AE title at one address.
+    maximum_associations_per_peer: int
 
     @classmethod
     def from_settings(cls, settings: AdmissionSettings) -> "Admission":
@@ -29,6 +31,7 @@ class Admission:
             calling_ae_titles=tuple(title.strip() for title in settings.calling_ae_titles),
             called_ae_title_must_match=settings.called_ae_title_must_match,
             maximum_associations=settings.maximum_associations,
+            maximum_associations_per_peer=settings.maximum_associations_per_peer,
         )
 
     @property

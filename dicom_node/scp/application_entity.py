@@ -1,6 +1,7 @@
 """The application entity that others call: storage, verification, commitment and notifications on one port."""
 
 import logging
+import sys
 import threading
 import time
 import warnings
@@ -20,6 +21,7 @@ from dicom_node.scp.admission import Admission, DiskWatermark
 from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.scp.handlers import Handlers
 from dicom_node.scp.notifications import Notifications
+from dicom_node.scp.open_associations import OpenAssociations
 from dicom_node.scp.presentation_contexts import (
     SupportedContext,
     storage_sop_classes,
@@ -68,6 +70,9 @@ class ApplicationEntity:
         self._handlers = Handlers(reception, watermark)
         self._commitments = commitments
         self._notifications = notifications
+        self._open_associations = OpenAssociations(
+            maximum=self._admission.maximum_associations, maximum_per_peer=self._admission.maximum_associations_per_peer
+        )
         self._ae = self._build()
         self._server: StorageServer | None = None
 
@@ -117,7 +122,9 @@ class ApplicationEntity:
 
     def _listen(self, bindings: list[EventHandlerType], contexts: list[PresentationContext]) -> StorageServer:
         node = self._settings.node
-        server = StorageServer(self._ae, (node.host, node.port), self._handlers.storage, bindings, contexts)
+        server = StorageServer(
+            self._ae, (node.host, node.port), self._handlers.storage, self._open_associations, bindings, contexts
+        )
         threading.Thread(target=server.serve_forever, name="listening", daemon=True).start()
         return server
 
@@ -127,7 +134,8 @@ class ApplicationEntity:
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.maximum_pdu_size = self._settings.node.maximum_pdu_bytes
-        ae.maximum_associations = self._admission.maximum_associations
+        # They are counted in [open_associations]: here silent connections would count, too.
+        ae.maximum_associations = sys.maxsize
         ae.require_calling_aet = list(self._admission.calling_ae_titles)
         ae.require_called_aet = self._admission.called_ae_title_must_match
         ae.acse_timeout = self._timeouts.acse

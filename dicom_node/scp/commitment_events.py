@@ -11,11 +11,10 @@ from pynetdicom import evt
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.scp.promise_requests import UNRECOGNISED_OPERATION, PromiseRequests
+from dicom_node.core.status import PROCESSING_FAILURE, SUCCESS, UNRECOGNISED_OPERATION, in_hex
+from dicom_node.scp.promise_requests import PromiseRequests
 from dicom_node.scu.storage_commitment import (
-    PROCESSING_FAILURE,
     STORAGE_COMMITMENT_PUSH_MODEL,
-    SUCCESS,
     TRANSFER_SYNTAXES,
     TakeReport,
     receive,
@@ -59,7 +58,7 @@ class CommitmentEvents:
             log.exception("an answer to a storage commitment request could not be taken", extra=facts)
             return PROCESSING_FAILURE, None
         if status != SUCCESS:
-            log.warning("an answer to no storage commitment request", extra={**facts, "status": f"0x{status:04X}"})
+            log.warning("an answer to no storage commitment request", extra={**facts, "status": in_hex(status)})
         return status, reply
 
     def action(self, event: Event) -> tuple[int, None]:

@@ -13,9 +13,10 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT
 
+from dicom_node.core.status import SUCCESS
 from dicom_node.scp.admission import DiskWatermark
 from dicom_node.scp.c_store import StoreRequest
-from dicom_node.scp.storage import SUCCESS, Outcome, Reception, Sender, Storage
+from dicom_node.scp.storage import Outcome, Reception, Sender, Storage
 
 log = logging.getLogger(__name__)
 

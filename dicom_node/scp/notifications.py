@@ -6,7 +6,7 @@ What they say of the patient is not kept, nor read.
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from pydicom import Dataset
 from pydicom.uid import UID
@@ -14,26 +14,28 @@ from pynetdicom import evt
 from pynetdicom.dimse_primitives import N_CREATE, N_SET
 from pynetdicom.events import Event, EventHandlerType
 
+from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import IndexUnavailable, NotificationRefused
-from dicom_node.core.performed_step import (
+from dicom_node.core.performed_step import PerformedStep, StepChange, StepState
+from dicom_node.core.status import (
+    INVALID_INSTANCE,
     INVALID_VALUE,
     MISSING_ATTRIBUTE,
     MISSING_VALUE,
     PROCESSING_FAILURE,
-    PerformedStep,
-    StepChange,
-    StepState,
+    RESOURCE_LIMITATION,
+    SUCCESS,
+    UNRECOGNISED_OPERATION,
+    in_hex,
 )
 from dicom_node.core.uid import is_uid
 from dicom_node.scp.presentation_contexts import NOTIFICATIONS, SupportedContext
-from dicom_node.scp.storage import SUCCESS
 
 log = logging.getLogger(__name__)
 
-MODALITY_PERFORMED_PROCEDURE_STEP, INSTANCE_AVAILABILITY = (context.sop_class_uid for context in NOTIFICATIONS)
+Told = TypeVar("Told")
 
-#: PS3.7 Annex C.
-RESOURCE_LIMITATION, INVALID_INSTANCE, UNRECOGNISED_OPERATION = 0x0213, 0x0117, 0x0211
+MODALITY_PERFORMED_PROCEDURE_STEP, INSTANCE_AVAILABILITY = (context.sop_class_uid for context in NOTIFICATIONS)
 
 #: PS3.4 Table F.7.2-1, what must have a value when a step is created; what may be empty may be absent here, too.
 AT_CREATION = (
@@ -46,9 +48,6 @@ OF_AVAILABILITY = ("StudyInstanceUID", "ReferencedSeriesSequence")
 
 #: Instance Availability (0008,0056) of what cannot be had.
 _UNAVAILABLE = "UNAVAILABLE"
-
-#: What pydicom raises for a data set that is none.
-_BROKEN = (AttributeError, EOFError, KeyError, NotImplementedError, TypeError, ValueError)
 
 
 class Notified(Protocol):
@@ -98,13 +97,15 @@ class Notifications:
         return _status(event, uid, lambda: self._change_step(event, uid)), None
 
     def _create_step(self, event: Event, uid: str) -> None:
-        self._notified.create_step(read_step(event.attribute_list, uid), event.assoc.requestor.ae_title)
+        step = _read(lambda: read_step(event.attribute_list, uid))
+        self._notified.create_step(step, event.assoc.requestor.ae_title)
 
     def _change_step(self, event: Event, uid: str) -> None:
-        self._notified.change_step(uid, read_change(event.modification_list), event.assoc.requestor.ae_title)
+        change = _read(lambda: read_change(event.modification_list))
+        self._notified.change_step(uid, change, event.assoc.requestor.ae_title)
 
     def _available(self, event: Event, _uid: str) -> None:
-        study, counts = read_availability(event.attribute_list)
+        study, counts = _read(lambda: read_availability(event.attribute_list))
         self._notified.available(study, counts, event.assoc.requestor.ae_title)
 
 
@@ -199,11 +200,10 @@ def _status(event: Event, uid: str, deed: Callable[[], None]) -> int | Dataset:
     try:
         if not is_uid(uid):
             raise NotificationRefused("SOP Instance UID is no UID", status=INVALID_INSTANCE)
-        _reading(deed)
+        deed()
     except NotificationRefused as refused:
-        log.warning(
-            "notification refused", extra={**facts, "status": f"0x{refused.status:04X}", "reason": str(refused)}
-        )
+        facts |= {"status": in_hex(refused.status), "reason": str(refused)}
+        log.warning("notification refused", extra=facts)
         return _failure(refused)
     except IndexUnavailable as error:
         return _failure(NotificationRefused(str(error), status=RESOURCE_LIMITATION))
@@ -214,10 +214,11 @@ def _status(event: Event, uid: str, deed: Callable[[], None]) -> int | Dataset:
     return SUCCESS
 
 
-def _reading(deed: Callable[[], None]) -> None:
+def _read(read: Callable[[], Told]) -> Told:
+    """What a data set says; whatever broken bytes make pydicom raise is NotificationRefused."""
     try:
-        deed()
-    except _BROKEN as error:
+        return read()
+    except BROKEN_BYTES as error:
         raise NotificationRefused("the data set cannot be read; mend the sender", status=PROCESSING_FAILURE) from error
 
 

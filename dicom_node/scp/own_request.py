@@ -2,25 +2,21 @@
 
 import itertools
 import threading
-from collections.abc import Callable
 from io import BytesIO
 from typing import cast
 
 from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import N_EVENT_REPORT_RQ
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import encode
-from pynetdicom.pdu import P_DATA_TF
 
 
 class OwnRequests:
     """Sends requests of ours, and gives each the answer that comes for it; what the peer asks meanwhile is served."""
 
-    def __init__(self, association: Association, send: Callable[[bytes], None]) -> None:
-        """`send` takes a whole message, as PDUs."""
-        self._association, self._send = association, send
+    def __init__(self, association: Association) -> None:
+        self._association = association
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._lock = threading.Lock()
@@ -45,7 +41,7 @@ class OwnRequests:
             if not self._association.is_established:
                 return None
             self._waiting[request.MessageID] = waiting
-        self._send(self._encoded(request, context_id))
+        self._association.dimse.send_msg(request, context_id)
         waiting.came.wait(patience_seconds)
         with self._lock:
             self._waiting.pop(request.MessageID, None)
@@ -70,14 +66,6 @@ class OwnRequests:
             if context.abstract_syntax == sop_class_uid:
                 return cast(int, context.context_id), context.transfer_syntax[0]
         return None
-
-    def _encoded(self, request: N_EVENT_REPORT, context_id: int) -> bytes:
-        """The whole message as PDUs."""
-        message = N_EVENT_REPORT_RQ()
-        message.primitive_to_message(request)
-        message.context_id = context_id
-        longest = self._association.dimse.maximum_pdu_size
-        return b"".join(P_DATA_TF(data).encode() for data in message.encode_msg(context_id, longest))
 
 
 class _Waiting:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -10,25 +11,33 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.events import Event
 
+from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.commitment import PromiseReport, PromiseRequest
 from dicom_node.core.errors import IndexUnavailable
+from dicom_node.core.status import (
+    INVALID_ARGUMENT,
+    NO_SUCH_ACTION,
+    NO_SUCH_ARGUMENT,
+    NO_SUCH_INSTANCE,
+    PROCESSING_FAILURE,
+    RESOURCE_LIMITATION,
+    SUCCESS,
+    UNRECOGNISED_OPERATION,
+    in_hex,
+)
 from dicom_node.core.uid import is_uid
 from dicom_node.scp.accepted_association import AcceptedAssociation
 from dicom_node.scu.storage_commitment import (
     ACTION_TYPE,
-    INVALID_ARGUMENT,
-    NO_SUCH_ARGUMENT,
-    PROCESSING_FAILURE,
     STORAGE_COMMITMENT_PUSH_MODEL,
-    SUCCESS,
     WELL_KNOWN_INSTANCE,
     event_report,
 )
 
 log = logging.getLogger(__name__)
 
-#: PS3.7 Annex C.
-UNRECOGNISED_OPERATION, NO_SUCH_INSTANCE, NO_SUCH_ACTION, RESOURCE_LIMITATION = 0x0211, 0x0112, 0x0123, 0x0213
+#: How often it is looked whether an association is still there.
+_LOOK_SECONDS = 0.25
 
 #: Takes a question, durable at return; False where its transaction UID is in use for another.
 TakeRequest = Callable[[PromiseRequest], bool]
@@ -42,7 +51,7 @@ class PromiseRequests:
         self._take, self._wake = take, wake
         self._patience_seconds = patience_seconds
         self._lock = threading.Lock()
-        self._asked_over: dict[str, AcceptedAssociation] = {}
+        self._asked_over: dict[str, _Asked] = {}
 
     def action(self, event: Event) -> int:
         """N-ACTION (PS3.4 Section J.3.2): a status, never an exception."""
@@ -56,16 +65,18 @@ class PromiseRequests:
             log.exception("a storage commitment request could not be taken", extra={"calling_ae_title": asker})
             status = PROCESSING_FAILURE
         if status != SUCCESS:
-            facts = {"calling_ae_title": asker, "status": f"0x{status:04X}"}
+            facts = {"calling_ae_title": asker, "status": in_hex(status)}
             log.warning("a storage commitment request was refused", extra=facts)
         return status
 
     def tell_here(self, transaction_uid: str, answer: Callable[[], PromiseReport]) -> bool:
         """Tell the peer over the association on which it asked; False where that has ended, or it says nothing."""
         with self._lock:
-            association = self._asked_over.get(transaction_uid)
-        if association is None or not association.is_established:
+            asked = self._asked_over.get(transaction_uid)
+        # The peer must not hear what we keep before it hears that we take the question.
+        if asked is None or not asked.is_answered(self._patience_seconds):
             return False
+        association = asked.association
         event_type, information = event_report(answer())
         status = association.own_requests.report(
             event_type,
@@ -75,7 +86,8 @@ class PromiseRequests:
             patience_seconds=self._patience_seconds,
         )
         with self._lock:
-            self._asked_over.pop(transaction_uid, None)
+            if self._asked_over.get(transaction_uid) is asked:
+                del self._asked_over[transaction_uid]
         return status == SUCCESS
 
     def _status(self, event: Event, asker: str) -> int:
@@ -88,24 +100,64 @@ class PromiseRequests:
             return NO_SUCH_ACTION
         try:
             asked = _read(event.action_information, asker)
-        # What pydicom raises for a data set that is none, or that lacks what it must have.
-        except (AttributeError, EOFError, KeyError, NotImplementedError, TypeError, ValueError):
+        except BROKEN_BYTES:
             return NO_SUCH_ARGUMENT
         if not asked.objects or not is_uid(asked.transaction_uid) or not all(map(_are_uids, asked.objects)):
             return INVALID_ARGUMENT
-        if not self._take(asked):
-            return INVALID_ARGUMENT
-        self._remember(asked.transaction_uid, event.assoc)
-        return SUCCESS
+        return SUCCESS if self._is_taken(asked, cast(AcceptedAssociation, event.assoc)) else INVALID_ARGUMENT
 
-    def _remember(self, transaction_uid: str, association: Association) -> None:
-        accepted = cast(AcceptedAssociation, association)
+    def _is_taken(self, request: PromiseRequest, association: AcceptedAssociation) -> bool:
+        # Remembered before it is taken: from then on somebody may look where its answer goes.
+        asked, uid = _Asked(association), request.transaction_uid
+        before = self._remember(uid, asked)
+        is_taken = False
+        try:
+            if not (is_taken := self._take(request)):
+                return False
+        finally:
+            if not is_taken:
+                self._restore(uid, before)
+                asked.end(is_taken=False)
+        association.after_answer(asked.end)
+        association.after_answer(self._wake)
+        return True
+
+    def _remember(self, transaction_uid: str, asked: "_Asked") -> "_Asked | None":
         with self._lock:
-            for ended in [uid for uid, known in self._asked_over.items() if not known.is_established]:
+            for ended in [uid for uid, known in self._asked_over.items() if not known.association.is_established]:
                 del self._asked_over[ended]
-            self._asked_over[transaction_uid] = accepted
-        # The peer must not hear what we keep before it hears that we take the question.
-        accepted.after_answer(self._wake)
+            before = self._asked_over.get(transaction_uid)
+            self._asked_over[transaction_uid] = asked
+        return before
+
+    def _restore(self, transaction_uid: str, before: "_Asked | None") -> None:
+        with self._lock:
+            if before is None:
+                self._asked_over.pop(transaction_uid, None)
+            else:
+                self._asked_over[transaction_uid] = before
+
+
+class _Asked:
+    """Where a question came from."""
+
+    def __init__(self, association: AcceptedAssociation) -> None:
+        self.association = association
+        self._is_taken = False
+        self._answered = threading.Event()
+
+    def end(self, *, is_taken: bool = True) -> None:
+        """The peer was told whether its question is taken, or will be told that it is not."""
+        self._is_taken = is_taken
+        self._answered.set()
+
+    def is_answered(self, patience_seconds: float) -> bool:
+        """Whether the association is there and the question was answered, by a success; waits for that."""
+        until = time.monotonic() + patience_seconds
+        while self.association.is_established and time.monotonic() < until:
+            if self._answered.wait(_LOOK_SECONDS):
+                return self._is_taken and bool(self.association.is_established)
+        return False
 
 
 def _is_provider(association: Association, context_id: int) -> bool:

@@ -15,17 +15,14 @@ from pynetdicom.presentation import PresentationContextTuple
 
 from dicom_node.core.errors import IndexUnavailable, IntakeError, OutOfResources, SOPClassNotSupported
 from dicom_node.core.received_instance import EncodedDataSet, ReceivedInstance
+from dicom_node.core.status import SUCCESS, UNEXPECTED, in_hex
 from dicom_node.core.uid import is_uid
 from dicom_node.scp.admission import DiskWatermark
 from dicom_node.scp.c_store import StoreRequest
 from dicom_node.scp.presentation_contexts import storage_sop_classes
+from dicom_node.scp.refusals import Refusals
 
 log = logging.getLogger(__name__)
-
-SUCCESS = 0x0000
-
-# Of the range "Cannot understand" (PS3.4 Table B.2-1), for what nobody foresaw.
-UNEXPECTED = 0xC0FF
 
 _MAXIMUM_COMMENT = 64
 
@@ -50,7 +47,7 @@ class Reception(Protocol):
     """What the wire hands on; a Protocol because the intake must not be known here."""
 
     def store(self, received: ReceivedInstance) -> object:
-        """Keep the instance, durable at return, or raise IntakeError."""
+        """Keep the instance, durable at return, or raise IntakeError, IndexUnavailable or OSError."""
 
     def spool(self, announced: ReceivedInstance) -> Spool:
         """A file for the data set of an instance that comes in; OSError where the disk refuses it."""
@@ -97,6 +94,7 @@ class Storage:
         # Only associations that stored something: an echo leaves no trace in the index.
         self._sending: dict[Association, str] = {}
         self._opening = threading.Lock()
+        self._refusals = Refusals()
 
     def stores(self, sop_class_uid: str) -> bool:
         """Whether instances of this SOP class are taken."""
@@ -151,13 +149,16 @@ class Storage:
             except IndexUnavailable as error:
                 raise OutOfResources(str(error)) from error
             except OSError as error:
-                raise OutOfResources(f"the disk refuses the file: {error.strerror}; make room or mend it") from error
+                why = error.strerror or type(error).__name__
+                raise OutOfResources(f"the disk refuses the file: {why}; make room or mend it") from error
         except IntakeError as error:
-            facts = {"status": f"0x{error.status:04X}", "reason": str(error)}
-            log.warning("instance refused", extra={**_facts(sender, request), **facts})
+            facts = {**_facts(sender, request), "status": in_hex(error.status), "reason": str(error)}
+            is_first = self._refusals.is_first(sender.association, error.status)
+            log.log(logging.WARNING if is_first else logging.DEBUG, "instance refused", extra=facts)
             return Outcome(error.status, _comment(str(error)))
-        except Exception:
-            log.exception("instance could not be kept", extra=_facts(sender, request))
+        except Exception:  # the rim: whatever goes wrong inside, the sender gets an answer and its association lives
+            level = logging.ERROR if self._refusals.is_first(sender.association, UNEXPECTED) else logging.DEBUG
+            log.log(level, "instance could not be kept", extra=_facts(sender, request), exc_info=True)
             return Outcome(UNEXPECTED, "the node failed; see its log")
         return Outcome(SUCCESS)
 
@@ -177,6 +178,7 @@ class Storage:
             # Its studies wait longer, as for a sender that hangs, and the next start ends it.
             log.warning("the end of an association could not be noted", extra={"reason": str(error)})
             self._sending.pop(association, None)
+        self._refusals.ended(association, association.requestor.ae_title)
 
     def _association_id(self, sender: Sender) -> str:
         known = self._sending.get(sender.association)

@@ -82,6 +82,12 @@ class Connection(AssociationSocket):
             if self._wake_fd >= 0:
                 os.eventfd_write(self._wake_fd, 1)
 
+    def cut(self) -> None:
+        """Let the connection end, from any thread: the one that reads finds it closed."""
+        if (connected := self.socket) is not None:
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+
     def hang_up(self) -> None:
         """Close the connection, whatever of it is still open."""
         if self.socket is not None:

@@ -23,7 +23,6 @@ second thread, pynetdicom's own, serves what is no plain C-STORE request and see
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
@@ -34,6 +33,7 @@ from pynetdicom.pdu import A_ABORT_RQ
 
 from dicom_node.scp.c_store import StoreRequest, read_store_request, store_response
 from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU, Cutter, Piece, p_data
+from dicom_node.scp.pace import Pace
 from dicom_node.scp.storage import Arrival, Sender, Storage
 from dicom_node.scp.transport import Connection
 
@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: State and events of the state machine (PS3.8 Section 9.2.1).
-_ESTABLISHED, _AWAITING_CLOSE = "Sta6", "Sta13"
+#: States and events of the state machine (PS3.8 Section 9.2.1).
+_IDLE, _ESTABLISHED, _AWAITING_CLOSE = "Sta1", "Sta6", "Sta13"
+#: Where messages of ours may go out: also before we answer the peer's release request.
+_SENDING = (_ESTABLISHED, "Sta8")
 _CLOSED, _INVALID_PDU = "Evt17", "Evt19"
 
 #: The types that there are (PS3.8 Section 9.3.1).
@@ -57,9 +59,6 @@ _LONGEST_MESSAGE = 64 << 20
 
 #: Real commands have some hundred bytes.
 _LONGEST_COMMAND = 64 << 10
-
-#: Bytes a second; who sends a message more slowly is given up.
-_SLOWEST = 512
 
 
 class UpperLayer(DULServiceProvider):
@@ -84,9 +83,7 @@ class UpperLayer(DULServiceProvider):
         self._put_back = self._decoded_bytes = 0
         #: How many bytes the PDU that waits for more of them has.
         self._wanted = 0
-        #: Since when a message has been coming in, and how many bytes of it.
-        self._paced_since: float | None = None
-        self._paced_bytes = 0
+        self._pace = Pace()
         #: Messages of ours, each as all its PDUs, that wait for this thread.
         self._outgoing: deque[bytes] = deque()
 
@@ -126,7 +123,7 @@ class UpperLayer(DULServiceProvider):
 
     def stop_dul(self) -> bool:
         """Wait for the end of the thread, where its connection has ended; whether it has."""
-        if self.state_machine.current_state != "Sta1":
+        if self.state_machine.current_state != _IDLE:
             return False
         self.kill_dul()
         if threading.current_thread() is not self:
@@ -139,7 +136,7 @@ class UpperLayer(DULServiceProvider):
 
     def _is_transport_event(self) -> bool:
         # The queue is empty when this is asked.
-        while self._outgoing and self.state_machine.current_state == _ESTABLISHED:
+        while self._outgoing and self.state_machine.current_state in _SENDING:
             self.connection.send(self._outgoing.popleft())
         if self.state_machine.current_state == _ESTABLISHED and self._is_slow():
             self._give_up("a message came in too slowly; its association was aborted")
@@ -167,7 +164,7 @@ class UpperLayer(DULServiceProvider):
         except OSError:
             read = 0
         self._wanted = 0
-        self._paced_bytes += read
+        self._pace.came(read)
         if not read:
             self.event_queue.put(_CLOSED)
         return bool(read)
@@ -274,21 +271,16 @@ class UpperLayer(DULServiceProvider):
             self._is_keeping = False
         answer = store_response(request, status, comment)
         self.connection.send(p_data(self._context_id, answer, self.assoc.dimse.maximum_pdu_size))
-        self._paced_since = None
+        self._pace.rest()
 
     def _is_slow(self) -> bool:
-        """Whether a message has been coming in for long, and hardly any of it came since this was asked last."""
+        """Whether a message trickles in."""
         begun = self._cutter.in_pdu or self._command or self._arrival or self.connection.available
         patience = self.assoc.dimse_timeout
         if patience is None or not (begun or self.assoc.dimse.message):
-            self._paced_since = None
+            self._pace.rest()
             return False
-        now = time.monotonic()
-        if self._paced_since is not None and now - self._paced_since < patience:
-            return False
-        is_slow = self._paced_since is not None and self._paced_bytes < _SLOWEST * patience
-        self._paced_since, self._paced_bytes = now, 0
-        return is_slow
+        return self._pace.is_slow(patience)
 
     def _give_up(self, why: str) -> None:
         """Abort the association; what was read ahead means nothing any more."""
@@ -332,3 +324,6 @@ class _NoticedStateMachine(StateMachine):
             super().do_action(event)
         finally:
             self._notice()
+            if self.current_state == _IDLE and self.dul.assoc.requestor.primitive is None:
+                # Who waits for the request of an association need not wait on.
+                self.dul.to_user_queue.put(None)

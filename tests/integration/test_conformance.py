@@ -15,8 +15,8 @@ from pynetdicom.presentation import PresentationContext, build_context
 from deploy.conformance import STATEMENT, storage_statuses
 from dicom_node.core.errors import AssociationRejected, IntakeError
 from dicom_node.core.received_instance import ReceivedInstance
+from dicom_node.core.status import SUCCESS, UNEXPECTED
 from dicom_node.scp.application_entity import ApplicationEntity
-from dicom_node.scp.storage import SUCCESS, UNEXPECTED
 from dicom_node.scu.storage import FileToSend, store
 from dicom_node.scu.verification import echo
 from dicom_node.settings import NodeSettings, Peer, Settings

@@ -283,3 +283,17 @@ def test_what_is_available_elsewhere_is_a_fact_that_is_not_final(site: Site) -> 
         assert notify(notified({}, StudyInstanceUID=None), "2.25.8") == 0x0120
     source = "availability by CT1"
     assert site.told() == {(source, SERIES_UID): (2, False), (source, "1.9"): (1, False)}
+
+
+def test_a_defect_of_ours_is_not_blamed_on_the_sender(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def defect(*_args: object, **_kwargs: object) -> None:
+        raise KeyError("our own")
+
+    monkeypatch.setattr(site.notices, "create_step", defect)
+    with modality(site) as association, caplog.at_level("WARNING", "dicom_node"):
+        status, _ = association.send_n_create(begun(), ModalityPerformedProcedureStep, STEP)
+    assert (status.Status, status.ErrorComment) == (0x0110, "the node failed; see its log")
+    (record,) = [record for record in caplog.records if record.levelname != "WARNING"]
+    assert record.message == "a notification could not be taken"

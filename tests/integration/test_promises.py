@@ -96,7 +96,8 @@ class Site:
         finally:
             entity.stop()
             telling.stop()
-            promising.settle()
+            for telling in promising._telling.values():
+                telling.result()
             promising.close()
 
 

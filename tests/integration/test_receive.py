@@ -1,12 +1,15 @@
 """The receive path over real sockets: our application entity, DCMTK's and pynetdicom's senders, and rude peers."""
 
+import errno
 import logging
+import os
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,7 @@ from dicom_node.scp.presentation_contexts import storage_sop_classes
 from dicom_node.scp.storage import Reception
 from dicom_node.settings import AdmissionSettings, NodeSettings, Settings
 from tests.instances import ct_instance, data_set_of, encoded, files_below, received, sop_uid, write_instance
+from tests.wire_tap import tapped
 
 SECONDS = 10.0
 
@@ -70,10 +74,10 @@ class Receiver:
 
 def entity_of(reception: Reception, **settings: object) -> ApplicationEntity:
     grace = settings.pop("grace", 2.0)
-    network = settings.pop("network", 30.0)
+    network, acse = settings.pop("network", 30.0), settings.pop("acse", 2.0)
     node = NodeSettings(host="127.0.0.1", port=0, minimum_free_megabytes=settings.pop("minimum_free_megabytes", 0))  # type: ignore[arg-type]  # a test's own keyword
     whole = Settings(node=node, admission=AdmissionSettings(**settings))  # type: ignore[arg-type]  # as above
-    return ApplicationEntity(whole, reception, timeouts=Timeouts(grace=grace, network=network, acse=2.0))  # type: ignore[arg-type]  # as above
+    return ApplicationEntity(whole, reception, timeouts=Timeouts(grace=grace, network=network, acse=acse))  # type: ignore[arg-type]  # as above
 
 
 @contextmanager
@@ -269,14 +273,55 @@ def test_every_transfer_syntax_is_kept_byte_for_byte(receiver: Receiver, shared:
     assert set(statuses.values()) == {0x0000}, statuses
 
 
+def pydicoms_files() -> list[Path]:
+    """The files that pydicom is tested with."""
+    return sorted(path for path in (Path(pydicom.__file__).parent / "data").rglob("*") if path.is_file())
+
+
 def test_odd_files_are_kept_byte_for_byte_or_refused(receiver: Receiver) -> None:
-    folder = Path(pydicom.__file__).parent / "data" / "test_files"
-    statuses = send_files(receiver, [p for p in sorted(folder.glob("*.dcm")) if p.stat().st_size < 200_000])
-    assert len(statuses) > 30
+    statuses = send_files(receiver, pydicoms_files())
+    assert len(statuses) > 60
     refused = {name: status for name, status in statuses.items() if status != 0x0000}
     assert set(refused.values()) <= {0xA900, 0xC000}, refused
     assert len(refused) < len(statuses) / 3, refused
     assert send(receiver.entity, ct_instance()) == [0x0000]
+
+
+#: DCMTK's option for each transfer syntax that its storescu can propose.
+STORESCU_OPTIONS = {
+    "1.2.840.10008.1.2": "-xi",
+    "1.2.840.10008.1.2.1": "-xe",
+    "1.2.840.10008.1.2.2": "-xb",
+    "1.2.840.10008.1.2.1.99": "-xd",
+    "1.2.840.10008.1.2.4.50": "-xy",
+    "1.2.840.10008.1.2.4.51": "-xx",
+    "1.2.840.10008.1.2.4.70": "-xs",
+    "1.2.840.10008.1.2.4.80": "-xt",
+    "1.2.840.10008.1.2.4.81": "-xu",
+    "1.2.840.10008.1.2.4.90": "-xv",
+    "1.2.840.10008.1.2.4.91": "-xw",
+    "1.2.840.10008.1.2.5": "-xr",
+}
+
+
+def test_what_storescu_sends_of_every_file_is_kept_byte_for_byte(
+    receiver: Receiver, dcmtk: Dcmtk, shared: Path
+) -> None:
+    """Beside what was on the wire, since storescu writes some data sets anew before it sends them."""
+    groups: dict[str, list[Path]] = {}
+    for path in (*sorted((shared / "data" / "transfer-syntaxes").glob("C*")), *pydicoms_files()):
+        request = request_of(path)
+        if request is not None and (option := STORESCU_OPTIONS.get(request.transfer_syntax_uid)):
+            groups.setdefault(option, []).append(path)
+    with tapped(receiver.entity.port) as tap:
+        for option, paths in groups.items():
+            dcmtk("storescu", "-nh", "-R", option, "-aec", "TRIAGE", "127.0.0.1", tap.port, *paths)
+        sent = list(tap.data_sets())
+    kept = [(uid, data) for uid, data in sent if receiver.index.studies.find(uid)]
+    assert all(data in receiver.kept(uid) for uid, data in kept)
+    assert len(kept) > 60
+    assert len(kept) > 2 / 3 * len(sent)
+    assert len(groups) > 8, "transfer syntaxes"
 
 
 def test_parametric_maps_label_maps_and_retired_classes_are_stored(receiver: Receiver) -> None:
@@ -355,6 +400,50 @@ def test_without_room_on_the_disk_the_sender_is_told_so(tmp_path: Path, dcmtk: D
         assert "OutOfResources" in said.stderr.replace(" ", "")
 
 
+def test_a_disk_that_became_read_only_is_named_once_and_reception_goes_on_when_it_is_mended(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_ = os.open
+
+    def read_only(path: str | Path, flags: int, *arguments: int, **named: int) -> int:
+        if flags & os.O_CREAT and str(receiver.root) in str(path):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return open_(path, flags, *arguments, **named)
+
+    large = ct_instance(9, PixelData=bytes(5 << 20))
+    with caplog.at_level(logging.WARNING, "dicom_node"), monkeypatch.context() as patched:
+        patched.setattr(os, "open", read_only)
+        assert set(send(receiver.entity, *(ct_instance(n) for n in range(1, 9)), large)) == {0xA700}
+        assert eventually(lambda: len(caplog.records) == 2)
+    assert files_below(receiver.root) == []
+    first, last = caplog.records
+    assert "Read-only file system" in first.__dict__["reason"]
+    assert last.__dict__["instances"] == 9
+    assert send(receiver.entity, ct_instance(1), large) == [0x0000, 0x0000]
+
+
+def test_a_database_that_another_holds_is_named_once_and_reception_goes_on_when_it_is_free(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program, such as a backup, has locked it; the wait for it is made short here."""
+    monkeypatch.setattr("dicom_node.archive.index.PATIENCE_SECONDS", 0.2)
+    with receiving(tmp_path) as receiver, associated(receiver.entity) as association:
+        assert c_store(association, received(ct_instance(1))).Status == 0x0000
+        requests = [received(ct_instance(number)) for number in range(2, 6)]
+        with closing(sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with caplog.at_level(logging.WARNING, "dicom_node"):
+                assert {c_store(association, request).Status for request in requests} == {0xA700}
+            other.execute("ROLLBACK")
+        refused = [record for record in caplog.records if record.message == "instance refused"]
+        assert len(refused) == 1
+        assert "the index does not answer" in refused[0].__dict__["reason"]
+        assert receiver.kept(sop_uid(2)) == []
+        requests = [received(ct_instance(number)) for number in range(2, 6)]
+        assert {c_store(association, request).Status for request in requests} == {0x0000}
+        assert all(receiver.kept(sop_uid(n)) == [encoded(ct_instance(n))] for n in range(1, 6))
+
+
 def test_a_caller_that_is_not_on_the_list_is_rejected(tmp_path: Path, dcmtk: Dcmtk) -> None:
     with receiving(tmp_path, calling_ae_titles=("CT1", "PACS")) as receiver:
         with associated(receiver.entity, calling="STRANGER") as association:
@@ -387,6 +476,43 @@ def test_one_association_too_many_is_rejected_for_now(tmp_path: Path) -> None:
             answer = second.acceptor.primitive
             assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
         assert c_store(first, received(ct_instance())).Status == 0x0000
+
+
+def test_silent_connections_keep_no_peer_out_and_are_ended_when_there_are_too_many(tmp_path: Path) -> None:
+    with receiving(tmp_path, maximum_associations=2) as receiver, ExitStack() as stack:
+        place = ("127.0.0.1", receiver.entity.port)
+        silent = [stack.enter_context(socket.create_connection(place, timeout=SECONDS)) for _ in range(16)]
+        time.sleep(0.3)
+        assert send(receiver.entity, ct_instance()) == [0x0000]
+        for number in range(17, 20):
+            stack.enter_context(socket.create_connection(place, timeout=SECONDS))
+            assert silent[number - 17].recv(1) == b"", "the oldest has made room"
+        assert send(receiver.entity, ct_instance(2)) == [0x0000]
+
+
+def test_a_connection_that_only_opens_and_closes_is_forgotten_at_once(tmp_path: Path) -> None:
+    with receiving(tmp_path, acse=30.0) as receiver:
+        for _ in range(5):
+            socket.create_connection(("127.0.0.1", receiver.entity.port), timeout=SECONDS).close()
+        assert eventually(lambda: receiver.entity._ae.active_associations == [])
+
+
+def test_one_peer_alone_takes_no_more_than_its_share(tmp_path: Path) -> None:
+    with receiving(tmp_path, maximum_associations_per_peer=1) as receiver, associated(receiver.entity) as first:
+        with associated(receiver.entity) as second:
+            assert second.is_rejected
+            answer = second.acceptor.primitive
+            assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
+        with associated(receiver.entity, calling="OTHER") as third:
+            assert third.is_established
+        assert c_store(first, received(ct_instance())).Status == 0x0000
+        first.release()
+        assert eventually(lambda: is_let_in(receiver.entity))
+
+
+def is_let_in(entity: ApplicationEntity) -> bool:
+    with associated(entity) as association:
+        return bool(association.is_established)
 
 
 def test_ten_senders_at_once_lose_nothing(receiver: Receiver) -> None:

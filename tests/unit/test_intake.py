@@ -2,6 +2,7 @@ import errno
 import logging
 import math
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from pydicom.uid import MRImageStorage
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
+from dicom_node.archive.kept_instance import read_kept_instance
 from dicom_node.archive.studies import Added
-from dicom_node.core.errors import CannotUnderstand, DatasetMismatch, IntakeError, OutOfResources
+from dicom_node.core.errors import CannotUnderstand, DatasetMismatch, DuplicateInstance, IntakeError
 from dicom_node.core.lifecycle import StudyState
-from dicom_node.intake import Intake
+from dicom_node.intake import Intake, IntakeRules
+from dicom_node.settings import AdmissionSettings, Peer, Settings
 from tests.instances import STUDY_UID, ct_instance, data_set_of, encoded, files_below, received, sop_uid
 
 ASSOCIATION = "00000000-0000-4000-8000-000000000000"
@@ -25,11 +28,11 @@ NOW = 1_700_000_000.0
 class Room:
     """An intake over a real archive and a real index."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, rules: IntakeRules | None = None) -> None:
         self.root = root / "archive"
         self.index = Index.open(f"sqlite:///{root / 'index.sqlite'}")
         self.archive = Archive(self.root)
-        self.intake = Intake(archive=self.archive, studies=self.index.studies, clock=lambda: NOW)
+        self.intake = Intake(archive=self.archive, studies=self.index.studies, clock=lambda: NOW, rules=rules)
         self.intake.association_opened(ASSOCIATION, "SCANNER")
 
 
@@ -66,6 +69,57 @@ def test_other_content_under_the_same_uid_is_kept_beside_and_flagged(room: Room)
     assert room.index.studies.rows()[0].conflicts == 1
 
 
+def test_other_content_is_refused_where_the_settings_say_so_and_nothing_of_the_first_changes(tmp_path: Path) -> None:
+    admission = AdmissionSettings(differing_content="refuse")
+    room = Room(tmp_path, IntakeRules.from_settings(Settings(admission=admission)))
+    room.intake.store(received(ct_instance()))
+    before = room.index.studies.rows(), room.index.studies.find(sop_uid(1)), files_below(room.root)
+    with pytest.raises(DuplicateInstance, match="another content of this UID") as refused:
+        room.intake.store(received(ct_instance(SeriesDescription="OTHER")))
+    assert refused.value.status == 0x0111
+    assert (room.index.studies.rows(), room.index.studies.find(sop_uid(1)), files_below(room.root)) == before
+    assert room.intake.store(received(ct_instance())) is Added.IDENTICAL
+    assert room.intake.store(received(ct_instance(2))) is Added.NEW
+    room.index.close()
+
+
+def test_a_content_that_was_kept_beside_another_stays_when_a_second_is_refused_from_now_on(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    other = ct_instance(SeriesDescription="OTHER")
+    for ds in (ct_instance(), other):
+        room.intake.store(received(ds))
+    before = files_below(room.root)
+    room.intake._rules = IntakeRules(refuses_conflicts=True)
+    assert room.intake.store(received(other)) is Added.IDENTICAL
+    with pytest.raises(DuplicateInstance):
+        room.intake.store(received(ct_instance(SeriesDescription="A THIRD")))
+    assert files_below(room.root) == before
+    room.index.close()
+
+
+def test_texts_without_a_character_set_are_read_in_the_one_of_their_sender_and_kept_as_they_came(
+    tmp_path: Path,
+) -> None:
+    peers = (Peer(name="ct", ae_title="CT1", host="x", port=1, sends_as=("CT2",), character_set="ISO_IR 192"),)
+    room = Room(tmp_path, IntakeRules.from_settings(Settings(peers=peers)))
+    data = encoded(ct_instance(SeriesDescription="ae")).replace(b"\x02\x00ae", "\x02\x00ä".encode())
+    assert "ä".encode() in data
+    for number, title in enumerate(("CT1", "CT2", "MR")):
+        uid = sop_uid(1)[:-1] + str(number + 1)
+        own = data.replace(sop_uid(1).encode(), uid.encode())
+        request = received(ct_instance(), sop_instance_uid=uid, calling_ae_title=title, data_set=BytesIO(own))
+        room.intake.store(request)
+        (row,) = room.index.studies.find(uid)
+        assert row.attributes["SeriesDescription"] == ("Ã¤" if title == "MR" else "ä")
+        assert data_set_of(room.archive.path_of(row.path)) == own
+        again = read_kept_instance(room.archive.path_of(row.path), row.path, Settings(peers=peers).character_sets)
+        assert again.attributes == row.attributes, "an index that is made again says the same"
+    named = ct_instance(4, SeriesDescription="ä", SpecificCharacterSet="ISO_IR 100")
+    room.intake.store(received(named, calling_ae_title="CT1"))
+    assert room.index.studies.find(sop_uid(4))[0].attributes["SeriesDescription"] == "ä"
+    room.index.close()
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
@@ -99,12 +153,12 @@ def test_a_missing_sop_instance_uid_is_a_mismatch(room: Room) -> None:
         room.intake.store(received(ct_instance(SOPInstanceUID=None)))
 
 
-def test_a_disk_that_refuses_the_file_is_out_of_resources(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_refuses_the_file_leaves_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_args: object, **_kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("dicom_node.archive.files.os.fsync", full)
-    with pytest.raises(OutOfResources, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device"):
         room.intake.store(received(ct_instance(StudyInstanceUID="1.2.3")))
     monkeypatch.undo()
     assert files_below(room.root) == []

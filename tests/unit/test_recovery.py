@@ -330,7 +330,7 @@ def test_no_error_at_one_file_keeps_the_others_from_being_taken_in(
     for name in ("first", "second"):
         os.link(kept, room.root / "incoming" / name)
 
-    def defect(path: Path) -> object:
+    def defect(path: Path, **_kwargs: object) -> object:
         if path.name == "first":
             raise RuntimeError("nobody thought of this")
         return read_kept_instance(path)

@@ -1,4 +1,5 @@
 import struct
+import time
 from contextlib import suppress
 from io import BytesIO
 
@@ -156,3 +157,32 @@ def test_sequences_without_end_do_not_exhaust_the_stack() -> None:
     )
     with pytest.raises(CannotUnderstand):
         read_header(BytesIO(begin * 5000), ExplicitVRLittleEndian)
+
+
+def with_items(count: int, item: bytes, before: bytes = b"") -> bytes:
+    """A data set whose Referenced Study Sequence, of undefined length, has so many items."""
+    whole = encoded(ct_instance())
+    place = whole.index(struct.pack("<HH", 0x0010, 0x0010))
+    begin = struct.pack("<HH2sHL", 0x0008, 0x1110, b"SQ", 0, 0xFFFFFFFF)
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    return before + whole[:place] + begin + item * count + end + whole[place:]
+
+
+def test_a_sequence_of_a_million_items_is_walked_over_and_not_built() -> None:
+    """pydicom would make a million data sets of it, which takes minutes and gigabytes."""
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
+    begun = time.process_time()
+    header = read_header(BytesIO(with_items(1_000_000, item)), ExplicitVRLittleEndian)
+    assert (header.study_instance_uid, header.attributes["Modality"]) == (STUDY_UID, "CT")
+    assert time.process_time() - begun < 15
+
+
+def test_an_odd_header_that_is_too_long_to_be_parsed_is_refused_by_name() -> None:
+    # A text of a group that is none makes it odd.
+    odd = struct.pack("<HH2sHL", 0x0008, 0x0001, b"UN", 0, 0xFFFFFFFF) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 100_000) + raw(0x0008, 0x0100, b"SH", b"A" * 65_000)[:8] + b"A" * 99_992
+    begun = time.process_time()
+    with pytest.raises(CannotUnderstand, match="too long"):
+        read_header(BytesIO(with_items(60, item, before=odd)), ExplicitVRLittleEndian)
+    assert time.process_time() - begun < 15
+    read_header(BytesIO(with_items(1, struct.pack("<HHL", 0xFFFE, 0xE000, 0), before=odd)), ExplicitVRLittleEndian)

@@ -105,3 +105,22 @@ def test_in_any_order_of_events_an_answer_never_changes_between_its_question_and
         assert now is None or now.failed == found
         assert bool(index.promises.owed()) == (now is not None and now.told_at is None)
     index.close()
+
+
+def test_the_same_question_again_is_due_at_once_and_what_was_tried_meanwhile_does_not_change_that(index: Index) -> None:
+    index.promises.ask(request(), NOW)
+    index.promises.missed(row_of(index), reason="gone", next_try_at=NOW + 900)
+    (tried,) = index.promises.due(NOW + 900, 5)
+    assert index.promises.ask(request(), NOW + 905)
+    index.promises.missed(tried, reason="gone", next_try_at=NOW + 2700)
+    index.promises.postpone([tried], next_try_at=NOW + 2700)
+    assert [row.attempts for row in index.promises.due(NOW + 905, 5)] == [2]
+
+
+def test_what_is_postponed_is_owed_and_was_not_tried(index: Index) -> None:
+    for transaction in ("1", "2", "3"):
+        index.promises.ask(request(transaction), NOW)
+    index.promises.postpone(index.promises.due(NOW, 2), next_try_at=NOW + 9)
+    assert len(index.promises.due(NOW, 5)) == 1
+    assert len(index.promises.due(NOW + 9, 5)) == 3
+    assert row_of(index).attempts == 0

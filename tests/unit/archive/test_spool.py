@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -90,3 +91,17 @@ def test_it_is_for_the_nodes_own_group_only(archive: Archive) -> None:
     spool = spooled(archive, b"content")
     assert spool.path.stat().st_mode & 0o007 == 0
     spool.discard()
+
+
+def test_a_disk_that_became_read_only_keeps_no_sender_from_its_answer(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = spooled(archive, b"content")
+
+    def read_only(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    spool.discard()
+    spool.discard()
+    assert spool.path.exists()

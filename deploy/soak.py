@@ -1,0 +1,224 @@
+"""Soak: eight senders with random aborts, while the receiver is killed and started again; `make soak`.
+
+Whatever was answered with success must be there in the end, with its checksum and one row of the index, and nothing
+half-written may be left. Exit status 0 only then.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import struct
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from deploy.rig import Program, RigError, clean, free_port
+from deploy.wire import ABORTING, Refused, WireSender
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.core.errors import UnreadableInstance
+
+OUTPUT = Path("soak-output")
+
+_CT, _EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
+
+SENDERS = 8
+
+#: Sizes of pixel data in bytes, and how often each comes: those above 4 MB go to the disk as they come.
+_SIZES = ((20_000, 500_000, 20), (4_500_000, 7_000_000, 1))
+
+#: Seconds between two kills.
+_KILLS = (2.0, 9.0)
+
+_ABORT_SHARE, _AGAIN_SHARE = 0.12, 0.05
+_MOST_AN_ASSOCIATION = 25
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """What the senders were told; each thread adds to it."""
+
+    #: SOP Instance UID to the checksum of the data set, of what was answered with success.
+    kept: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def keep(self, sop_instance_uid: str, data_set: bytes) -> None:
+        """An instance was answered with success."""
+        with self.lock:
+            self.kept[sop_instance_uid] = hashlib.sha256(data_set).hexdigest()
+
+    def count(self, what: str) -> None:
+        """Something happened once more."""
+        with self.lock:
+            self.counts[what] += 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Send, abort, kill and start for some minutes; 0 when nothing that was answered with success is lost."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.soak", description=main.__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0, metavar="S")
+    parser.add_argument("--seed", type=int, default=None, help="of aborts and kills; default: one by chance")
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
+    console.print(f"seed {seed}: {SENDERS} senders for {options.seconds:.0f} s")
+    folder = clean(OUTPUT).resolve()
+    ledger = Ledger()
+    try:
+        soak(folder, options.seconds, seed, ledger)
+    except RigError as error:
+        console.print(f"soak: {error}", style="bold red")
+        return 1
+    for what, count in sorted(ledger.counts.items()):
+        console.print(f"  {count:7} {what}")
+    faults = list(judge(folder / "data", ledger.kept))
+    console.print(f"  {len(ledger.kept):7} instances answered with success")
+    for fault in faults[:20]:
+        console.print(f"  {fault}", style="bold red")
+    console.print(f"{len(faults)} faults" if faults else "each is there, whole, with one row; nothing is left over")
+    return 1 if faults or not ledger.kept else 0
+
+
+def soak(folder: Path, seconds: float, seed: int, ledger: Ledger) -> None:
+    """Let the senders send and the receiver be killed; at the end it is started once more, and ends in order."""
+    port, until = free_port(), time.monotonic() + seconds
+    senders = [
+        threading.Thread(target=_send, args=(port, until, random.Random(f"{seed} {number}"), ledger), daemon=True)
+        for number in range(SENDERS)
+    ]
+    rng = random.Random(f"{seed} kills")
+    receiver = _started(folder, port)
+    for sender in senders:
+        sender.start()
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, rng.uniform(*_KILLS)))
+        assert receiver.process is not None
+        if receiver.process.poll() is not None:
+            raise RigError(f"the receiver ended by itself; see {receiver.log}")
+        receiver.process.kill()
+        receiver.process.wait()
+        ledger.count("kills of the receiver")
+        receiver = _started(folder, port)
+    for sender in senders:
+        sender.join(120)
+    if receiver.stop() != 0:
+        raise RigError(f"the receiver did not end in order; see {receiver.log}")
+
+
+def judge(data_dir: Path, kept: dict[str, str]) -> Iterator[str]:
+    """What is wrong with index and archive, beside what the senders were told."""
+    index, archive = Index.open(f"sqlite:///{data_dir / 'index.sqlite'}"), Archive(data_dir / "archive")
+    try:
+        known: set[str] = set()
+        for study in index.studies.rows(limit=10**9):
+            for path, (uid, sha256) in _rows_of(index, study.study_instance_uid).items():
+                known.add(path)
+                try:
+                    archive.verify(path, sha256)
+                except (UnreadableInstance, OSError) as error:
+                    yield f"{uid}: {error}"
+        for uid, sha256 in kept.items():
+            rows = index.studies.find(uid)
+            if [row.sha256 for row in rows] != [sha256]:
+                yield f"{uid} was answered with success and has {len(rows)} rows, or another checksum"
+    finally:
+        index.close()
+    root = archive.path_of("")
+    for file in (each for each in (root / "studies").rglob("*") if each.is_file()):
+        if str(file.relative_to(root)) not in known:
+            yield f"{file} is in no row"
+    yield from (f"{path} is left over" for path in (root / "incoming").iterdir())
+
+
+def _rows_of(index: Index, study_instance_uid: str) -> dict[str, tuple[str, str]]:
+    instances = index.studies.study(study_instance_uid).series
+    return {
+        instance.path: (instance.sop_instance_uid, instance.sha256)
+        for series in instances
+        for instance in series.instances
+    }
+
+
+def _started(folder: Path, port: int) -> Program:
+    words = ["receive", "--any-peer", "--port", str(port), "--data-dir", str(folder / "data")]
+    receiver = Program([sys.executable, "-m", "dicom_node", *words], folder / "receiver.log")
+    receiver.start()
+    receiver.wait_for("the receiver", lambda: _listens(port), 120.0)
+    return receiver
+
+
+def _listens(port: int) -> bool:
+    try:
+        _open(port).send(ABORTING)
+    except (OSError, Refused):
+        return False
+    return True
+
+
+def _open(port: int) -> WireSender:
+    return WireSender(port, sop_class_uid=_CT, transfer_syntax_uid=_EXPLICIT, ae_title="SOAK")
+
+
+def _send(port: int, until: float, rng: random.Random, ledger: Ledger) -> None:
+    """One sender: association after association, some of which break off."""
+    while time.monotonic() < until:
+        try:
+            with _open(port) as sender:
+                _store_some(sender, rng, ledger)
+        except (OSError, Refused):
+            ledger.count("associations that the receiver's end broke")
+            time.sleep(0.1)
+
+
+def _store_some(sender: WireSender, rng: random.Random, ledger: Ledger) -> None:
+    study, series = _uid(rng), _uid(rng)
+    for _ in range(rng.randint(1, _MOST_AN_ASSOCIATION)):
+        uid = _uid(rng)
+        data_set = _data_set(rng, study, series, uid)
+        if rng.random() < _ABORT_SHARE:
+            message = sender.message(uid, data_set)
+            sender.send(message[: rng.randrange(len(message))])
+            if rng.random() < 0.5:
+                sender.send(ABORTING)
+            ledger.count("objects broken off by their sender")
+            return
+        for _ in range(1 + (rng.random() < _AGAIN_SHARE)):
+            status = sender.store(uid, data_set)
+            if status == 0x0000:
+                ledger.keep(uid, data_set)
+            ledger.count(f"answers 0x{status:04X}")
+    sender.release()
+
+
+def _uid(rng: random.Random) -> str:
+    return f"2.25.{rng.getrandbits(120)}"
+
+
+def _data_set(rng: random.Random, study: str, series: str, uid: str) -> bytes:
+    smallest, largest, _ = rng.choices(_SIZES, [share for _, _, share in _SIZES])[0]
+    pixels = os.urandom(2 * rng.randrange(smallest // 2, largest // 2))
+    header = (
+        _element(0x0008, 0x0016, b"UI", _CT.encode()),
+        _element(0x0008, 0x0018, b"UI", uid.encode()),
+        _element(0x0008, 0x0060, b"CS", b"CT"),
+        _element(0x0020, 0x000D, b"UI", study.encode()),
+        _element(0x0020, 0x000E, b"UI", series.encode()),
+    )
+    return b"".join(header) + struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, len(pixels)) + pixels
+
+
+def _element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
+    value += (b"\x00" if vr == b"UI" else b" ") * (len(value) % 2)
+    return struct.pack("<HH2sH", group, number, vr, len(value)) + value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
