@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from dicom_node.archive.deliveries import counts
+from dicom_node.archive.delivery_rows import counts
 from dicom_node.archive.settlement import stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.form import Earlier, form_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.deliveries import waiting_row
+from dicom_node.archive.delivery_rows import waiting_row
 from dicom_node.archive.job_rows import ReportRow
 from dicom_node.archive.rejections import RejectedObject, Rejection
 from dicom_node.archive.transactions import Transactions
