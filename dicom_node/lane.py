@@ -139,9 +139,9 @@ class Lane:
     def _send_all(self, hand: _InHand, studies: deque[str], until: float) -> DeliveryError | None:
         """As `_send`, what is in hand first, then what may follow on the same association."""
         kinds = self._kinds_with(hand)
-        options = {"ae_title": self._ae_title, "timeout_seconds": self._waits.timeout_seconds}
+        title, seconds = self._ae_title, self._waits.timeout_seconds
         try:
-            with storing(self.peer, kinds, **options) as to_peer:
+            with storing(self.peer, kinds, ae_title=title, timeout_seconds=seconds) as to_peer:
                 error = self._deliver(hand, to_peer)
                 if error is None:
                     self._reached()
@@ -157,10 +157,8 @@ class Lane:
             # Nothing of the study was tried: it keeps its place before all that came later.
             return error
 
-    def _send_others(
-        self, hand: _InHand, studies: deque[str], to_peer: Storing, until: float
-    ) -> DeliveryError | None:
-        """Send study after study while the association takes them; where it has ended, another one begins with the next."""
+    def _send_others(self, hand: _InHand, studies: deque[str], to_peer: Storing, until: float) -> DeliveryError | None:
+        """Send study after study while the association takes them; where it does not, another begins with the next."""
         while studies and self._clock() <= until:
             self._take(hand, studies[0])
             if not to_peer.takes(hand.files.values()):

@@ -1,7 +1,6 @@
 """The index's storage commitments: one transaction for what a peer accepted of one study (PS3.4 Annex J)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 

@@ -53,6 +53,7 @@ def waiting_row(uid: str, peer: str, study: str, at: float, *, alternative: bool
     """A new row; the fences of one that is written again under the same names must not be the old one's."""
     row: dict[str, Any] = {"sop_instance_uid": uid, "peer": peer, "study_instance_uid": study}
     row |= {"fence": secrets.randbits(30), "alternative": alternative, "waiting_since": at, "next_try_at": at}
+    row |= {"attempts": 0, "refusals": 0, "reason": "", "commitment": False, "instead": ""}
     return row | {"state": DeliveryState.WAITING.value}
 
 

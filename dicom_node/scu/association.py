@@ -87,7 +87,7 @@ def _opened(event: evt.Event) -> None:
     """Neither side waits for the other's acknowledgements, and we wait for nobody who takes nothing of what we send."""
     if (connection := _socket_of(event.assoc)) is not None:
         send_at_once(connection)
-        limit_sending(connection, event.assoc.dimse_timeout)
+        limit_sending(connection, float(event.assoc.dimse_timeout or 0.0))
 
 
 def _sent(event: evt.Event) -> None:

@@ -102,9 +102,7 @@ class Storing:
 
 
 @contextmanager
-def storing(
-    peer: Peer, kinds: Collection[Kind], *, ae_title: str, timeout_seconds: float
-) -> Iterator[Storing]:
+def storing(peer: Peer, kinds: Collection[Kind], *, ae_title: str, timeout_seconds: float) -> Iterator[Storing]:
     """An association for files of these kinds, at most `MAXIMUM_CONTEXTS`; PeerUnreachable or AssociationRejected."""
     contexts = [ProposedContext(sop_class, _proposed(syntax)) for sop_class, syntax in sorted(kinds)]
     # Of this whole process: a file that is given by its path goes out as it lies, one that was read is encoded anew.
@@ -154,7 +152,7 @@ def _send(assoc: Association, peer: Peer, file: FileToSend) -> Sent:
 
 def _goes_as_it_lies(assoc: Association, file: FileToSend) -> bool:
     """Whether the peer takes the bytes of the file: then nothing is decoded, nor encoded anew."""
-    accepted = ((context.abstract_syntax, context.transfer_syntax[0]) for context in assoc.accepted_contexts)
+    accepted = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in assoc.accepted_contexts}
     return file.as_it_lies and file.kind in accepted
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from pydicom.uid import UID
-from sqlalchemy import event
 
 from dicom_node import lane as lane_module
 from dicom_node.archive.deliveries import DeliveryRow
@@ -24,11 +23,12 @@ from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.core.priority import Priority
 from dicom_node.core.routing import Route
 from dicom_node.delivery import Delivery
-from dicom_node.scu.storage import FileToSend, Kind, Storing, storing
+from dicom_node.scu.storage import Kind, Storing, storing
 from dicom_node.settings import DeliverySettings, Peer, Settings
 from tests.instances import ct_instance, write_instance
 from tests.peers import CT, Behaviour, free_port, storage_peer
 from tests.populated_index import NOW, SEG, SR, claim, instance, objects, queue, study_uid, summary, uid
+from tests.statements import told_statements
 
 pytestmark = [
     # pynetdicom leaves the socket of a refused connection to the garbage collector.
@@ -530,7 +530,7 @@ def test_a_thousand_objects_for_a_peer_that_is_away_cost_one_association_and_few
     before = site.index.peers.away("pacs")
     assert before is not None
     assert before.attempts == 1
-    calls = count_statements(site.index)
+    calls = told_statements(site.index)
     for _ in range(4):
         delivery.step()
     assert len(calls) <= 4 * 5, calls[:8]
@@ -544,18 +544,6 @@ def test_a_thousand_objects_for_a_peer_that_is_away_cost_one_association_and_few
     absence = site.index.peers.away("pacs")
     assert absence is not None
     assert absence.attempts == 2
-
-
-def count_statements(index: Index) -> list[str]:
-    """A list that grows with every statement from now on, but those that begin and end transactions."""
-    statements: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
-        if not statement.startswith("BEGIN"):
-            statements.append(statement)
-
-    event.listen(index._engine, "before_cursor_execute", note)
-    return statements
 
 
 def test_what_waits_for_a_peer_that_left_the_settings_fails_after_a_restart(site: Site) -> None:
