@@ -299,7 +299,7 @@ class Jobs(Leases):
             known = connection.execute(self._offered, replaced).all()
             for row in known:
                 if row.sop_instance_uid in uids and row.rejected:
-                    # Peers were told, or will be, to use nothing under this UID: to write it again would take that back.
+                    # Peers are told to use nothing under this UID: to write it again would take that back.
                     raise LeaseLost(f"object {row.sop_instance_uid} of job {job.job_uid} was withdrawn meanwhile")
             offered = {row.sop_instance_uid: row.offered_at for row in known}
             connection.execute(self._end_deliveries, replaced)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import Dialect
 
 from dicom_node.archive.prepared import Prepared
 
@@ -21,10 +22,10 @@ class PreparedQuery(Prepared):
 
     def tuples(self, connection: sa.Connection, **values: Any) -> list[tuple[Any, ...]]:
         """The rows as tuples."""
-        found = self(connection, **values).fetchall()
-        readers = self._readers
+        cursor = self(connection, **values)
+        found, readers = cursor.fetchall(), self._readers
         if readers is None:
-            readers = self._readers = self._readers_of(connection)
+            readers = self._readers = self._readers_of(connection.dialect, cursor.description)
         return [_read(row, readers) for row in found] if readers else [tuple(row) for row in found]
 
     def rows(self, connection: sa.Connection, **values: Any) -> list[Row]:
@@ -40,11 +41,11 @@ class PreparedQuery(Prepared):
         """The first value of each row."""
         return [row[0] for row in self.tuples(connection, **values)]
 
-    def _readers_of(self, connection: sa.Connection) -> list[tuple[int, Callable[[Any], Any]]]:
-        found = (
-            (at, kind._cached_result_processor(connection.dialect, None)) for at, (_, kind) in enumerate(self._columns)
-        )
-        return [(at, reader) for at, reader in found if reader is not None]
+    def _readers_of(self, dialect: Dialect, description: Any) -> list[tuple[int, Callable[[Any], Any]]]:
+        """`description`: of each column, second, what the driver calls its type (PEP 249)."""
+        kinds = zip(self._columns, description, strict=True)
+        found = [kind._cached_result_processor(dialect, told[1]) for (_, kind), told in kinds]
+        return [(at, reader) for at, reader in enumerate(found) if reader is not None]
 
 
 def _read(row: Any, readers: list[tuple[int, Callable[[Any], Any]]]) -> tuple[Any, ...]:
