@@ -6,6 +6,7 @@
 import argparse
 import json
 import os
+import resource
 import shutil
 import sys
 import time
@@ -53,6 +54,8 @@ orientation = "any"
 """
 #: A worker waits for the disk and for its reading process by turns: two of them keep two processors busy.
 WORKERS = 2
+#: What the senders cost: this process, and the programs that it starts for each association.
+SENDERS = "senders"
 _DONE = (StudyState.DELIVERED, StudyState.COMMITTED)
 _READ = (StudyState.REPORTED, *_DONE)
 
@@ -187,6 +190,8 @@ def _name_of(child: Process, parent: str) -> str:
 
 def _sample(node: RunningNode, senders: Senders, found: Mapping[str, Process], at: float) -> Sample:
     counts = node.index.studies.counts()
+    memory = {name: each.resident_bytes for name, each in found.items()}
+    used = {name: each.cpu_seconds for name, each in found.items()}
     return Sample(
         at=at,
         accepted=senders.accepted // INSTANCES,
@@ -194,9 +199,15 @@ def _sample(node: RunningNode, senders: Senders, found: Mapping[str, Process], a
         read=sum(counts[state] for state in _READ),
         delivered=sum(counts[state] for state in _DONE),
         failed=counts[StudyState.FAILED] + counts[StudyState.NOT_ROUTED],
-        resident_bytes={name: each.resident_bytes for name, each in found.items()},
-        cpu_seconds={name: each.cpu_seconds for name, each in found.items()},
+        resident_bytes=memory,
+        cpu_seconds={**used, SENDERS: _own_seconds()},
     )
+
+
+def _own_seconds() -> float:
+    """Processor time of this process and of its children that have ended: the programs that send."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def faults_of(samples: Sequence[Sample], rate: float, seconds: float) -> list[str]:
@@ -246,17 +257,26 @@ def _marks_of(samples: Sequence[Sample], seconds: float) -> list[Sample]:
 
 
 def _process_table(samples: Sequence[Sample]) -> Table:
-    """Memory at the start, after a quarter and at the end; share of one processor."""
+    """Memory at the start, after a quarter and at the end; share of one processor, and its time for each study."""
     table = Table(title="Processes", title_justify="left")
-    for title in ("", "MiB at start", "at a quarter", "at the end", "CPU"):
+    for title in ("", "MiB at start", "at a quarter", "at the end", "CPU", "ms a study"):
         table.add_column(title, justify="right" if title else "left")
     first, last = samples[0], samples[-1]
     quarter = samples[len(samples) // 4]
-    for name in last.resident_bytes:
-        memory = [f"{sample.resident_bytes.get(name, 0) / 2**20:.0f}" for sample in (first, quarter, last)]
-        used = last.cpu_seconds[name] - first.cpu_seconds.get(name, 0.0)
-        table.add_row(name, *memory, f"{used / max(last.at, 1e-9):.0%}")
+    used = {name: seconds - first.cpu_seconds.get(name, 0.0) for name, seconds in last.cpu_seconds.items()}
+    for name, seconds in (*used.items(), ("all together", sum(used.values()))):
+        memory = [_mebibytes(sample, name) for sample in (first, quarter, last)]
+        table.add_row(name, *memory, f"{seconds / max(last.at, 1e-9):.0%}", f"{ms_a_study(seconds, last):.1f}")
     return table
+
+
+def ms_a_study(cpu_seconds: float, last: Sample) -> float:
+    """Milliseconds of processor time for each study that came out at the other end."""
+    return 1000.0 * cpu_seconds / max(last.delivered, 1)
+
+
+def _mebibytes(sample: Sample, name: str) -> str:
+    return f"{sample.resident_bytes[name] / 2**20:.0f}" if name in sample.resident_bytes else ""
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ lost one is rung again, and while the broker is away the jobs wait in the index,
 """
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,8 +29,11 @@ BROKER_AWAY = "broker away"
 #: A job that still waits so long after its bell is rung for again.
 LOST_BELL_SECONDS = 15.0
 
-#: So many bells in one queue wake every worker; more would only be carried about.
+#: So many bells in one queue wake every worker, also where none is known yet; more would only be carried about.
 ENOUGH_BELLS = 32
+
+#: Where a job was rung for a moment ago, workers have better to do than to prepare for one that may come.
+CALM_SECONDS = 1.0
 
 #: How often the broker is asked for its queues while nothing is to be rung for.
 ASK_SECONDS = 2.0
@@ -46,6 +50,7 @@ class Dispatch:
         self._answers: bool | None = None
         self._lengths: Mapping[str, int] = MappingProxyType({})
         self._ask_at = 0.0
+        self._rang_at = -math.inf
         #: Jobs that may soon come. What is not rung for in time is not worth keeping.
         self._announced: deque[Job] = deque(maxlen=ENOUGH_BELLS)
 
@@ -60,8 +65,8 @@ class Dispatch:
 
     @property
     def workers_may_be_idle(self) -> bool:
-        """Whether no bell waited to be heard when the broker was last asked: else nobody has time to prepare."""
-        return not any(self._lengths.values())
+        """Whether no bell waits to be heard, and none was rung a moment ago: else nobody has time to prepare."""
+        return not any(self._lengths.values()) and not 0.0 <= self._clock() - self._rang_at < CALM_SECONDS
 
     def announce(self, job: Job) -> None:
         """Let a worker that is idle prepare for a job that may soon come; at the next round, from any thread."""
@@ -99,11 +104,16 @@ class Dispatch:
 
     def _ring_for(self, jobs: list[Job], now: float) -> Mapping[str, int]:
         lengths = dict(self._queue.lengths())
+        if not jobs:
+            return lengths
+        self._rang_at = now
+        # Who hears one reads all that waits: as many as there are workers wake all of them.
+        enough = min(len(self._index.workers.rows()) or ENOUGH_BELLS, ENOUGH_BELLS)
         heard = []
         try:
             for job in jobs:
                 queue = queue_of(job.priority)
-                if lengths[queue] < ENOUGH_BELLS:
+                if lengths[queue] < enough:
                     self._queue.send(job)
                     lengths[queue] += 1
                 heard.append(job.job_uid)

@@ -2,8 +2,9 @@
 
 import socket
 import struct
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -86,6 +87,42 @@ def associate_rq(maximum_length: int = 16384) -> bytes:
     body += _item(0x50, _item(0x51, struct.pack(">L", maximum_length)) + _item(0x52, b"1.2.3.9"))
     request = struct.pack(">HH", 1, 0) + b"TRIAGE".ljust(16) + b"RUDE".ljust(16) + bytes(32) + body
     return struct.pack(">BBL", 1, 0, len(request)) + request
+
+
+def associate_ac(maximum_length: int = 16384) -> bytes:
+    """The acceptance of an association request, of its first context in Explicit VR Little Endian."""
+    body = _item(0x10, b"1.2.840.10008.3.1.1.1")
+    body += _item(0x21, struct.pack(">BBBB", 1, 0, 0, 0) + _item(0x40, ExplicitVRLittleEndian.encode()))
+    body += _item(0x50, _item(0x51, struct.pack(">L", maximum_length)) + _item(0x52, b"1.2.3.9"))
+    answer = struct.pack(">HH", 1, 0) + b"RUDE".ljust(16) + b"TRIAGE".ljust(16) + bytes(32) + body
+    return struct.pack(">BBL", ASSOCIATE_AC, 0, len(answer)) + answer
+
+
+@contextmanager
+def reluctant_reader(bytes_a_second: int) -> Iterator[int]:
+    """Listens, accepts one association, and then reads no faster than that, or nothing; its port."""
+    done = threading.Event()
+    with socket.socket() as listener:
+        # So that the kernel takes little in its stead.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def serve() -> None:
+            accepted, _ = listener.accept()
+            with accepted, suppress(OSError):
+                accepted.recv(65536)
+                accepted.sendall(associate_ac())
+                while not done.wait(0.1):
+                    accepted.recv(bytes_a_second // 10) if bytes_a_second else None
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            done.set()
+            serving.join(5)
 
 
 def command(request: ReceivedInstance, *, message_id: int = 1, data_set_type: int = 1) -> bytes:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import sqlalchemy as sa
 
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.studies import Studies
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.completeness import StudyFacts
@@ -46,9 +47,8 @@ class Arrivals:
         final = sa.exists().where(
             expected.c.study_instance_uid == table.c.study_instance_uid, expected.c.final.is_(True)
         )
-        self._arriving = sa.select(table.c.study_instance_uid, table.c.last_received_at, final).where(
-            table.c.state == StudyState.RECEIVING.value
-        )
+        arriving = sa.select(table.c.study_instance_uid, table.c.last_received_at, final)
+        self._arriving = PreparedQuery(arriving.where(table.c.state == StudyState.RECEIVING.value))
         self._evidence = sa.select(
             instances.c.study_instance_uid, instances.c.series_instance_uid, instances.c.received_at
         ).where(instances.c.conflict.is_(False), instances.c.study_instance_uid.in_(uids))
@@ -140,7 +140,7 @@ class Arrivals:
     def arriving(self) -> dict[str, tuple[float, bool]]:
         """Of each study that is RECEIVING: when its last instance came, and whether a source counted what was made."""
         with self._transactions.read() as connection:
-            rows = connection.execute(self._arriving).all()
+            rows = self._arriving.tuples(connection)
         return {uid: (at, bool(counted)) for uid, at, counted in rows}
 
     def facts(

@@ -4,7 +4,7 @@ import hashlib
 
 from dicom_node.core.received_instance import EncodedDataSet
 
-_READ_BYTES = 1 << 20
+_READ_BYTES = 256 << 10
 
 
 def sha256_of(file: EncodedDataSet) -> str:

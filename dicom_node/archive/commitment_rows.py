@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dicom_node.archive.deliveries import DeliveryRow
+from dicom_node.archive.delivery_rows import DeliveryRow
 from dicom_node.core.lifecycle import CommitmentState
 
 

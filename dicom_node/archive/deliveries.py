@@ -1,59 +1,30 @@
 """The index's deliveries: one object to one peer each, with its attempts and its next time."""
 
 import logging
-import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.archive.delivery_rows import (
+    DeliveryRow,
+    counts,
+    delivery_row,
+    is_of_current_job,
+    select_deliveries,
+    waiting_row,
+)
+from dicom_node.archive.prepared import Prepared
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.settlement import Settlement, stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.form import Form, form_of
 from dicom_node.core.lifecycle import DELIVERY_TRANSITIONS, DeliveryState, StudyState, check_transition
 from dicom_node.core.priority import Priority
 
+__all__ = ["Deliveries", "DeliveryRow"]
+
 log = logging.getLogger(__name__)
-
-_VALUES_A_STATEMENT = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeliveryRow:
-    """One object's way to one peer."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    study_instance_uid: str
-    job_uid: str
-    peer: str
-    #: Of the object, relative to the archive's root.
-    path: str
-    #: Of the whole file, when it was written.
-    sha256: str
-    state: DeliveryState
-    attempts: int
-    #: How often the peer answered a failure status, also one of storage commitment.
-    refusals: int
-    #: Of an ACCEPTED one: when its storage commitment is asked for, again.
-    next_try_at: float
-    reason: str
-    accepted_at: float | None
-    #: None in a row of an earlier version.
-    waiting_since: float | None
-    #: The row has changed since this was read where it differs.
-    fence: int
-    #: Whether the peer is asked for storage commitment of it, now that it was accepted.
-    commitment: bool
-    #: Of the storage commitment that was asked for last.
-    transaction_uid: str | None
-    committed_at: float | None
-    #: The peer that the object also goes to, since this one was away for too long; or empty.
-    instead: str
-    #: Planned only because another peer was away.
-    alternative: bool
-    form: Form
 
 
 class Deliveries:
@@ -64,9 +35,12 @@ class Deliveries:
         self._settlement = Settlement(transactions)
         self._deliveries = transactions.tables["deliveries"]
         self._reports = transactions.tables["reports"]
-        self._unplanned = _unplanned(transactions.tables)
-        self._due = {least_tried: _due(transactions.tables, least_tried=least_tried) for least_tried in (False, True)}
-        self._at_peer = _at_peer(transactions.tables)
+        self._unplanned = tuple(map(PreparedQuery, _unplanned(transactions.tables)))
+        self._due = {
+            least_tried: PreparedQuery(_due(transactions.tables, least_tried=least_tried))
+            for least_tried in (False, True)
+        }
+        self._at_peer = PreparedQuery(_at_peer(transactions.tables))
         self._is_current = is_of_current_job(transactions.tables)
         deliveries = self._deliveries
         self._change_of_row = sa.update(deliveries).where(
@@ -75,11 +49,17 @@ class Deliveries:
             deliveries.c.fence == sa.bindparam("number"),
             deliveries.c.state == sa.bindparam("before"),
         )
+        self._changes_of_row: dict[frozenset[str], Prepared] = {}
+        reports = self._reports
+        self._study_of = PreparedQuery(
+            sa.select(reports.c.study_instance_uid).where(reports.c.sop_instance_uid == sa.bindparam("uid"))
+        )
+        self._new_delivery = Prepared(sa.insert(deliveries), *waiting_row("", "", "", 0.0))
 
     def unplanned(self, since: float = 0.0) -> list[tuple[str, tuple[str, ...], Form, str]]:
         """Objects written since then that no delivery knows yet, with their route's peers, their form and their job."""
         with self._transactions.read() as connection:
-            rows = [row for query in self._unplanned for row in connection.execute(query, {"since": since})]
+            rows = [row for query in self._unplanned for row in query.tuples(connection, since=since)]
         return [(uid, tuple(peers), form_of(form, sop_class), job) for uid, peers, form, sop_class, job in rows]
 
     def unwanted(self, sop_instance_uids: Sequence[str], at: float) -> None:
@@ -102,8 +82,8 @@ class Deliveries:
         with self._transactions.write(durable=False) as connection:
             studies = self._studies_of(connection, [uid for uid, _ in objects])
             rows = [waiting_row(uid, peer, studies[uid], at) for uid, peers in objects for peer in peers]
-            if rows:
-                connection.execute(sa.insert(self._deliveries), rows)
+            for row in rows:
+                self._new_delivery(connection, **row)
 
     def due_studies(self, peer: str, now: float, limit: int, *, least_tried: bool = False) -> list[str]:
         """Studies of which something is due at a peer: the most urgent first, then the oldest.
@@ -113,7 +93,7 @@ class Deliveries:
         """
         wanted = {"name": peer, "now": now, "most": limit}
         with self._transactions.read() as connection:
-            return list(connection.execute(self._due[least_tried], wanted).scalars())
+            return self._due[least_tried].scalars(connection, **wanted)
 
     def waiting_for_others_than(self, peers: Collection[str]) -> set[str]:
         """Names of peers that something waits for and that are none of these."""
@@ -126,7 +106,7 @@ class Deliveries:
     def at_peer(self, study_instance_uid: str, peer: str) -> list[DeliveryRow]:
         """Deliveries of the study's current jobs' objects to one peer, whatever their state."""
         with self._transactions.read() as connection:
-            rows = connection.execute(self._at_peer, {"uid": study_instance_uid, "name": peer}).mappings().all()
+            rows = self._at_peer.rows(connection, uid=study_instance_uid, name=peer)
         return [delivery_row(row) for row in rows]
 
     def of_study(self, study_instance_uid: str) -> list[DeliveryRow]:
@@ -223,15 +203,8 @@ class Deliveries:
             self._settlement.settle(connection, study_instance_uid, at)
 
     def _studies_of(self, connection: sa.Connection, uids: Sequence[str]) -> dict[str, str]:
-        """The study of each object; a part of the objects at a time, since a statement takes only so many values."""
-        reports = self._reports
-        query = sa.select(reports.c.sop_instance_uid, reports.c.study_instance_uid)
-        found: dict[str, str] = {}
-        for start in range(0, len(uids), _VALUES_A_STATEMENT):
-            some = uids[start : start + _VALUES_A_STATEMENT]
-            rows = connection.execute(query.where(reports.c.sop_instance_uid.in_(some))).all()
-            found |= {str(uid): str(study) for uid, study in rows}
-        return found
+        """The study of each object."""
+        return {uid: study for uid in uids for study in self._study_of.scalars(connection, uid=uid)}
 
     def _change(self, row: DeliveryRow, state: DeliveryState, reason: str, at: float, **values: Any) -> bool:
         check_transition(DELIVERY_TRANSITIONS, row.state, state)
@@ -241,7 +214,7 @@ class Deliveries:
             # Always the study's row first: two that lock in different orders would wait for each other.
             self._transactions.study_state(connection, study)
             values = {"state": state.value, "reason": reason, "fence": row.fence + 1, **values}
-            if connection.execute(self._change_of_row, {**same, **values}).rowcount != 1:
+            if self._change_of(values)(connection, **same, **values).rowcount != 1:
                 facts = {"study_instance_uid": study, "sop_instance_uid": row.sop_instance_uid, "peer": row.peer}
                 log.warning("a delivery changed meanwhile; what became of the earlier one is dropped", extra=facts)
                 return False
@@ -250,6 +223,13 @@ class Deliveries:
                 self._settlement.note(connection, study, row.peer, before=row.state, after=state, cause=cause, at=at)
             self._settlement.settle(connection, study, at)
         return True
+
+    def _change_of(self, values: Collection[str]) -> Prepared:
+        """The statement that gives these columns of a row values; others than are changed often are few."""
+        known = self._changes_of_row.get(frozenset(values))
+        if known is None:
+            known = self._changes_of_row[frozenset(values)] = Prepared(self._change_of_row, *values)
+        return known
 
     def _rows(self, condition: sa.ColumnElement[bool], limit: int | None = None) -> list[DeliveryRow]:
         deliveries = self._deliveries
@@ -311,38 +291,3 @@ def _at_peer(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
         .where(deliveries.c.peer == sa.bindparam("name"), counts(tables))
         .order_by(deliveries.c.sop_instance_uid)
     )
-
-
-def waiting_row(uid: str, peer: str, study: str, at: float, *, alternative: bool = False) -> dict[str, Any]:
-    """A new row; the fences of one that is written again under the same names must not be the old one's."""
-    row: dict[str, Any] = {"sop_instance_uid": uid, "peer": peer, "study_instance_uid": study}
-    row |= {"fence": secrets.randbits(30), "alternative": alternative, "waiting_since": at, "next_try_at": at}
-    return row | {"state": DeliveryState.WAITING.value}
-
-
-def counts(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
-    """Whether a report of a job is still to be sent: what withdraws an earlier one is, whatever became of the job."""
-    jobs, reports = tables["jobs"], tables["reports"]
-    return sa.or_(sa.and_(jobs.c.current.is_(True), stands(reports)), reports.c.form == Form.REJECTION.value)
-
-
-def is_of_current_job(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
-    """Whether a delivery's object counts: what a superseded job left neither waits nor is missed."""
-    jobs, reports, deliveries = (tables[name] for name in ("jobs", "reports", "deliveries"))
-    current = sa.select(jobs.c.job_uid).join(reports, reports.c.job_uid == jobs.c.job_uid)
-    current = current.where(reports.c.sop_instance_uid == deliveries.c.sop_instance_uid, counts(tables))
-    return current.correlate(deliveries).exists()
-
-
-def select_deliveries(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
-    """Deliveries with what `delivery_row` takes of their reports."""
-    deliveries, reports = tables["deliveries"], tables["reports"]
-    columns = (reports.c.path, reports.c.sop_class_uid, reports.c.job_uid, reports.c.sha256, reports.c.form)
-    return sa.select(deliveries, *columns).join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
-
-
-def delivery_row(row: Mapping[Any, Any]) -> DeliveryRow:
-    """A delivery of such a row."""
-    fields = {name: row[name] for name in DeliveryRow.__dataclass_fields__}
-    terms = {"state": DeliveryState(row["state"]), "form": form_of(row["form"], row["sop_class_uid"])}
-    return DeliveryRow(**{**fields, **terms})

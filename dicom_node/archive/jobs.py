@@ -9,6 +9,8 @@ import sqlalchemy as sa
 
 from dicom_node.archive.job_rows import JOB_FIELDS, JobRow, ReportRow, job_of, job_row_of
 from dicom_node.archive.leases import LeaseLost, Leases
+from dicom_node.archive.prepared import Prepared
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.attempts import Attempts
@@ -44,6 +46,10 @@ _FRESH: Mapping[str, Any] = MappingProxyType(
 )
 
 
+#: What a report's row says beside its object.
+_WRITTEN = ("job_uid", "study_instance_uid", "written_at", "offered_at", "unwanted")
+
+
 class Jobs(Leases):
     """The jobs of the index; how they are claimed and lost is in `Leases`."""
 
@@ -52,25 +58,34 @@ class Jobs(Leases):
         self._reports = transactions.tables["reports"]
         self._evictions = Evictions(transactions)
         jobs, reports, deliveries = self._jobs, self._reports, transactions.tables["deliveries"]
-        self._new_job, self._new_report = sa.insert(jobs), sa.insert(reports)
+        self._new_job = Prepared(sa.insert(jobs), *JOB_FIELDS, *_FRESH, "queued_at", "fence")
+        self._new_report = Prepared(sa.insert(reports), *ReportRow.__dataclass_fields__, *_WRITTEN)
+        of_this = sa.or_(reports.c.sop_instance_uid == sa.bindparam("uid"), reports.c.job_uid == sa.bindparam("job"))
+        self._written = PreparedQuery(sa.select(reports.c.sop_instance_uid).where(of_this).limit(1))
         late = sa.or_(jobs.c.sent_at.is_(None), jobs.c.sent_at < sa.bindparam("sent_before"))
         urgency = sa.case({term.value: number for number, term in enumerate(Priority)}, value=jobs.c.priority)
         unsent = sa.select(jobs).where(self._waiting.condition, late).order_by(urgency, jobs.c.queued_at)
-        self._unsent = unsent.limit(sa.bindparam("most"))
-        self._state_of_job = sa.select(jobs.c.state).where(jobs.c.job_uid == sa.bindparam("uid"))
+        self._unsent = PreparedQuery(unsent.limit(sa.bindparam("most")))
+        self._state_of_job = PreparedQuery(sa.select(jobs.c.state).where(jobs.c.job_uid == sa.bindparam("uid")))
+        self._ring = Prepared(sa.update(jobs).where(jobs.c.job_uid == sa.bindparam("uid")), "sent_at")
         ended = (JobState.NOT_APPLICABLE.value, JobState.FAILED.value)
         owed = sa.select(jobs).where(jobs.c.answer_owed.is_(True), jobs.c.current.is_(True), jobs.c.state.in_(ended))
-        self._owed = owed.order_by(jobs.c.ended_at).limit(sa.bindparam("most"))
+        self._owed = PreparedQuery(owed.order_by(jobs.c.ended_at).limit(sa.bindparam("most")))
         # What withdraws something stands beside whatever the job reports.
         of_job = sa.and_(reports.c.job_uid == sa.bindparam("uid"), reports.c.form != Form.REJECTION.value)
         of_job = sa.and_(of_job, sa.or_(sa.bindparam("all_of_it"), reports.c.held == ""))
         replaced = sa.or_(reports.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True)), of_job)
-        self._offered = sa.select(reports.c.sop_instance_uid, reports.c.offered_at).where(replaced)
         to_peers = sa.alias(deliveries)
         accepted = sa.select(to_peers.c.peer).correlate(reports)
         accepted = accepted.where(
             to_peers.c.sop_instance_uid == reports.c.sop_instance_uid, to_peers.c.accepted_at.is_not(None)
         )
+        # A peer may have it, and a person took it back.
+        rejected = sa.and_(
+            reports.c.withdrawn_at.is_not(None), sa.or_(reports.c.offered_at.is_not(None), accepted.exists())
+        )
+        columns = (reports.c.sop_instance_uid, reports.c.offered_at, rejected.label("rejected"))
+        self._offered = sa.select(*columns).where(replaced)
         another = reports.c.sop_instance_uid.not_in(sa.bindparam("uids", expanding=True))
         # What a peer may have can be taken back only as long as it is known.
         kept = sa.and_(replaced, another, sa.or_(reports.c.offered_at.is_not(None), accepted.exists()))
@@ -108,14 +123,14 @@ class Jobs(Leases):
         """
         when = {"sent_before": sent_before, "at": at, "most": limit}
         with self._transactions.read() as connection:
-            return [job_of(row) for row in connection.execute(self._unsent, when).mappings()]
+            return [job_of(row) for row in self._unsent.rows(connection, **when)]
 
     def sent(self, job_uids: Collection[str], at: float) -> None:
         """The broker took a message for each of these jobs."""
-        change = sa.update(self._jobs).where(self._jobs.c.job_uid.in_(job_uids)).values(sent_at=at)
         if job_uids:
             with self._transactions.write(durable=False) as connection:
-                connection.execute(change)
+                for uid in job_uids:
+                    self._ring(connection, uid=uid, sent_at=at)
 
     def report(self, lease: Lease, objects: Sequence[ReportRow], *, summary: Mapping[str, Any], at: float) -> None:
         """The job ended in a report: its objects and its end are one change; LeaseLost when it is not ours to end."""
@@ -148,7 +163,7 @@ class Jobs(Leases):
         Each with the name of the error that it ended by.
         """
         with self._transactions.read() as connection:
-            rows = connection.execute(self._owed, {"most": limit}).mappings().all()
+            rows = self._owed.rows(connection, most=limit)
         return [(job_of(row), str(row["error"])) for row in rows]
 
     def answered(self, job: Job, objects: Sequence[ReportRow], *, cause: str, actor: str, at: float) -> bool:
@@ -161,7 +176,10 @@ class Jobs(Leases):
             if row is None or not row["answer_owed"] or not row["current"] or row["state"] != job.state.value:
                 return False
             if objects:
-                self._replace_reports(connection, job, objects, at, keep_held=True)
+                try:
+                    self._replace_reports(connection, job, objects, at, keep_held=True)
+                except LeaseLost:
+                    return False
             same = self._jobs.c.job_uid == job.job_uid
             connection.execute(sa.update(self._jobs).where(same).values(answer_owed=False))
             change = {"before": job.state, "after": job.state, "subject": f"job {job.algorithm}"}
@@ -250,7 +268,7 @@ class Jobs(Leases):
                 connection, row, JobState.QUEUED, cause=cause, actor=actor, at=at, values=values
             )
             return True
-        connection.execute(self._new_job, {**values, "state": JobState.QUEUED.value})
+        self._new_job(connection, **values, state=JobState.QUEUED.value, fence=0)
         self._transactions.remark(
             connection,
             job.study_instance_uid,
@@ -264,29 +282,36 @@ class Jobs(Leases):
         return True
 
     def _state(self, connection: sa.Connection, job_uid: str) -> JobState | None:
-        state = connection.execute(self._state_of_job, {"uid": job_uid}).scalar_one_or_none()
-        return None if state is None else JobState(state)
+        return next((JobState(state) for state in self._state_of_job.scalars(connection, uid=job_uid)), None)
 
     def _replace_reports(
         self, connection: sa.Connection, job: Job, objects: Sequence[ReportRow], at: float, *, keep_held: bool = False
     ) -> None:
         """An earlier report of this job gives way, also objects of it that the new one has no counterpart for.
 
-        What a peer may have of it stays known, and is not sent any more.
+        What a peer may have of it stays known, and is not sent any more. LeaseLost where one of the objects has a UID
+        under which a person took something back: whoever wrote it did not know that yet, and must read anew.
         """
-        uids = [row.sop_instance_uid for row in objects]
-        replaced = {"uid": job.job_uid, "uids": uids, "all_of_it": not keep_held, "now": at}
-        offered = {row.sop_instance_uid: row.offered_at for row in connection.execute(self._offered, replaced)}
-        connection.execute(self._end_deliveries, replaced)
-        connection.execute(self._keep_reports, replaced)
-        connection.execute(self._drop_deliveries, replaced)
-        connection.execute(self._drop_reports, replaced)
+        offered: dict[str, float | None] = {}
+        if any(self._written.scalars(connection, uid=row.sop_instance_uid, job=job.job_uid) for row in objects):
+            uids = [row.sop_instance_uid for row in objects]
+            replaced = {"uid": job.job_uid, "uids": uids, "all_of_it": not keep_held, "now": at}
+            known = connection.execute(self._offered, replaced).all()
+            for row in known:
+                if row.sop_instance_uid in uids and row.rejected:
+                    # Peers are told to use nothing under this UID: to write it again would take that back.
+                    raise LeaseLost(f"object {row.sop_instance_uid} of job {job.job_uid} was withdrawn meanwhile")
+            offered = {row.sop_instance_uid: row.offered_at for row in known}
+            connection.execute(self._end_deliveries, replaced)
+            connection.execute(self._keep_reports, replaced)
+            connection.execute(self._drop_deliveries, replaced)
+            connection.execute(self._drop_reports, replaced)
         for row in objects:
             values = {name: getattr(row, name) for name in row.__dataclass_fields__}
             values |= {"job_uid": job.job_uid, "study_instance_uid": job.study_instance_uid, "written_at": at}
             # Written again, it is still what a peer may have.
-            values["offered_at"] = offered.get(row.sop_instance_uid)
-            connection.execute(self._new_report, values)
+            values |= {"offered_at": offered.get(row.sop_instance_uid), "unwanted": False}
+            self._new_report(connection, **values)
 
     def _raise_priority(self, connection: sa.Connection, study_instance_uid: str, jobs: Sequence[Job]) -> None:
         priority = min((job.priority for job in jobs), key=list(Priority).index)

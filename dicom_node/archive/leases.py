@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.archive.job_rows import job_of
+from dicom_node.archive.prepared import Prepared
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import NodeError
@@ -31,11 +33,12 @@ class _Waiting:
         self.condition = sa.and_(jobs.c.state == JobState.QUEUED.value, rested, known)
         times = sa.select(jobs.c.queued_at)
         #: Of each priority the time when its longest waiting job was queued: the next job is one of these few.
-        self.heads = sa.select(*(self._first(jobs, times, term.value).scalar_subquery() for term in Priority))
+        heads = sa.select(*(self._first(jobs, times, term.value).scalar_subquery() for term in Priority))
+        self.heads = PreparedQuery(heads)
         # Both rows or none, and waiting for neither: what another worker is just taking is passed over.
         first = self._first(jobs, sa.select(jobs).join(studies), sa.bindparam("wanted"))
         #: The longest waiting job of the priority that is `wanted`.
-        self.first = first.with_for_update(of=(jobs, studies), skip_locked=True)
+        self.first = PreparedQuery(first.with_for_update(of=(jobs, studies), skip_locked=True))
 
     def _first(self, jobs: sa.Table, query: sa.Select[Any], priority: str | sa.BindParameter[str]) -> sa.Select[Any]:
         ofs = query.where(self.condition, jobs.c.priority == priority)
@@ -52,15 +55,17 @@ class Leases:
         #: As the workers of this process last asked: to build these statements takes longer than to execute them.
         self._waiting_for: tuple[tuple[str, ...], _Waiting] | None = None
         of_job, of_study = jobs.c.job_uid == sa.bindparam("uid"), jobs.c.study_instance_uid == sa.bindparam("uid")
-        self._study_of_job = sa.select(jobs.c.study_instance_uid).where(of_job)
-        self._row_of_job = sa.select(jobs).where(of_job).with_for_update()
-        self._current_states = (
+        self._study_of_job = PreparedQuery(sa.select(jobs.c.study_instance_uid).where(of_job))
+        self._row_of_job = PreparedQuery(sa.select(jobs).where(of_job).with_for_update())
+        self._current_states = PreparedQuery(
             sa.select(jobs.c.state, jobs.c.reason).where(of_study, jobs.c.current.is_(True)).order_by(jobs.c.ended_at)
         )
         reading = jobs.c.state == JobState.READING.value
         held = (jobs.c.lease_token == sa.bindparam("token"), jobs.c.fence == sa.bindparam("number"))
-        self._renewal = sa.update(jobs).where(of_job, *held, reading)
-        self._silent = sa.select(jobs.c.job_uid).where(reading, jobs.c.lease_expires_at < sa.bindparam("now"))
+        self._renewal = Prepared(sa.update(jobs).where(of_job, *held, reading), "lease_expires_at")
+        self._silent = PreparedQuery(
+            sa.select(jobs.c.job_uid).where(reading, jobs.c.lease_expires_at < sa.bindparam("now"))
+        )
 
     def claim_next(
         self,
@@ -86,8 +91,7 @@ class Leases:
             heads = self._heads(connection, waiting, queues, at)
             heads.sort(key=lambda head: place(head[0], head[1], at, maximum_waiting_seconds))
             for priority, _ in heads:
-                wanted = {"at": at, "wanted": priority.value}
-                row = connection.execute(waiting.first, wanted).mappings().first()
+                row = waiting.first.first(connection, at=at, wanted=priority.value)
                 if row is not None:
                     return self._take(connection, row, worker, lease_seconds, at)
         return None
@@ -104,7 +108,7 @@ class Leases:
         """Hold the job longer; False when it is no longer this lease's."""
         held = {"uid": lease.job_uid, "token": lease.token, "number": lease.fence}
         with self._transactions.write(durable=False) as connection:
-            return connection.execute(self._renewal, {**held, "lease_expires_at": until}).rowcount == 1
+            return bool(self._renewal(connection, **held, lease_expires_at=until).rowcount == 1)
 
     def expire(self, *, now: float, attempts: Attempts, actor: str) -> list[Job]:
         """Queue the jobs whose worker went silent again, or make dead letters of them after their last attempt.
@@ -112,7 +116,7 @@ class Leases:
         Returns them all as they now stand: QUEUED or FAILED.
         """
         with self._transactions.read() as connection:
-            uids = connection.execute(self._silent, {"now": now}).scalars().all()
+            uids = self._silent.scalars(connection, now=now)
         expired = (self._expire(job_uid, now, attempts, actor) for job_uid in uids)
         return [job for job in expired if job is not None]
 
@@ -133,12 +137,12 @@ class Leases:
         self, connection: sa.Connection, waiting: _Waiting, queues: Sequence[str], at: float
     ) -> list[tuple[Priority, float]]:
         """The priorities of these queues in which a job waits, and since when the longest waiting one does."""
-        found = zip(Priority, connection.execute(waiting.heads, {"at": at}).one(), strict=True)
+        found = zip(Priority, waiting.heads.tuples(connection, at=at)[0], strict=True)
         wanted = priorities_of(queues)
         return [(priority, since) for priority, since in found if since is not None and priority in wanted]
 
     def _take(
-        self, connection: sa.Connection, row: sa.RowMapping, worker: str, lease_seconds: float, at: float
+        self, connection: sa.Connection, row: Mapping[str, Any], worker: str, lease_seconds: float, at: float
     ) -> tuple[Job, Lease]:
         attempt = row["attempts"] + 1
         lease = Lease(
@@ -177,7 +181,7 @@ class Leases:
     def _try_again(
         self,
         connection: sa.Connection,
-        row: sa.RowMapping,
+        row: Mapping[str, Any],
         attempts: Attempts,
         reason: str,
         actor: str,
@@ -198,7 +202,7 @@ class Leases:
     def _leave(
         self,
         connection: sa.Connection,
-        row: sa.RowMapping,
+        row: Mapping[str, Any],
         after: JobState,
         reason: str,
         actor: str,
@@ -214,15 +218,13 @@ class Leases:
         self._transactions.move_job(connection, row, after, cause=reason, actor=actor, at=at, values=changed)
         self._follow(connection, job_of(row), actor, at)
 
-    def _lock(self, connection: sa.Connection, job_uid: str) -> sa.RowMapping | None:
+    def _lock(self, connection: sa.Connection, job_uid: str) -> Mapping[str, Any] | None:
         """The job's row, its study's row locked first as everywhere: two locks in two orders would wait for ever."""
-        uid = connection.execute(self._study_of_job, {"uid": job_uid}).scalar_one_or_none()
-        if uid is None:
-            return None
-        self._transactions.study_state(connection, uid)
-        return connection.execute(self._row_of_job, {"uid": job_uid}).mappings().one()
+        for uid in self._study_of_job.scalars(connection, uid=job_uid):
+            self._transactions.study_state(connection, uid)
+        return self._row_of_job.first(connection, uid=job_uid)
 
-    def _lock_held(self, connection: sa.Connection, lease: Lease) -> sa.RowMapping:
+    def _lock_held(self, connection: sa.Connection, lease: Lease) -> Mapping[str, Any]:
         """The row of a job that this lease still holds; LeaseLost where it does not."""
         row = self._lock(connection, lease.job_uid)
         held = row is not None and (row["state"], row["lease_token"], row["fence"]) == (
@@ -236,7 +238,7 @@ class Leases:
 
     def _follow(self, connection: sa.Connection, job: Job, actor: str, at: float) -> None:
         """Let the study enter the state that its current jobs now mean."""
-        rows = connection.execute(self._current_states, {"uid": job.study_instance_uid}).all()
+        rows = self._current_states.tuples(connection, uid=job.study_instance_uid)
         states = [JobState(state) for state, _ in rows]
         after = study_state_after_jobs(states)
         reasons = "; ".join(dict.fromkeys(reason for _, reason in rows if reason))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.transactions import Transactions
 
 
@@ -25,19 +26,19 @@ class Peers:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
         self._away = transactions.tables["peers_away"]
-        self._one = sa.select(self._away).where(self._away.c.peer == sa.bindparam("name"))
-        self._all = sa.select(self._away).order_by(self._away.c.peer)
+        self._one = PreparedQuery(sa.select(self._away).where(self._away.c.peer == sa.bindparam("name")))
+        self._all = PreparedQuery(sa.select(self._away).order_by(self._away.c.peer))
 
     def away(self, peer: str) -> PeerAway | None:
         """What is known of a peer's absence; None where the last association was established."""
         with self._transactions.read() as connection:
-            row = connection.execute(self._one, {"name": peer}).mappings().first()
+            row = self._one.first(connection, name=peer)
         return None if row is None else PeerAway(**row)
 
     def all_away(self) -> list[PeerAway]:
         """Every peer that is away, by name."""
         with self._transactions.read() as connection:
-            return [PeerAway(**row) for row in connection.execute(self._all).mappings()]
+            return [PeerAway(**row) for row in self._all.rows(connection)]
 
     def missed(self, peer: str, *, reason: str, next_try_at: float, at: float) -> None:
         """An association with the peer could not be had."""

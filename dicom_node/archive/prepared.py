@@ -52,12 +52,21 @@ class _Compiled:
 
     def __init__(self, statement: Any, names: tuple[str, ...], dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect, column_keys=list(names) or None)
-        self.text = str(compiled)
-        self._converters: dict[str, Callable[[Any], Any]] = dict(compiled._bind_processors)
-        self._order: list[str] | None = list(compiled.positiontup) if compiled.positional else None
+        given = {name: None for name, bind in compiled.binds.items() if bind.required} | dict.fromkeys(names)
+        # With what the statement itself has of values: of a list of them as many parameters as it is long.
+        whole = compiled.construct_expanded_state(given, escape_names=False)
+        self.text = str(whole.statement)
+        self._order: list[str] | None = list(whole.positiontup) if compiled.positional else None
+        converters: dict[str, Callable[[Any], Any]] = {**compiled._bind_processors, **whole.processors}
+        self._converters = {name: convert for name, convert in converters.items() if name in given}
+        constants = {name: value for name, value in whole.parameters.items() if name not in given}
+        self._constants = {
+            name: converters[name](value) if name in converters else value for name, value in constants.items()
+        }
 
     def parameters(self, values: dict[str, Any]) -> Any:
         """In the statement's order, or by name, as the driver wants them."""
         for name, convert in self._converters.items():
             values[name] = convert(values[name])
+        values |= self._constants
         return values if self._order is None else [values[name] for name in self._order]

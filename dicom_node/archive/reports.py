@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from dicom_node.archive.deliveries import counts
+from dicom_node.archive.delivery_rows import counts
+from dicom_node.archive.prepared import Prepared
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.settlement import stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.form import Earlier, form_of
@@ -48,12 +50,12 @@ class Reports:
         self._held = held.where(reports.c.held != sa.literal_column("''"), counts(transactions.tables))
         self._held_of_study = self._held.where(reports.c.study_instance_uid == sa.bindparam("uid"))
         standing = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), stands(reports))
-        self._stands = sa.select(reports.c.sop_instance_uid).where(standing)
+        self._stands = PreparedQuery(sa.select(reports.c.sop_instance_uid).where(standing))
         first = sa.update(reports).where(standing, reports.c.offered_at.is_(None))
-        self._offer = first.values(offered_at=sa.bindparam("at"))
+        self._offer = Prepared(first.values(offered_at=sa.bindparam("at")))
         offered = sa.or_(reports.c.offered_at.is_not(None), accepted.exists())
         own = jobs.c.job_uid == sa.bindparam("job")
-        self._earlier = (
+        earlier = (
             sa.select(
                 reports.c.path, reports.c.form, reports.c.job_uid, offered.label("offered"), reports.c.withdrawn_at
             )
@@ -73,6 +75,7 @@ class Reports:
             )
             .limit(_MOST)
         )
+        self._earlier = PreparedQuery(earlier)
 
     def offered(self, sop_instance_uid: str, at: float) -> bool:
         """A peer is about to be sent the object: it may have it, also where its answer is lost.
@@ -80,8 +83,8 @@ class Reports:
         False where it was withdrawn or replaced, and must not be sent any more.
         """
         with self._transactions.write() as connection:
-            connection.execute(self._offer, {"uid": sop_instance_uid, "at": at})
-            return connection.execute(self._stands, {"uid": sop_instance_uid}).first() is not None
+            self._offer(connection, uid=sop_instance_uid, at=at)
+            return bool(self._stands.scalars(connection, uid=sop_instance_uid))
 
     def held(self, study_instance_uid: str = "") -> list[Held]:
         """Objects of current jobs, of one study or of all, that the gate let not pass."""
@@ -99,7 +102,7 @@ class Reports:
         """
         of = {"uid": job.study_instance_uid, "name": job.algorithm, "of": job.series_instance_uid, "job": job.job_uid}
         with self._transactions.read() as connection:
-            rows = connection.execute(self._earlier, of).mappings().all()
+            rows = self._earlier.rows(connection, **of)
         return tuple(
             Earlier(
                 path=row["path"],

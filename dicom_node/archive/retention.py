@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from dicom_node.archive.deliveries import counts
+from dicom_node.archive.delivery_rows import counts
 from dicom_node.archive.files import Archive
 from dicom_node.archive.prepared import Prepared
 from dicom_node.archive.stock import Stock

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.delivery_plan import study_state_after_deliveries
 from dicom_node.core.form import Form, form_of
@@ -39,8 +40,9 @@ class Settlement:
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
-        self._unsettled = _unsettled(transactions.tables)
-        self._of_study = _standings(transactions.tables)
+        self._unsettled = PreparedQuery(_unsettled(transactions.tables))
+        self._of_study = PreparedQuery(_standings(transactions.tables))
+        self._failed = PreparedQuery(_failed(transactions.tables))
 
     def settle(self, connection: sa.Connection, study_instance_uid: str, at: float) -> None:
         """Let the study enter the state that the deliveries of its current jobs' reports mean."""
@@ -77,22 +79,16 @@ class Settlement:
     def unsettled(self, since: float) -> list[str]:
         """REPORTED studies, in that state since then or later, of which nothing need be waited for any more."""
         with self._transactions.read() as connection:
-            return list(connection.execute(self._unsettled, {"since": since}).scalars())
+            return self._unsettled.scalars(connection, since=since)
 
     def _standings(self, connection: sa.Connection, study_instance_uid: str) -> list[_Standing] | None:
         """The deliveries of the study's current reports; None while an object of them has none yet."""
-        rows = connection.execute(self._of_study, {"uid": study_instance_uid}).mappings().all()
+        rows = self._of_study.rows(connection, uid=study_instance_uid)
         return None if any(row["peer"] is None for row in rows) else [_standing(row) for row in rows]
 
     def _failures(self, connection: sa.Connection, study_instance_uid: str) -> list[str]:
         """What other current jobs of the study failed by: a delivered report must not hide it."""
-        jobs = self._transactions.tables["jobs"]
-        query = sa.select(jobs.c.algorithm, jobs.c.reason).where(
-            jobs.c.study_instance_uid == study_instance_uid,
-            jobs.c.current.is_(True),
-            jobs.c.state == JobState.FAILED.value,
-        )
-        rows = connection.execute(query.order_by(jobs.c.ended_at)).all()
+        rows = self._failed.tuples(connection, uid=study_instance_uid)
         return [f"{algorithm} failed: {reason}" for algorithm, reason in rows]
 
     def _move(self, connection: sa.Connection, uid: str, after: StudyState, cause: str, at: float) -> None:
@@ -128,6 +124,14 @@ def _standings(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
         .where(reports.c.study_instance_uid == sa.bindparam("uid"), jobs.c.current.is_(True), _is_awaited(reports))
         .order_by(deliveries.c.sop_instance_uid, deliveries.c.peer)
     )
+
+
+def _failed(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
+    """Algorithm and reason of the current jobs of the study `uid` that have failed."""
+    jobs = tables["jobs"]
+    of_study = (jobs.c.study_instance_uid == sa.bindparam("uid"), jobs.c.current.is_(True))
+    query = sa.select(jobs.c.algorithm, jobs.c.reason).where(*of_study, jobs.c.state == JobState.FAILED.value)
+    return query.order_by(jobs.c.ended_at)
 
 
 def _is_awaited(reports: sa.Table) -> sa.ColumnElement[bool]:

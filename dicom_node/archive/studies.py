@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from dicom_node.archive.faults import Faults
 from dicom_node.archive.prepared import Prepared, unless_there
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.study_rows import Added, HistoryRow, Reception, StudyRow
 from dicom_node.archive.transactions import Transactions
@@ -39,23 +40,21 @@ class Studies:
         self._new_instance = Prepared(sa.insert(instances), *Instance.__dataclass_fields__, "conflict")
         # Of associations that begin a study at once, one does so, and the others find it.
         self._new_study = unless_there(studies, *_NEW_STUDY)
-        self._evidence = sa.select(instances).where(
-            instances.c.study_instance_uid == uid, instances.c.conflict.is_(False)
+        self._evidence = PreparedQuery(
+            sa.select(instances).where(instances.c.study_instance_uid == uid, instances.c.conflict.is_(False))
         )
         self._contents = Prepared(
             sa.select(instances.c.sha256, instances.c.transfer_syntax_uid).where(instances.c.sop_instance_uid == uid)
         )
-        self._last_received = (
+        self._last_received = PreparedQuery(
             sa.select(studies.c.last_received_at).where(studies.c.study_instance_uid == uid).with_for_update()
         )
-        self._in_state = (
-            sa.select(studies.c.study_instance_uid)
-            .where(studies.c.state == sa.bindparam("wanted"))
-            .order_by(studies.c.state_since)
-        )
-        self._new_association = sa.insert(associations)
+        in_state = sa.select(studies.c.study_instance_uid).where(studies.c.state == sa.bindparam("wanted"))
+        self._in_state = PreparedQuery(in_state.order_by(studies.c.state_since))
+        self._new_association = Prepared(sa.insert(associations), "association_id", "calling_ae_title", "opened_at")
         self._sent = unless_there(sent, "study_instance_uid", "association_id")
-        self._ended = sa.update(associations).where(associations.c.association_id == uid)
+        ended = sa.update(associations).where(associations.c.association_id == uid)
+        self._ended = Prepared(ended, "ended_at", "ending")
         self._receptions = _receptions(self._tables)
         some = studies.c.study_instance_uid.in_(sa.bindparam("uids", expanding=True))
         self._receptions_of_some = self._receptions.where(some)
@@ -119,12 +118,12 @@ class Studies:
     def association_opened(self, association_id: str, calling_ae_title: str, at: float) -> None:
         """A sender's association was accepted."""
         row = {"association_id": association_id, "calling_ae_title": calling_ae_title, "opened_at": at}
-        self._transactions.together(lambda connection: connection.execute(self._new_association, row))
+        self._transactions.together(lambda connection: self._new_association(connection, **row))
 
     def association_ended(self, association_id: str, ending: str, at: float) -> None:
         """The association is over; `ending` is released, aborted or lost."""
         row = {"uid": association_id, "ended_at": at, "ending": ending}
-        self._transactions.together(lambda connection: connection.execute(self._ended, row))
+        self._transactions.together(lambda connection: self._ended(connection, **row))
 
     def end_open_associations(self, at: float) -> int:
         """At the start: no association of an earlier process is still open; how many were, by the index."""
@@ -145,7 +144,7 @@ class Studies:
     def study(self, study_instance_uid: str) -> Study:
         """The study with its evidence instances, without conflicting copies."""
         with self._transactions.read() as connection:
-            rows = connection.execute(self._evidence, {"uid": study_instance_uid}).mappings().all()
+            rows = self._evidence.rows(connection, uid=study_instance_uid)
         return Study.from_instances(study_instance_uid, [_instance(row) for row in rows])
 
     def move(self, study_instance_uid: str, after: StudyState, *, cause: str, actor: str, at: float) -> None:
@@ -165,7 +164,7 @@ class Studies:
     ) -> bool:
         """Let a RECEIVING study be COMPLETE or FAILED unless it grew since it was judged; whether it did not."""
         with self._transactions.write(durable=False) as connection:
-            if connection.execute(self._last_received, {"uid": study_instance_uid}).scalar_one() != last_received_at:
+            if self._last_received.scalars(connection, uid=study_instance_uid) != [last_received_at]:
                 return False
             self._transactions.move_study(connection, study_instance_uid, after, cause=cause, actor=actor, at=at)
         return True
@@ -173,7 +172,7 @@ class Studies:
     def in_state(self, state: StudyState) -> list[str]:
         """UIDs of the studies in this state, the longest waiting first."""
         with self._transactions.read() as connection:
-            return list(connection.execute(self._in_state, {"wanted": state.value}).scalars())
+            return self._in_state.scalars(connection, wanted=state.value)
 
     def rows(self, study_instance_uid: str | None = None, limit: int = 500) -> list[StudyRow]:
         """Studies as `status` shows them, the newest arrival first."""

@@ -54,6 +54,7 @@ class Transactions:
         self._update_of_study = sa.update(studies).where(of_study)
         self._changes_of_study: dict[frozenset[str], Prepared] = {}
         self._change_of_job = sa.update(jobs).where(jobs.c.job_uid == uid)
+        self._changes_of_job: dict[frozenset[str], Prepared] = {}
         line = ("study_instance_uid", "at", "before", "after", "cause", "actor", "subject")
         self._line_of_history = Prepared(sa.insert(tables["history"]), *line)
 
@@ -134,7 +135,11 @@ class Transactions:
         `values` are further columns that change with it; IllegalTransition when the table forbids the state.
         """
         check_transition(JOB_TRANSITIONS, JobState(job["state"]), after)
-        connection.execute(self._change_of_job, {"uid": job["job_uid"], "state": after.value, **values})
+        values = {"state": after.value, **values}
+        known = self._changes_of_job.get(frozenset(values))
+        if known is None:
+            known = self._changes_of_job[frozenset(values)] = Prepared(self._change_of_job, *values)
+        known(connection, uid=job["job_uid"], **values)
         change = {"before": job["state"], "after": after, "subject": f"job {job['algorithm']}"}
         self.remark(connection, job["study_instance_uid"], **change, cause=cause, actor=actor, at=at)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.deliveries import waiting_row
+from dicom_node.archive.delivery_rows import waiting_row
 from dicom_node.archive.job_rows import ReportRow
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.rejections import RejectedObject, Rejection
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import IllegalTransition
@@ -65,6 +66,8 @@ class Withdrawals:
         self._transactions = transactions
         names = ("withdrawals", "reports", "deliveries", "jobs")
         self._withdrawals, self._reports, self._deliveries, self._jobs = (transactions.tables[name] for name in names)
+        number, written_at = self._withdrawals.c.number, self._withdrawals.c.written_at
+        self._owed = PreparedQuery(sa.select(self._withdrawals).where(written_at.is_(None)).order_by(number))
         reports, deliveries = self._reports, self._deliveries
         accepted = deliveries.c.accepted_at.is_not(None)
         counted = sa.select(self._jobs.c.job_uid).where(self._jobs.c.current.is_(True))
@@ -166,10 +169,8 @@ class Withdrawals:
 
     def owed(self) -> list[Withdrawal]:
         """Withdrawals whose rejection notes are not written yet, the oldest first."""
-        table = self._withdrawals
-        query = sa.select(table).where(table.c.written_at.is_(None)).order_by(table.c.number)
         with self._transactions.read() as connection:
-            return [_withdrawal(row) for row in connection.execute(query).mappings()]
+            return [_withdrawal(row) for row in self._owed.rows(connection)]
 
     def of_study(self, study_instance_uid: str) -> list[Withdrawal]:
         """Every withdrawal of the study's results, the first first."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.lifecycle import JobState
 
@@ -40,7 +41,8 @@ class Workers:
         self._workers = transactions.tables["workers"]
         jobs = transactions.tables["jobs"]
         waiting = sa.select(jobs.c.algorithm).distinct().where(jobs.c.state == JobState.QUEUED.value)
-        self._waiting_algorithms = waiting.order_by(jobs.c.algorithm)
+        self._waiting_algorithms = PreparedQuery(waiting.order_by(jobs.c.algorithm))
+        self._rows = PreparedQuery(sa.select(self._workers).order_by(self._workers.c.worker))
 
     def began(self, worker: str, *, device: str, bundles: Sequence[str], queues: Sequence[str], at: float) -> None:
         """A worker is ready; an earlier row of the same name is replaced, and those silent for a day are forgotten."""
@@ -78,7 +80,7 @@ class Workers:
     def unread(self, heard_since: float) -> list[str]:
         """The algorithms for which a job waits, and no worker that was heard since then has a bundle."""
         with self._transactions.read() as connection:
-            waiting = connection.execute(self._waiting_algorithms).scalars().all()
+            waiting = self._waiting_algorithms.scalars(connection)
         if not waiting:
             return []
         live = [row for row in self.rows() if row.heartbeat_at >= heard_since]
@@ -88,7 +90,7 @@ class Workers:
     def rows(self) -> list[WorkerRow]:
         """Every known worker, by name."""
         with self._transactions.read() as connection:
-            rows = connection.execute(sa.select(self._workers).order_by(self._workers.c.worker)).mappings().all()
+            rows = self._rows.rows(connection)
         return [WorkerRow(**{**row, "bundles": tuple(row["bundles"]), "queues": tuple(row["queues"])}) for row in rows]
 
     def _delete(self, connection: sa.Connection, worker: str) -> None:

@@ -4,7 +4,6 @@ import logging
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pynetdicom.transport import AssociationServer, AssociationSocket
 
 from dicom_node.scp.p_data import PDU_HEADER
+from dicom_node.scu.connection import acknowledge_at_once, limit_sending, send_at_once
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -24,9 +24,6 @@ _BUFFER_BYTES = 256 << 10
 
 #: How long a thread waits for bytes before it looks whether a time is up.
 LOOK_SECONDS = 0.25
-
-# Only Linux can be told; elsewhere a sender that writes in two pieces waits for its acknowledgement.
-_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
 class Connection(AssociationSocket):
@@ -48,11 +45,8 @@ class Connection(AssociationSocket):
         self._poll = select.poll()
         for descriptor in (accepted.fileno(), self._wake_fd):
             self._poll.register(descriptor, select.POLLIN)
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        seconds, rest = divmod(patience_seconds, 1)
-        accepted.setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1_000_000))
-        )
+        send_at_once(accepted)
+        limit_sending(accepted, patience_seconds)
 
     def __del__(self) -> None:
         """Where no thread could be started for it, nobody has given it up."""
@@ -119,10 +113,9 @@ class Connection(AssociationSocket):
         self.acknowledge()
 
     def acknowledge(self) -> None:
-        """Let the kernel acknowledge what came; it forgets the wish after a while (tcp(7), TCP_QUICKACK)."""
-        if _QUICKACK is not None and self.socket is not None:
-            with suppress(OSError):
-                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        """Let the kernel acknowledge what came."""
+        if self.socket is not None:
+            acknowledge_at_once(self.socket)
 
     def unread(self) -> memoryview:
         """What was read ahead; it stays as it is until more is read."""

@@ -3,15 +3,17 @@
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
+from pynetdicom.pdu_primitives import P_DATA
 
 from dicom_node.core.errors import AssociationRejected, ContextsRejected, PeerUnreachable
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.scu.connection import acknowledge_at_once, limit_sending, send_at_once
 from dicom_node.settings import Peer
 
 #: PS3.8 Section 9.3.2.2: context identifiers are the odd numbers from 1 to 255.
@@ -54,10 +56,8 @@ def association(
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_seconds
     for context in contexts:
         ae.add_requested_context(context.abstract_syntax, list(context.transfer_syntaxes))
-    events: list[EventHandlerType] = [
-        *without_delay(),
-        *handlers,
-    ]
+    own = [(evt.EVT_CONN_OPEN, _opened), (evt.EVT_PDU_SENT, _sent), (evt.EVT_ABORTED, _aborted)]
+    events: list[EventHandlerType] = [*own, *handlers]
     roles = [build_role(sop_class_uid, scp_role=True) for sop_class_uid in as_provider]
     try:
         assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, evt_handlers=events, ext_neg=[*roles])
@@ -83,26 +83,30 @@ def _watch(assoc: Association) -> None:
     assoc._is_paused = True
 
 
-def without_delay() -> list[EventHandlerType]:
-    """Handlers by which neither side of an association, whoever opened it, waits for the other's acknowledgements."""
-    return [(evt.EVT_CONN_OPEN, _send_at_once), (evt.EVT_PDU_SENT, _acknowledge_at_once)]
+def _opened(event: evt.Event) -> None:
+    """Neither side waits for the other's acknowledgements, and we wait for nobody who takes nothing of what we send."""
+    if (connection := _socket_of(event.assoc)) is not None:
+        send_at_once(connection)
+        limit_sending(connection, float(event.assoc.dimse_timeout or 0.0))
 
 
-def _send_at_once(event: evt.Event) -> None:
-    """Messages are written in two pieces, and the second would wait for the peer's acknowledgement of the first."""
-    connection = event.assoc.dul.socket
-    if connection is not None and connection.socket is not None:
-        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _sent(event: evt.Event) -> None:
+    if (connection := _socket_of(event.assoc)) is not None:
+        acknowledge_at_once(connection)
 
 
-def _acknowledge_at_once(event: evt.Event) -> None:
-    """A peer that writes its answers in two pieces would wait for our acknowledgement of the first: 40 ms each time.
+def _aborted(event: evt.Event) -> None:
+    """Whoever aborts waits until all is sent that was to be sent before: to a peer that trickles it in, for hours."""
+    # By the time it is looked at, the queue may be empty, and the connection closed.
+    with suppress(IndexError, OSError):
+        is_sending = isinstance(event.assoc.dul.to_provider_queue.queue[0], P_DATA)
+        if is_sending and (connection := _socket_of(event.assoc)) is not None:
+            connection.shutdown(socket.SHUT_RDWR)
 
-    The kernel forgets the wish after a while (tcp(7), TCP_QUICKACK), so it is told again with whatever is sent.
-    """
-    connection = event.assoc.dul.socket
-    if hasattr(socket, "TCP_QUICKACK") and connection is not None and connection.socket is not None:
-        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+def _socket_of(assoc: Association) -> socket.socket | None:
+    connection = assoc.dul.socket
+    return None if connection is None else connection.socket
 
 
 def _refusal(peer: Peer, assoc: Association, ae_title: str) -> PeerUnreachable | AssociationRejected:

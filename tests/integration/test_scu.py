@@ -23,6 +23,7 @@ from dicom_node.settings import NodeSettings, Peer, Settings
 from tests.instances import ct_instance, sop_uid, write_instance
 from tests.peers import CT, Behaviour, free_port, storage_peer
 from tests.populated_index import SEG, SR
+from tests.rude_peer import reluctant_reader
 
 VERIFICATION = "1.2.840.10008.1.1"
 
@@ -116,6 +117,21 @@ def test_an_association_whose_own_thread_has_ended_lets_nobody_wait_for_ever() -
         staying.start()
         staying.join(20)
         assert not staying.is_alive()
+
+
+@pytest.mark.parametrize("bytes_a_second", [0, 10_000])
+def test_a_peer_that_stops_reading_or_trickles_is_given_up_in_time(tmp_path: Path, bytes_a_second: int) -> None:
+    """More than the kernels of both sides take in its stead, and than it reads in an hour."""
+    large = ct_instance(1, PixelData=bytes(48 << 20))
+    some = [FileToSend.read(write_instance(tmp_path / f"{number}.dcm", large)) for number in (1, 2)]
+    outcomes: list[Sent] = []
+    with reluctant_reader(bytes_a_second) as port:
+        peer = Peer(name="pacs", ae_title="RUDE", host="127.0.0.1", port=port)
+        sending = threading.Thread(target=lambda: outcomes.extend(sent(peer, some, 1.0)), daemon=True)
+        sending.start()
+        sending.join(SECONDS)
+        assert not sending.is_alive()
+    assert [type(outcome.error) for outcome in outcomes] == [PeerUnreachable] * 2
 
 
 @pytest.mark.parametrize(("status", "words"), [(0xB000, "coerced"), (0xB006, "discarded"), (0xB007, "does not match")])

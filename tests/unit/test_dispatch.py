@@ -9,7 +9,7 @@ from dicom_node.core.errors import QueueUnavailable
 from dicom_node.core.job import Job
 from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.core.priority import QUEUES, Priority, queue_of
-from dicom_node.dispatch import ASK_SECONDS, BROKER_AWAY, ENOUGH_BELLS, LOST_BELL_SECONDS, Dispatch
+from dicom_node.dispatch import ASK_SECONDS, BROKER_AWAY, CALM_SECONDS, ENOUGH_BELLS, LOST_BELL_SECONDS, Dispatch
 from dicom_node.settings import QueueSettings, Settings
 from tests.populated_index import NOW, claim, queue, study_uid
 
@@ -223,6 +223,34 @@ def test_workers_may_be_idle_as_long_as_no_bell_waits_to_be_heard(room: Room) ->
     dispatch = room.dispatch()
     assert dispatch.workers_may_be_idle
     room.add("a")
+    dispatch.ring()
+    assert not dispatch.workers_may_be_idle
+
+
+def test_there_are_no_more_bells_than_workers_to_wake(room: Room) -> None:
+    for name in ("gpu1:1", "gpu1:2"):
+        room.index.workers.began(name, device="cuda", bundles=(), queues=("routine",), at=NOW)
+    dispatch = room.dispatch()
+    jobs = [room.add(str(number)) for number in range(5)]
+    dispatch.ring()
+    assert room.queue.messages["routine"] == [job.job_uid for job in jobs[:2]]
+    room.queue.clear()
+    room.later(dispatch, LOST_BELL_SECONDS + 1)
+    assert len(room.queue.messages["routine"]) == 2, "jobs that nobody took are rung for again"
+
+
+def test_while_jobs_come_nobody_is_thought_idle_though_every_bell_is_heard_at_once(room: Room) -> None:
+    dispatch = room.dispatch()
+    room.add("a")
+    dispatch.ring()
+    room.queue.clear()
+    room.later(dispatch, ASK_SECONDS)
+    assert dispatch.workers_may_be_idle
+    room.add("b")
+    dispatch.ring()
+    room.queue.clear()
+    room.later(dispatch, CALM_SECONDS / 2)
+    room.add("c")
     dispatch.ring()
     assert not dispatch.workers_may_be_idle
 
