@@ -2,11 +2,10 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset
 
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import BY_DEFAULT, STRUCTURED_REPORTS, Form
@@ -98,13 +97,6 @@ def build_unread_report(evidence: Evidence, outcome: Outcome) -> Report:
     remarks = _said(evidence, ())
     structured_report = build_structured_report(evidence, (), None, remarks, outcome)
     return Report(structured_report=structured_report, segmentation=None, form=Form.UNREAD, outcome=outcome)
-
-
-def as_file(dataset: Dataset) -> bytes:
-    """The bytes of an object in the DICOM file format (PS3.10 Section 7)."""
-    with BytesIO() as file:
-        dcmwrite(file, dataset, enforce_file_format=True)
-        return file.getvalue()
 
 
 def _said(evidence: Evidence, remarks: tuple[str, ...]) -> tuple[str, ...]:

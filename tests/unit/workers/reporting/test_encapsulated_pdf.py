@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread
 
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
-from workers.reporting.report import as_file
+from workers.reporting.encoding import as_file
 
 PDFTOTEXT = shutil.which("pdftotext")
 

@@ -10,9 +10,10 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.core.errors import EvidenceInvalid
 from tests.unit.workers.reporting.conftest import Reading, algorithm
+from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
 from workers.reporting.gate import check_report
-from workers.reporting.report import Report, as_file, build_report
+from workers.reporting.report import Report, build_report
 
 
 def read_back(dataset: Dataset) -> Dataset:

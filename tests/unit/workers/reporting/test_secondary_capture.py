@@ -11,10 +11,11 @@ from pydicom import Dataset, dcmread
 
 from tests.factories import OBLIQUE, enhanced_ct
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
+from workers.reporting.encoding import as_file
 from workers.reporting.key_picture import key_picture, orientation
 from workers.reporting.marked_slice import key_slices
 from workers.reporting.picture import NOTICE
-from workers.reporting.report import Report, as_file
+from workers.reporting.report import Report
 from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import colour_of
 
