@@ -16,6 +16,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element, write_file_meta_info
+from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import AMBIGUOUS_VR, EXPLICIT_VR_LENGTH_32
 
@@ -25,6 +26,8 @@ _ITEM, _LENGTH = Struct("<HHL"), Struct("<L")
 _ITEM_GROUP = 0xFFFE
 _UNDEFINED = 0xFFFFFFFF
 _MOST_IN_SHORT = 0xFFFF
+#: Of no more than 8 bytes each, so that they have room in the same.
+_MOST_VALUES = 0xFFFF // 8
 _LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 #: In these ASCII is ASCII.
 _ASCII_ENCODINGS = frozenset(("ascii", "iso8859", "iso-8859-1", "latin_1", "utf8"))
@@ -132,6 +135,26 @@ def _text(value: object, encodings: Sequence[str]) -> bytes | None:
     return None
 
 
+def _number_string(value: object, _encodings: Sequence[str]) -> bytes | None:
+    """Numbers as the strings that they came as; None for none."""
+    if value is None or isinstance(value, str):
+        return None
+    values = value if isinstance(value, MultiValue) else [value]
+    said = (one.original_string if hasattr(one, "original_string") else str(one) for one in values)
+    return _padded("\\".join(said).encode("ascii"), b" ")
+
+
+def _numbers(kind: str) -> Callable[[object, Sequence[str]], bytes | None]:
+    one = Struct(f"<{kind}")
+
+    def numbers(value: object, _encodings: Sequence[str]) -> bytes | None:
+        if isinstance(value, int):
+            return one.pack(value)
+        return b"".join(map(one.pack, value)) if isinstance(value, MultiValue) and len(value) < _MOST_VALUES else None
+
+    return numbers
+
+
 def _bytes(value: object, _encodings: Sequence[str]) -> bytes | None:
     return _padded(value, b"\0") if isinstance(value, bytes) else None
 
@@ -156,5 +179,8 @@ _WRITERS = MappingProxyType(
         **dict.fromkeys(("CS", "AE", "AS", "DA", "TM", "DT"), _code),
         **dict.fromkeys(("SH", "LO", "ST", "LT", "UC", "UT"), _text),
         **dict.fromkeys(("OB", "OW"), _bytes),
+        **dict.fromkeys(("DS", "IS"), _number_string),
+        "US": _numbers("H"),
+        "UL": _numbers("L"),
     }
 )

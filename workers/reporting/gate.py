@@ -169,8 +169,17 @@ def frame_faults(written: WrittenReport) -> Iterator[str]:
         return
     if segmentation.SegmentationType != "BINARY":
         yield f"the segmentation is {segmentation.SegmentationType}, not BINARY"
-    frames = np.atleast_3d(segmentation.pixel_array).reshape(int(segmentation.NumberOfFrames), -1)
-    yield from (f"frame {index + 1} of the segmentation is empty" for index in np.flatnonzero(~frames.any(axis=1)))
+    yield from (f"frame {number} of the segmentation is empty" for number in _empty_frames(segmentation))
+
+
+def _empty_frames(segmentation: Dataset) -> list[int]:
+    """The numbers of frames without a voxel, of a bit each; where frames begin with a byte nothing is unpacked."""
+    count, voxels = int(segmentation.NumberOfFrames), int(segmentation.Rows) * int(segmentation.Columns)
+    stored = np.frombuffer(segmentation.PixelData, dtype=np.uint8)
+    if voxels % 8:
+        stored, voxels = np.unpackbits(stored, bitorder="little"), 8 * voxels
+    frames = stored[: count * voxels // 8].reshape(count, -1)
+    return [int(index) + 1 for index in np.flatnonzero(~frames.any(axis=1))]
 
 
 def status_faults(written: WrittenReport) -> Iterator[str]:
