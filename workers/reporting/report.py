@@ -10,8 +10,10 @@ from pydicom import Dataset
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import BY_DEFAULT, STRUCTURED_REPORTS, Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
+from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import BUILDERS, Material, Part
+from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import build_segmentation
 from workers.reporting.structured_report import build_structured_report
 
@@ -78,6 +80,7 @@ def build_report(
         labels=labels,
         remarks=_said(evidence, remarks),
         lungs=lungs,
+        outcome=ended,
     )
     for form, build in BUILDERS.items():
         built = build(material) if form in forms else ()
@@ -92,11 +95,25 @@ def build_report(
     )
 
 
-def build_unread_report(evidence: Evidence, outcome: Outcome) -> Report:
-    """Say of a study why it was not read; what was received of it is the evidence."""
+def build_unread_report(evidence: Evidence, outcome: Outcome, forms: Collection[Form] = BY_DEFAULT) -> Report:
+    """Say of a study why it was not read; what was received of it is the evidence.
+
+    A structured report, and for those who get pictures or a document of readings the same as such.
+    """
     remarks = _said(evidence, ())
-    structured_report = build_structured_report(evidence, (), None, remarks, outcome)
-    return Report(structured_report=structured_report, segmentation=None, form=Form.UNREAD, outcome=outcome)
+    others: dict[Part, Dataset] = {}
+    if Form.SECONDARY_CAPTURE in forms:
+        pages = build_secondary_captures(evidence, (), None, remarks, outcome)
+        others |= {Part(Form.UNREAD_PICTURE, number): page for number, page in enumerate(pages, start=1)}
+    if Form.PDF in forms:
+        others[Part(Form.UNREAD_PDF)] = build_encapsulated_pdf(evidence, (), None, remarks, outcome)
+    return Report(
+        structured_report=build_structured_report(evidence, (), None, remarks, outcome),
+        segmentation=None,
+        form=Form.UNREAD,
+        others=others,
+        outcome=outcome,
+    )
 
 
 def _said(evidence: Evidence, remarks: tuple[str, ...]) -> tuple[str, ...]:

@@ -144,7 +144,7 @@ def _drawn_on(evidence: Evidence, labels: NDArray[np.uint8]) -> tuple[Sequence[D
     """
     if evidence.volume.frame_numbers:
         return evidence.source_images, labels[by_frame(evidence.volume)]
-    marked = labels.any(axis=(1, 2))
+    marked = np.asarray(labels.any(axis=(1, 2)))
     marked[0] = True
     return [evidence.source_images[k] for k in np.flatnonzero(marked)], labels[marked]
 

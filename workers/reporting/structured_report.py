@@ -85,7 +85,7 @@ def _instance(named: Dataset) -> Dataset:
 
 def unread_uid(evidence: Evidence, outcome: Outcome) -> str:
     """The UID of a report that says why there is none: for another reason it is another."""
-    return evidence.uid(f"{Form.UNREAD} {outcome.summary.value} {outcome.reason}")
+    return evidence.uid(f"{Form.UNREAD} {outcome.name}")
 
 
 def _content(

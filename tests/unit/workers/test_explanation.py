@@ -116,6 +116,39 @@ def plan(room: Room, *peers: Peer) -> list[str]:
     return sorted(f"{row.peer}: {row.form}" for row in room.index.deliveries.of_study(STUDY))
 
 
+def test_a_peer_that_gets_pictures_or_documents_of_readings_is_told_in_those_too(room: Room) -> None:
+    """Who looks at nothing but pictures must see that there is no result."""
+    room.forms = frozenset({Form.SR, Form.SECONDARY_CAPTURE, Form.PDF})
+    room.triage = room.triage_with(lung_nodule=room.algorithm)
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    rows = room.index.jobs.report_rows(room.job.job_uid)
+    assert [row.held for row in rows] == [""] * 3
+    pictures = replace(PACS, name="pictures", forms=("SR", "SC"))
+    documents = replace(PACS, name="documents", forms=("SR", "PDF"))
+    unwilling = replace(pictures, name="unwilling", unread=False)
+    assert plan(room, PACS, pictures, documents, unwilling) == [
+        "documents: UNREAD",
+        "documents: UNREAD PDF",
+        "pacs: UNREAD",
+        "pictures: UNREAD",
+        "pictures: UNREAD SC",
+    ]
+
+
+def test_a_study_that_is_read_after_all_gets_pictures_of_other_uids(room: Room) -> None:
+    room.forms = frozenset({Form.SR, Form.SECONDARY_CAPTURE})
+    room.triage = room.triage_with(lung_nodule=room.algorithm)
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    before = {row.sop_instance_uid for row in room.index.jobs.report_rows(room.job.job_uid)}
+    succeed(room)
+    ask_again(room)
+    room.read()
+    rows = [row for row in room.index.jobs.report_rows(room.job_row.job.job_uid) if row.sop_instance_uid not in before]
+    assert Form.SECONDARY_CAPTURE in {row.form for row in rows}
+
+
 def test_a_peer_that_does_not_want_such_reports_gets_none(room: Room) -> None:
     fail(room, NotApplicable("no lungs were found"))
     room.read()

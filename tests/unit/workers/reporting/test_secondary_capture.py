@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
+from dicom_node.core.outcome import outcome_of_error
 from tests.factories import OBLIQUE, enhanced_ct
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
 from workers.reporting.encoding import as_file
@@ -155,7 +156,10 @@ def test_of_a_multi_frame_source_the_frame_is_named(tmp_path: Path) -> None:
 
 def test_a_reading_without_findings_is_one_page_that_says_so(tmp_path: Path) -> None:
     reading = reading_of(tmp_path, ())
-    nothing, failed = captures_of(reading), captures_of(reading, failure="the lungs were not found")
+    nothing, failed = (
+        captures_of(reading),
+        captures_of(reading, outcome=outcome_of_error("NotApplicable", "the lungs were not found")),
+    )
 
     assert len(nothing) == len(failed) == 1
     assert nothing[0].PixelData != failed[0].PixelData
@@ -173,7 +177,9 @@ def test_a_later_report_counts_on_and_has_pictures_of_its_own(reading: Reading, 
 
 
 def test_labels_are_not_needed_where_nothing_was_found(reading: Reading) -> None:
-    (page,) = build_secondary_captures(reading.evidence, (), None, failure="it broke off")
+    (page,) = build_secondary_captures(
+        reading.evidence, (), None, outcome=outcome_of_error("Interrupted", "it broke off")
+    )
 
     assert page.Rows == 512
 
