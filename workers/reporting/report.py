@@ -1,7 +1,7 @@
 """Report: the objects of one reading, built together: a segmentation, structured reports, and other forms of them."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from workers.reporting.forms import BUILDERS, Material, Part
 from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import build_segmentation
 from workers.reporting.structured_report import build_structured_report
+from workers.reporting.tracked import followed
 
 _REPLACES = "This report replaces an earlier one of this study."
 
@@ -67,6 +68,7 @@ def build_report(
     Raises EvidenceInvalid where findings, labels and evidence do not belong together.
     """
     ended = outcome or outcome_of_reading(found=bool(findings))
+    evidence = replace(evidence, followed=followed(evidence, findings))
     segmentation = build_segmentation(evidence, findings, labels)
     structured_report = build_structured_report(evidence, findings, segmentation, _said(evidence, remarks), ended)
     others: dict[Part, Dataset] = {}
