@@ -1,36 +1,23 @@
 """A study that was routed and not read: those who wait for its result get a report that says why."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
 
-from dicom_node.archive.files import Archive
-from dicom_node.archive.index import Index
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import InconsistentGeometry, Interrupted, NotApplicable, OutOfDeviceMemory, TriageError
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.delivery import Delivery
 from dicom_node.settings import Peer, Settings
-from tests.factories import ct_series
-from tests.received_study import STUDY, queued, receive
-from tests.unit.workers.test_triage import NOW, Room, accept, late_slice
+from tests.received_study import STUDY, queued
+from tests.unit.workers.test_triage import Room, accept, late_slice
 
 #: Names a peer: nothing is sent in these tests.
 PACS = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=11999, results=True)
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    """A received study, its job, and a worker."""
-    index, archive = Index.open("sqlite://"), Archive(tmp_path / "archive")
-    receive(index, archive, ct_series(tmp_path / "series", slices=10), at=NOW - 10)
-    yield Room(index, archive, queued(index, at=NOW - 5))
-    index.close()
 
 
 def fail(room: Room, error: TriageError) -> None:
