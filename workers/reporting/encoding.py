@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pydicom import DataElement, Dataset
-from pydicom.charset import convert_encodings
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -53,7 +53,7 @@ def as_file(dataset: Dataset) -> bytes:
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     file = DicomBytesIO()
     write_file_meta_info(file, meta, enforce_standard=True)
-    return b"".join((_PREAMBLE, file.getvalue(), *_elements_of(dataset, (), [""])))
+    return b"".join((_PREAMBLE, file.getvalue(), *_elements_of(dataset, (), [default_encoding])))
 
 
 def elements(data: bytes) -> Iterator[Encoded]:
