@@ -26,11 +26,12 @@ from dicom_node.core import codes
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.finding import Axis, Finding, Outline
 from dicom_node.core.uid import derived_uid
+from workers.reporting.encoding import as_file
 from workers.reporting.equipment import algorithm_sequence, algorithm_template, observation_context
 from workers.reporting.evidence import Evidence, concept
 from workers.reporting.measurement_group import QUANTITIES
 from workers.reporting.passage import check_objects
-from workers.reporting.report import as_file, build_report
+from workers.reporting.report import build_report
 from workers.volume import Volume
 
 ROWS = 512

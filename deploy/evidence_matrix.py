@@ -157,7 +157,7 @@ def _partly(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[n
 def _unread(error: str) -> Callable[[Evidence, tuple[Finding, ...], NDArray[np.uint8]], Report]:
     def unread(evidence: Evidence, _findings: tuple[Finding, ...], _labels: NDArray[np.uint8]) -> Report:
         outcome = outcome_of_error(error, "3 slices are missing; send the series again. " + "x" * 500)
-        return build_unread_report(replace(evidence, was_read=False), outcome)
+        return build_unread_report(replace(evidence, was_read=False), outcome, set(Form))
 
     return unread
 

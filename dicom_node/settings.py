@@ -7,7 +7,7 @@ from typing import Literal, TypeVar, get_type_hints
 
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.expression import parse_expression
-from dicom_node.core.form import BY_DEFAULT, Form, FormChoice, SRForm, forms_of
+from dicom_node.core.form import BY_DEFAULT, UNREAD, Form, FormChoice, SRForm, forms_of
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.core.priority import QUEUES
 from dicom_node.core.routing import Route
@@ -218,7 +218,9 @@ class Peer:
 
     def takes(self, form: Form) -> bool:
         """Whether an object of this form goes to it; what withdraws something goes to everyone who has that."""
-        return form is Form.REJECTION or (self.unread if form is Form.UNREAD else form in self.wanted_forms)
+        if form in UNREAD:
+            return self.unread and not self.wanted_forms.isdisjoint(UNREAD[form])
+        return form is Form.REJECTION or form in self.wanted_forms
 
 
 def _default_routes() -> tuple[Route, ...]:

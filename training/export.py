@@ -69,7 +69,7 @@ def metadata(experiment: Experiment) -> dict[str, Any]:
         "name": experiment.name,
         "task": "lung nodule detection on chest CT",
         "description": "Voxel-wise probability of lung nodules on chest CT; trained on semi-synthetic data.",
-        "authors": "the project",
+        "authors": "dicom-node",
         "copyright": LICENCES,
         "license": LICENCES,
         "intended_use": "research, not for diagnostic use",

@@ -24,7 +24,7 @@ UNKNOWN = "unknown"
 def explain(
     request: Explain, algorithm: AlgorithmIdentification, archive: Archive, beat: Callable[[str], None]
 ) -> tuple[ReportObject, ...]:
-    """The report that says why a series was not read; its evidence is what was received, readable or not.
+    """The report on why a series was not read, in every form; its evidence is what was received, readable or not.
 
     Raises EvidenceInvalid where not one file can be read: without a header nobody knows whose report it is.
     """
@@ -38,7 +38,7 @@ def explain(
     )
     outcome = outcome_of_error(request.error, request.reason)
     evidence = with_all_predecessors(evidence, outcome, request.earlier, archive)
-    return written_objects(build_unread_report(evidence, outcome), evidence)
+    return written_objects(build_unread_report(evidence, outcome, request.forms), evidence)
 
 
 def unknown_algorithm(name: str) -> AlgorithmIdentification:

@@ -11,6 +11,7 @@ from dicom_node.archive.job_rows import ReportRow
 from dicom_node.archive.reports import HELD, MEND
 from dicom_node.archive.withdrawals import Withdrawal
 from dicom_node.core.errors import ArchiveUnusable, IndexUnavailable, TriageError, UnreadableInstance
+from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job
 from dicom_node.telemetry import log_context
 from workers.pipe import Explain, ReceivedImage, Reject
@@ -36,13 +37,16 @@ class Owed:
         worker: str,
         clock: Callable[[], float],
         stopped: Callable[[], bool],
+        forms: frozenset[Form] = BY_DEFAULT,
     ) -> None:
+        """`forms` are those that reports are written in."""
         self._index = index
         self._archive = archive
         self._readings = readings
         self._worker = worker
         self._clock = clock
         self._stopped = stopped
+        self._forms = forms
         self._tries: Counter[str] = Counter()
 
     def withdraw_next(self) -> bool:
@@ -91,7 +95,7 @@ class Owed:
     def _explain(self, job: Job, error: str) -> bool:
         """Say why a job ended without a report, or that this cannot be said; False where it is to be tried later."""
         cause = "a report was written that says why there is none"
-        rows, trouble = self._tried(job.job_uid, lambda: [self._explained(job, error)])
+        rows, trouble = self._tried(job.job_uid, lambda: self._explained(job, error))
         if rows is None:
             return False
         if trouble:
@@ -106,7 +110,8 @@ class Owed:
         for peer, uids in withdrawal.objects.items():
             groups.setdefault(uids, []).append(peer)
         rows, trouble = self._tried(
-            f"withdrawal {withdrawal.number}", lambda: [self._rejected(withdrawal, uids) for uids in groups]
+            f"withdrawal {withdrawal.number}",
+            lambda: [row for uids in groups for row in self._rejected(withdrawal, uids)],
         )
         if rows is None:
             return False
@@ -141,7 +146,7 @@ class Owed:
             self._index.conditions.began(HELD, reason=f"an object {MEND}", at=self._clock())
         return rows, f"it failed its checks and is held: {held}" if held else ""
 
-    def _explained(self, job: Job, error: str) -> ReportRow:
+    def _explained(self, job: Job, error: str) -> list[ReportRow]:
         instances = instances_of(self._index, job.study_instance_uid, job.series_instance_uid)
         request = Explain(
             job_uid=job.job_uid,
@@ -153,10 +158,11 @@ class Owed:
             error=error,
             reason=job.reason,
             earlier=self._index.reports.earlier(job),
+            forms=self._forms,
         )
         return self._asked(request)
 
-    def _rejected(self, withdrawal: Withdrawal, uids: Sequence[str]) -> ReportRow:
+    def _rejected(self, withdrawal: Withdrawal, uids: Sequence[str]) -> list[ReportRow]:
         files = self._index.withdrawals.files(withdrawal)
         if missing := [uid for uid in uids if uid not in files]:
             raise UnreadableInstance(f"{len(missing)} object(s) that were withdrawn are not in the index any more")
@@ -173,6 +179,6 @@ class Owed:
         )
         return self._asked(request)
 
-    def _asked(self, request: Explain | Reject) -> ReportRow:
-        (written,) = self._readings.read(request, stopped=self._stopped, unwanted=lambda: False).objects
-        return keep(self._archive, written)
+    def _asked(self, request: Explain | Reject) -> list[ReportRow]:
+        written = self._readings.read(request, stopped=self._stopped, unwanted=lambda: False).objects
+        return [keep(self._archive, one) for one in written]

@@ -85,6 +85,8 @@ class Explain:
     error: str
     reason: str
     earlier: tuple[Earlier, ...] = ()
+    #: In which reports on a reading would be written.
+    forms: frozenset[Form] = BY_DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)

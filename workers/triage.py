@@ -73,7 +73,7 @@ class Triage:
         self._worker = worker
         self._forms = forms
         self._clock = clock
-        self._owed = Owed(index, archive, readings, worker=worker, clock=clock, stopped=self._out_of_time)
+        self._owed = Owed(index, archive, readings, worker=worker, clock=clock, stopped=self._out_of_time, forms=forms)
         self._rest = rest
         self._working = threading.Lock()
         #: When a stop that was asked for waits no longer, of time.monotonic.

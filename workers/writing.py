@@ -117,12 +117,10 @@ def _named(ds: Dataset, archive: Archive) -> Iterator[Dataset]:
 
 
 def _read(archive: Archive, path: str) -> Dataset | None:
-    """A structured report without its content."""
+    """A structured report."""
     try:
-        ds = dcmread(archive.path_of(path))
+        return dcmread(archive.path_of(path))
     except (FileNotFoundError, InvalidDicomError) as error:
         # Better a report that refers to no earlier one than none at all.
         log.warning("the report that this one replaces cannot be read", extra={"error": type(error).__name__})
         return None
-    ds.pop("ContentSequence", None)
-    return ds

@@ -18,7 +18,7 @@ from dicom_node.archive.prepared import Prepared
 from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.settlement import Settlement, stands
 from dicom_node.archive.transactions import Transactions
-from dicom_node.core.form import Form, form_of
+from dicom_node.core.form import UNREAD, Form, form_of
 from dicom_node.core.lifecycle import DELIVERY_TRANSITIONS, DeliveryState, StudyState, check_transition
 from dicom_node.core.priority import Priority
 
@@ -253,10 +253,10 @@ def _unplanned(tables: Mapping[str, sa.Table]) -> tuple[sa.Select[Any], sa.Selec
     reported = (
         new.join(studies, studies.c.study_instance_uid == reports.c.study_instance_uid)
         .where(studies.c.state == StudyState.REPORTED.value, studies.c.state_since >= sa.bindparam("since"))
-        .where(reports.c.form != Form.UNREAD.value)
+        .where(reports.c.form.not_in(UNREAD))
     )
     # Whatever the state of the study, which stays what it is.
-    unread = new.where(reports.c.form == Form.UNREAD.value, reports.c.written_at >= sa.bindparam("since"))
+    unread = new.where(reports.c.form.in_(UNREAD), reports.c.written_at >= sa.bindparam("since"))
     return reported, unread
 
 

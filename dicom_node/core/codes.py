@@ -106,5 +106,6 @@ MONTH = Code("mo", "UCUM", "month")
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 
 # Who contributed (CID 7005), and what kind of algorithm it is (CID 7162).
+ACQUISITION_EQUIPMENT = Code("109101", "DCM", "Acquisition Equipment")
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")

@@ -19,6 +19,9 @@ class Form(StrEnum):
     SR_OHIF = "SR OHIF"
     #: Structured report that says why a study was not read.
     UNREAD = "UNREAD"
+    #: The same as a colour picture of text, and as a PDF.
+    UNREAD_PICTURE = "UNREAD SC"
+    UNREAD_PDF = "UNREAD PDF"
     #: The findings as a Label Map Segmentation, smaller where they are many.
     LABEL_MAP = "LABELMAP"
     #: Segmentation of the lungs that were searched.
@@ -50,6 +53,8 @@ TRAITS: dict[Form, Traits] = {
     Form.SR: Traits(rank=1, refers=True),
     Form.SR_OHIF: Traits(rank=1, refers=True),
     Form.UNREAD: Traits(rank=1),
+    Form.UNREAD_PICTURE: Traits(rank=2),
+    Form.UNREAD_PDF: Traits(rank=2),
     # These refer to source images alone, and are whole without the others.
     Form.LABEL_MAP: Traits(rank=2),
     Form.LUNG: Traits(rank=2),
@@ -73,6 +78,13 @@ ESSENTIAL = (Form.SEG, Form.SR, Form.SR_OHIF, Form.UNREAD)
 
 #: Structured reports on a reading.
 STRUCTURED_REPORTS = (Form.SR, Form.SR_OHIF)
+
+#: What says why a study was not read, by the forms of which a peer gets it for one.
+UNREAD = {
+    Form.UNREAD: frozenset(STRUCTURED_REPORTS),
+    Form.UNREAD_PICTURE: frozenset({Form.SECONDARY_CAPTURE}),
+    Form.UNREAD_PDF: frozenset({Form.PDF}),
+}
 
 _SR_FORMS: dict[SRForm, Form] = {"portable": Form.SR, "ohif": Form.SR_OHIF}
 

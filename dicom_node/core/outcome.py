@@ -28,6 +28,11 @@ class Outcome:
     reason: str = ""
 
     @property
+    def name(self) -> str:
+        """What tells it from other outcomes of the same reading."""
+        return f"{self.summary.value} {self.reason}"
+
+    @property
     def was_read(self) -> bool:
         """Whether there is anything that the algorithm says of the images."""
         return self.summary != codes.NONE_SUCCEEDED

@@ -1,8 +1,8 @@
-"""Content tree: the items of a structured report as a reader walks them, and what an object refers to."""
+"""Content tree: the items of a structured report as a reader walks them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from pydicom import DataElement, Dataset
+from pydicom import Dataset
 
 from dicom_node.core.codes import Code
 
@@ -33,20 +33,3 @@ def value_of(item: Dataset) -> str:
 def text_of(group: Dataset, name: Code) -> str:
     """What the first child of this name says; empty without one."""
     return next((value_of(item) for item in group.get("ContentSequence", []) if is_named(item, name)), "")
-
-
-def uid_elements(item: Dataset) -> Iterator[DataElement]:
-    """Every element of a data set that holds UIDs, at any depth; the values of others are not even looked at."""
-    for tag in item.keys():  # noqa: SIM118 - a data set's own iteration converts every value
-        vr = item.get_item(tag).VR
-        if vr == "SQ":
-            for child in item[tag].value:
-                yield from uid_elements(child)
-        elif vr == "UI":
-            yield item[tag]
-
-
-def referenced(items: Iterable[Dataset]) -> set[str]:
-    """The SOP instances that data sets refer to, at any depth."""
-    elements = (element for item in items for element in uid_elements(item))
-    return {str(element.value) for element in elements if element.keyword == "ReferencedSOPInstanceUID"}

@@ -10,6 +10,8 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from dicom_node.core.codes import IMAGING_MEASUREMENT_REPORT, SOURCE_IMAGE
 from dicom_node.core.finding import Finding
+from dicom_node.core.form import Form
+from dicom_node.core.outcome import Outcome
 from workers.reporting.document import Figure, as_pdf
 from workers.reporting.equipment import contributing_equipment
 from workers.reporting.evidence import Evidence, concept
@@ -29,22 +31,23 @@ def build_encapsulated_pdf(
     findings: tuple[Finding, ...],
     labels: NDArray[uint8] | None,
     remarks: tuple[str, ...] = (),
-    failure: str = "",
+    outcome: Outcome | None = None,
 ) -> EncapsulatedPDF:
     """The narrative of a reading, then a picture of each slice of largest extent.
 
     `labels` [k, j, i] hold a finding's number in its voxels, and may be None without findings. Remarks are sentences;
-    `failure` is why the reading came to no result, empty where it did. Raises EvidenceInvalid where findings and labels
+    the outcome is that of a whole reading unless another is given. Raises EvidenceInvalid where findings and labels
     do not belong together.
     """
     pieces = key_slices(evidence, findings, labels) if findings and labels is not None else ()
-    document = as_pdf(narrative(evidence, findings, remarks, failure), list(_figures(evidence, pieces)))
+    document = as_pdf(narrative(evidence, findings, remarks, outcome), list(_figures(evidence, pieces)))
+    role = "PDF" if outcome is None or outcome.was_read else f"{Form.UNREAD_PDF} {outcome.name}"
     source = evidence.source_images[0]
     report = EncapsulatedPDF(
         study_instance_uid=source.StudyInstanceUID,
         series_instance_uid=evidence.series_uid("PDF"),
         series_number=PDF_SERIES_NUMBER,
-        sop_instance_uid=evidence.uid("PDF"),
+        sop_instance_uid=evidence.uid(role),
         sop_class_uid=EncapsulatedPDFStorage,
         modality="DOC",
         transfer_syntax_uid=ExplicitVRLittleEndian,

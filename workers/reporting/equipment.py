@@ -11,8 +11,17 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.codes import ARTIFICIAL_INTELLIGENCE, PROCESSING_EQUIPMENT
+from dicom_node.core.codes import ACQUISITION_EQUIPMENT, ARTIFICIAL_INTELLIGENCE, PROCESSING_EQUIPMENT
 from workers.reporting.evidence import LONG_STRING, Evidence, concept
+
+_OF_THE_SCANNER = (
+    ("manufacturer", "Manufacturer"),
+    ("manufacturer_model_name", "ManufacturerModelName"),
+    ("software_versions", "SoftwareVersions"),
+    ("device_serial_number", "DeviceSerialNumber"),
+    ("institution_name", "InstitutionName"),
+    ("station_name", "StationName"),
+)
 
 
 def contributing_equipment(evidence: Evidence) -> ContributingEquipment:
@@ -29,6 +38,23 @@ def contributing_equipment(evidence: Evidence) -> ContributingEquipment:
     )
     item.DeviceUID = algorithm.device_uid
     return item
+
+
+def acquisition_equipment(evidence: Evidence) -> ContributingEquipment | None:
+    """The scanner as such an item; None where nobody knows its maker, or what was received is no image."""
+    header = evidence.header
+    if not header.get("Manufacturer") or "Rows" not in header:
+        return None
+    known = {name: header.get(keyword) for name, keyword in _OF_THE_SCANNER}
+    try:
+        return ContributingEquipment(
+            purpose_of_reference=concept(ACQUISITION_EQUIPMENT),
+            contribution_description="Acquisition equipment of the source image(s)",
+            **known,
+        )
+    # What it is called may break the rules of the standard: the report is not to fail for that.
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def keep_own_equipment(result: Dataset, algorithm: AlgorithmIdentification) -> None:

@@ -79,12 +79,14 @@ class Evidence:
     #: When the last of the evidence was received, with a time zone. Not when the reading ended: a second reading of the
     #: same evidence writes the same UIDs, and so must write the same times.
     completed_at: datetime.datetime
-    #: The structured report of this study and algorithm that this one replaces, without its content; None for a first.
+    #: The structured report of this study and algorithm that this one replaces; None for a first.
     predecessor: Dataset | None = None
     #: Of the structured report whose numbers all objects of the report have.
     form: Form = Form.SR
     #: The predecessors of structured reports in further forms, which other peers may hold.
     predecessors: Mapping[Form, Dataset] = field(default_factory=dict)
+    #: Tracking Unique Identifiers of findings that the replaced report has, too, by their numbers.
+    followed: Mapping[int, str] = field(default_factory=dict)
     #: False where the images could not be read: then they need not say where they lie, and the volume has no voxels.
     was_read: bool = True
 
@@ -105,9 +107,11 @@ class Evidence:
     def tracking_uid(self, number: int) -> str:
         """What software calls a finding: the same whenever the same algorithm finds it in the same evidence.
 
-        Whatever a report replaces makes no difference to it. In other evidence, a follow-up's too, nobody has told that
-        a finding is the same one, and so it has another.
+        And when the report that is replaced has it, with fewer images of the same study. In a follow-up nobody has told
+        that a finding is the same one, and so it has another.
         """
+        if number in self.followed:
+            return self.followed[number]
         return replace(self, predecessor=None).uid(f"finding {number}")
 
     @property

@@ -11,6 +11,7 @@ from pydicom import Dataset
 
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
+from dicom_node.core.outcome import Outcome
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.evidence import Evidence
 from workers.reporting.key_object_selection import build_key_object_selection
@@ -38,6 +39,8 @@ class Material:
     remarks: tuple[str, ...] = ()
     #: [k, j, i]: the values of `workers.lungs`; None where the algorithm has none, or nobody asked for them.
     lungs: NDArray[np.uint8] | None = None
+    #: None: that of a whole reading.
+    outcome: Outcome | None = None
 
 
 #: What writes one form: its objects, none where there is nothing to write.
@@ -61,11 +64,13 @@ def _presentation_states(material: Material) -> Sequence[Dataset | None]:
 
 
 def _secondary_captures(material: Material) -> Sequence[Dataset | None]:
-    return build_secondary_captures(material.evidence, material.findings, material.labels, material.remarks)
+    of = material
+    return build_secondary_captures(of.evidence, of.findings, of.labels, of.remarks, of.outcome)
 
 
 def _pdf(material: Material) -> Sequence[Dataset | None]:
-    return [build_encapsulated_pdf(material.evidence, material.findings, material.labels, material.remarks)]
+    of = material
+    return [build_encapsulated_pdf(of.evidence, of.findings, of.labels, of.remarks, of.outcome)]
 
 
 #: By form, in the order in which they are built.

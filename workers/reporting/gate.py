@@ -16,13 +16,19 @@ from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.form import STRUCTURED_REPORTS, Form
-from dicom_node.core.uid import is_uid
-from workers.reporting.content_tree import is_named, referenced, text_of, value_of, walk
+from workers.reporting.content_tree import is_named, text_of, value_of
+from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import Part
 from workers.reporting.measurement_group import BIDIRECTIONAL
 from workers.reporting.places import geometry_faults, image_faults, own_geometry_faults
-from workers.reporting.report import Report, as_file
+from workers.reporting.report import Report
+from workers.reporting.uids import (
+    CONTENT,
+    CURRENT_REQUESTED_PROCEDURE_EVIDENCE,
+    PREDECESSOR_DOCUMENTS,
+    StandingUids,
+)
 from workers.reporting.written_report import WrittenReport
 
 TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")
@@ -62,6 +68,7 @@ def find_faults(
     The segmentation is judged together with the structured reports, and what is wrong with the pair is said of them.
     """
     written = {part: dcmread(BytesIO(file)) for part, file in files.items()}
+    uids = {part: StandingUids(file=file) for part, file in files.items()}
     found: dict[Part, tuple[tuple[str, str], ...]] = {}
     for part, dataset in written.items():
         form = part.form
@@ -73,6 +80,8 @@ def find_faults(
             segmentation=written.get(Part(Form.SEG)),
             evidence=evidence if form is report.form or not is_report else evidence.in_form(form),
             outcome=report.ended,
+            report_uids=uids[part],
+            segmentation_uids=uids.get(Part(Form.SEG)),
         )
         rules = RULES_OF_OTHERS if not is_report else RULES if form is report.form else RULES_OF_FURTHER_REPORTS
         found[part] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
@@ -89,10 +98,8 @@ def _faults(rule: Callable[[WrittenReport], Iterable[str]], written: WrittenRepo
 
 def uid_faults(written: WrittenReport) -> Iterator[str]:
     """Every UID is one, and no two objects or series share one."""
-    for modality, element in written.uids:
-        values = element.value if element.VM > 1 else [element.value]
-        if not all(is_uid(str(value)) for value in values):
-            yield f"{element.keyword} of {modality} is no UID"
+    for result, uids in zip(written.objects[::-1], (written.report_uids, written.segmentation_uids), strict=False):
+        yield from (f"{keyword} of {result.Modality} is no UID" for keyword in ([] if uids is None else uids.faulty))
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
         known = {str(header[keyword].value) for header in written.evidence.volume.headers}
         own = [str(result[keyword].value) for result in written.objects]
@@ -110,12 +117,11 @@ def study_faults(written: WrittenReport) -> Iterator[str]:
 
 def evidence_faults(written: WrittenReport) -> Iterator[str]:
     """The report lists all that was read, its segmentation, and whatever its tree refers to (PS3.3 C.17.2.3)."""
-    report = written.structured_report
-    listed = referenced(report.get("CurrentRequestedProcedureEvidenceSequence", []))
+    listed = written.report_uids.referenced(CURRENT_REQUESTED_PROCEDURE_EVIDENCE)
     expected = set(written.evidence.volume.sop_instance_uids)
-    if written.segmentation is not None:
+    if written.segmentation is not None and written.segmentation_uids is not None:
         expected.add(str(written.segmentation.SOPInstanceUID))
-        drawn_on = referenced([written.segmentation])
+        drawn_on = written.segmentation_uids.referenced()
         yield from (f"the segmentation refers to {uid}, which was not read" for uid in sorted(drawn_on - expected))
     yield from (f"{uid} is missing from the report's evidence" for uid in sorted(expected - listed))
     items = (item for items in written.items.values() for item in items)
@@ -126,7 +132,7 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
 
 def predecessor_faults(written: WrittenReport) -> Iterator[str]:
     """A report names the one that it replaces, of the same study, and no other (PS3.3 Section C.17.2)."""
-    named = referenced(written.structured_report.get("PredecessorDocumentsSequence", []))
+    named = written.report_uids.referenced(PREDECESSOR_DOCUMENTS)
     expected = {str(replaced.SOPInstanceUID) for replaced in written.evidence.replaced}
     if named != expected:
         yield f"it names {sorted(named)} as what it replaces, and should name {sorted(expected)}"
@@ -163,8 +169,17 @@ def frame_faults(written: WrittenReport) -> Iterator[str]:
         return
     if segmentation.SegmentationType != "BINARY":
         yield f"the segmentation is {segmentation.SegmentationType}, not BINARY"
-    frames = np.atleast_3d(segmentation.pixel_array).reshape(int(segmentation.NumberOfFrames), -1)
-    yield from (f"frame {index + 1} of the segmentation is empty" for index in np.flatnonzero(~frames.any(axis=1)))
+    yield from (f"frame {number} of the segmentation is empty" for number in _empty_frames(segmentation))
+
+
+def _empty_frames(segmentation: Dataset) -> list[int]:
+    """The numbers of frames without a voxel, of a bit each; where frames begin with a byte nothing is unpacked."""
+    count, voxels = int(segmentation.NumberOfFrames), int(segmentation.Rows) * int(segmentation.Columns)
+    stored = np.frombuffer(segmentation.PixelData, dtype=np.uint8)
+    if voxels % 8:
+        stored, voxels = np.unpackbits(stored, bitorder="little"), 8 * voxels
+    frames = stored[: count * voxels // 8].reshape(count, -1)
+    return [int(index) + 1 for index in np.flatnonzero(~frames.any(axis=1))]
 
 
 def status_faults(written: WrittenReport) -> Iterator[str]:
@@ -218,17 +233,18 @@ def library_faults(written: WrittenReport) -> Iterator[str]:
             yield "highdicom reads other segments"
 
 
-def note_faults(note: Dataset, rejected: Sequence[Dataset]) -> list[str]:
+def note_faults(file: bytes, rejected: Sequence[Dataset]) -> list[str]:
     """What is wrong with a rejection note: it is of the study of what it rejects, and names all of that alone."""
+    note, uids = dcmread(BytesIO(file)), StandingUids(file=file)
     faults = [
         f"{keyword} is not that of what it rejects"
         for keyword in _OF_THE_STUDY
         if (note.get(keyword) or "") != (rejected[0].get(keyword) or "")
     ]
     expected = {str(ds.SOPInstanceUID) for ds in rejected}
-    if referenced(note.CurrentRequestedProcedureEvidenceSequence) != expected:
+    if uids.referenced(CURRENT_REQUESTED_PROCEDURE_EVIDENCE) != expected:
         faults.append("its evidence is not what it rejects")
-    if referenced([item for item in walk(note) if item is not note]) != expected:
+    if uids.referenced(CONTENT) != expected:
         faults.append("its tree does not name what it rejects")
     try:
         KeyObjectSelectionDocument.from_dataset(note)

@@ -3,6 +3,7 @@
 No patient data is drawn: the object that holds the picture has it where viewers look for it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,9 @@ _CLOSE_UP_MM, _CLOSE_UP_LENGTHS = 30.0, 1.8
 #: A bar of so many mm shows the scale.
 _BAR_MM = 50.0
 _NOT_A_RULER = "not for measuring"
+#: Where the notice and the bar may stand, the best first: parts of the room that is left beside and above them.
+_NOTICE_AT = ((0.0, 0.0), (1.0, 0.0), (0.0, 0.94), (1.0, 1.0), (0.5, 0.0), (0.5, 0.9), (0.0, 0.5), (1.0, 0.5))
+_BAR_AT = ((0.0, 1.0), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0), (0.25, 1.0), (0.75, 1.0))
 #: The patient's directions along x, y and z, falling and rising (PS3.3 Section C.7.6.1.1.1).
 _DIRECTION_LETTERS = (("R", "L"), ("A", "P"), ("F", "H"))
 
@@ -86,11 +90,12 @@ class _Drawing:
     def notices(self, pixel_mm: float) -> None:
         """Whose marks these are, on which slice, and how the patient lies."""
         picture, unit, algorithm = self._picture, self._picture.unit, self._evidence.algorithm
-        room = picture.width - (_CLOSE_UP + 4 * _MARGIN) * unit
-        below = picture.text([NOT_FOR_DIAGNOSIS], (_MARGIN * unit, _MARGIN * unit), NOTICE, _TITLE, BOLD)[3]
         about = [f"{algorithm.name} {algorithm.version}", self._evidence.place_in_words(self._piece.k), _NOT_A_RULER]
-        about = [picture.fitting(line, room, _SMALL) for line in about]
-        picture.text(about, (_MARGIN * unit, below), WHITE, _SMALL)
+        about = [picture.fitting(line, picture.width - (_CLOSE_UP + 4 * _MARGIN) * unit, _SMALL) for line in about]
+        title, below = picture.room([NOT_FOR_DIAGNOSIS], _TITLE, BOLD), picture.room(about, _SMALL)
+        left, top, _, _ = self._least_hidden(max(title[0], below[0]), title[1] + below[1], _NOTICE_AT)
+        picture.text([NOT_FOR_DIAGNOSIS], (left, top), NOTICE, _TITLE, BOLD)
+        picture.text(about, (left, top + title[1]), WHITE, _SMALL)
         self._bar(pixel_mm)
         right, down = orientation(self._evidence)
         middle, centre = picture.height / 2, picture.width / 2
@@ -140,9 +145,8 @@ class _Drawing:
         length = _BAR_MM / pixel_mm
         if length > picture.width / 2:
             return
-        bottom = picture.height - _MARGIN * unit
-        left = _MARGIN * unit
         height = picture.room(["50 mm"], _SMALL)[1]
+        left, _, _, bottom = self._least_hidden(length, height + 6 * unit, _BAR_AT)
         picture.text([f"{_BAR_MM:.0f} mm"], (left, bottom - height - 6 * unit), WHITE, _SMALL)
         picture.shade((left - unit, bottom - 5 * unit, left + length + unit, bottom + unit))
         picture.line([(left, bottom - 2 * unit), (left + length, bottom - 2 * unit)], WHITE, 2.0)
@@ -151,6 +155,15 @@ class _Drawing:
     def _letters(self, letters: str, at: tuple[float, float], anchor: tuple[float, float]) -> None:
         width, height = self._picture.room([letters], _TEXT, BOLD)
         self._picture.text([letters], (at[0] - anchor[0] * width, at[1] - anchor[1] * height), WHITE, _TEXT, BOLD)
+
+    def _least_hidden(self, width: float, height: float, places: Sequence[tuple[float, float]]) -> Box:
+        """Where something hides least of findings and texts: of places as parts of the room, the first of the best."""
+        picture, margin = self._picture, _MARGIN * self._picture.unit
+        across, down = picture.width - 2 * margin - width, picture.height - 2 * margin - height
+        corners = [(margin + x * across, margin + y * down) for x, y in places]
+        hidden = [wider(box, 4 * picture.unit) for box in (*self._boxes.values(), *picture.taken)]
+        boxes: list[Box] = [(left, top, left + width, top + height) for left, top in corners]
+        return min(boxes, key=lambda box: sum(overlap(box, other) for other in hidden))
 
     def _corner(self, width: float, height: float) -> Box | None:
         """Room for a close-up in a corner, the upper right one first."""

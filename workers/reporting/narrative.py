@@ -3,9 +3,11 @@
 No patient data stands in it: the object that holds the page has it where viewers look for it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dicom_node.core.finding import Finding
+from dicom_node.core.outcome import Outcome
 from workers.reporting.evidence import Evidence
 from workers.reporting.marked_slice import key_of
 from workers.reporting.segmentation import tracking_identifier
@@ -35,27 +37,39 @@ class Narrative:
 
 
 def narrative(
-    evidence: Evidence, findings: tuple[Finding, ...], remarks: tuple[str, ...] = (), failure: str = ""
+    evidence: Evidence, findings: tuple[Finding, ...], remarks: tuple[str, ...] = (), outcome: Outcome | None = None
 ) -> Narrative:
-    """Put a reading into words; `failure` is why it came to no result, empty where it did."""
+    """Put a reading into words; how it ended, or None for one that ended as it should."""
     algorithm, count = evidence.algorithm, len(evidence.volume.headers)
     series = evidence.header.get("SeriesNumber")
     what = f"{count} slices of series {series}" if series is not None else f"{count} slices of one series"
     by = f"{algorithm.name} {algorithm.version} ({algorithm.manufacturer})"
-    if failure:
-        sentences = (f"{by} was to read {what}.", f"It came to no result: {failure.rstrip('.')}.", _NO_RESULT, *remarks)
+    unread = outcome is not None and not outcome.was_read
+    said = () if outcome is None else tuple(_ended(outcome))
+    if unread:
+        sentences = (f"{by} was to read {what}.", *said, _NO_RESULT, *remarks)
     else:
-        sentences = (f"{by} read {what}.", *(() if findings else (_NOTHING,)), *remarks, _CAUTION)
+        sentences = (f"{by} read {what}.", *said, *(() if findings else (_NOTHING,)), *remarks, _CAUTION)
     return Narrative(
-        headline=_headline(len(findings), failure),
+        headline=_headline(len(findings), unread),
         sentences=(*sentences, _PRIORITY),
         rows=tuple(_row(evidence, finding) for finding in findings),
     )
 
 
-def _headline(count: int, failure: str) -> str:
-    if failure:
-        return "The reading failed"
+def _ended(outcome: Outcome) -> Iterator[str]:
+    """Why it came to nothing, or not to everything, and the same as the report has it in codes."""
+    if not outcome.reason:
+        return
+    missing = "Not everything was read" if outcome.was_read else "It came to no result"
+    yield f"{missing}: {outcome.reason.rstrip('.')}."
+    coded = [outcome.summary.meaning, *([] if outcome.quality is None else [outcome.quality.meaning])]
+    yield f"In codes: {'; '.join(coded)}."
+
+
+def _headline(count: int, unread: bool) -> str:
+    if unread:
+        return "The study was not read"
     return {0: "Nothing was marked", 1: "1 finding was marked"}.get(count, f"{count} findings were marked")
 
 

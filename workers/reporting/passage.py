@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from dicom_node.core.form import Form
+from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import Part
 from workers.reporting.gate import find_faults, note_faults
 from workers.reporting.iod import IodChecks
-from workers.reporting.report import Report, as_file
+from workers.reporting.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def check_note(note: Dataset, rejected: Sequence[Dataset]) -> Checked:
     """A rejection note with what is wrong with it, given the objects that it rejects."""
     file = as_file(note)
     with IodChecks({Part(Form.REJECTION): file}) as outside:
-        faults = [("note", fault) for fault in note_faults(dcmread(BytesIO(file)), rejected)]
+        faults = [("note", fault) for fault in note_faults(file, rejected)]
         faults += [("iod", fault) for fault in outside.faults(Part(Form.REJECTION), note, rejected)]
     return Checked(form=Form.REJECTION, dataset=note, file=file, fault=_in_words(Form.REJECTION, faults))
 

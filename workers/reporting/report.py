@@ -1,20 +1,22 @@
 """Report: the objects of one reading, built together: a segmentation, structured reports, and other forms of them."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from io import BytesIO
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset
 
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import BY_DEFAULT, STRUCTURED_REPORTS, Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
+from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import BUILDERS, Material, Part
+from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import build_segmentation
 from workers.reporting.structured_report import build_structured_report
+from workers.reporting.tracked import followed
 
 _REPLACES = "This report replaces an earlier one of this study."
 
@@ -66,6 +68,7 @@ def build_report(
     Raises EvidenceInvalid where findings, labels and evidence do not belong together.
     """
     ended = outcome or outcome_of_reading(found=bool(findings))
+    evidence = replace(evidence, followed=followed(evidence, findings))
     segmentation = build_segmentation(evidence, findings, labels)
     structured_report = build_structured_report(evidence, findings, segmentation, _said(evidence, remarks), ended)
     others: dict[Part, Dataset] = {}
@@ -79,6 +82,7 @@ def build_report(
         labels=labels,
         remarks=_said(evidence, remarks),
         lungs=lungs,
+        outcome=ended,
     )
     for form, build in BUILDERS.items():
         built = build(material) if form in forms else ()
@@ -93,18 +97,25 @@ def build_report(
     )
 
 
-def build_unread_report(evidence: Evidence, outcome: Outcome) -> Report:
-    """Say of a study why it was not read; what was received of it is the evidence."""
+def build_unread_report(evidence: Evidence, outcome: Outcome, forms: Collection[Form] = BY_DEFAULT) -> Report:
+    """Say of a study why it was not read; what was received of it is the evidence.
+
+    A structured report, and for those who get pictures or a document of readings the same as such.
+    """
     remarks = _said(evidence, ())
-    structured_report = build_structured_report(evidence, (), None, remarks, outcome)
-    return Report(structured_report=structured_report, segmentation=None, form=Form.UNREAD, outcome=outcome)
-
-
-def as_file(dataset: Dataset) -> bytes:
-    """The bytes of an object in the DICOM file format (PS3.10 Section 7)."""
-    with BytesIO() as file:
-        dcmwrite(file, dataset, enforce_file_format=True)
-        return file.getvalue()
+    others: dict[Part, Dataset] = {}
+    if Form.SECONDARY_CAPTURE in forms:
+        pages = build_secondary_captures(evidence, (), None, remarks, outcome)
+        others |= {Part(Form.UNREAD_PICTURE, number): page for number, page in enumerate(pages, start=1)}
+    if Form.PDF in forms:
+        others[Part(Form.UNREAD_PDF)] = build_encapsulated_pdf(evidence, (), None, remarks, outcome)
+    return Report(
+        structured_report=build_structured_report(evidence, (), None, remarks, outcome),
+        segmentation=None,
+        form=Form.UNREAD,
+        others=others,
+        outcome=outcome,
+    )
 
 
 def _said(evidence: Evidence, remarks: tuple[str, ...]) -> tuple[str, ...]:

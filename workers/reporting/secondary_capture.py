@@ -17,6 +17,8 @@ from pydicom.valuerep import format_number_as_ds
 
 from dicom_node.core.codes import SOURCE_IMAGE
 from dicom_node.core.finding import Finding
+from dicom_node.core.form import Form
+from dicom_node.core.outcome import Outcome
 from workers.reporting.equipment import contributing_equipment, keep_own_equipment
 from workers.reporting.evidence import Evidence, concept
 from workers.reporting.key_picture import key_picture, orientation
@@ -45,16 +47,17 @@ def build_secondary_captures(
     findings: tuple[Finding, ...],
     labels: NDArray[np.uint8] | None,
     remarks: tuple[str, ...] = (),
-    failure: str = "",
+    outcome: Outcome | None = None,
 ) -> tuple[SCImage, ...]:
     """A page of text, then a picture of each slice of largest extent, the first finding's first.
 
     `labels` [k, j, i] hold a finding's number in its voxels, and may be None without findings. Remarks are sentences;
-    `failure` is why the reading came to no result, empty where it did. Raises EvidenceInvalid where findings and labels
+    the outcome is that of a whole reading unless another is given. Raises EvidenceInvalid where findings and labels
     do not belong together.
     """
-    pages = _pages(evidence, findings, labels, remarks, failure)
-    return tuple(_capture(evidence, number, page) for number, page in enumerate(pages, start=1))
+    pages = _pages(evidence, findings, labels, remarks, outcome)
+    role = "SC" if outcome is None or outcome.was_read else f"{Form.UNREAD_PICTURE} {outcome.name}"
+    return tuple(_capture(evidence, number, page, f"{role} {number}") for number, page in enumerate(pages, start=1))
 
 
 def _pages(
@@ -62,9 +65,9 @@ def _pages(
     findings: tuple[Finding, ...],
     labels: NDArray[np.uint8] | None,
     remarks: tuple[str, ...],
-    failure: str,
+    outcome: Outcome | None,
 ) -> Iterator[_Page]:
-    for pixels in text_pages(narrative(evidence, findings, remarks, failure)):
+    for pixels in text_pages(narrative(evidence, findings, remarks, outcome)):
         yield _Page(pixels=pixels)
     if findings and labels is not None:
         for piece in key_slices(evidence, findings, labels):
@@ -74,7 +77,7 @@ def _pages(
             yield _Page(pixels=picture.pixels, k=piece.k, pixel_mm=None if picture.close_ups else picture.pixel_mm)
 
 
-def _capture(evidence: Evidence, number: int, page: _Page) -> SCImage:
+def _capture(evidence: Evidence, number: int, page: _Page, role: str) -> SCImage:
     source = evidence.source_images[0]
     attributes = evidence.header_attributes("pictures")
     attributes["instance_number"] = (attributes["instance_number"] - 1) * _NUMBERS + number
@@ -87,7 +90,7 @@ def _capture(evidence: Evidence, number: int, page: _Page) -> SCImage:
         patient_orientation=("L", "P"),
         series_instance_uid=evidence.series_uid("SC"),
         series_number=SECONDARY_CAPTURE_SERIES_NUMBER,
-        sop_instance_uid=evidence.uid(f"SC {number}"),
+        sop_instance_uid=evidence.uid(role),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         contributing_equipment=[contributing_equipment(evidence)],
         **attributes,

@@ -11,9 +11,11 @@ import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
 from highdicom.seg import Segmentation as HighdicomSegmentation
+from highdicom.spatial import get_volume_positions
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import format_number_as_ds
 
 from dicom_node.core.codes import ANATOMICAL_STRUCTURE, LEFT, LUNG, RIGHT, Code
 from dicom_node.core.errors import EvidenceInvalid
@@ -112,9 +114,10 @@ def _segmentation(
     series_number: int,
 ) -> HighdicomSegmentation:
     own = role if kind == BINARY else f"{role} {kind.value}"
+    images, planes = _drawn_on(evidence, labels)
     segmentation = HighdicomSegmentation(
-        source_images=evidence.source_images,
-        pixel_array=labels[by_frame(evidence.volume)] if evidence.volume.frame_numbers else labels,
+        source_images=images,
+        pixel_array=planes,
         segmentation_type=kind,
         segment_descriptions=segments,
         series_instance_uid=evidence.series_uid(own),
@@ -127,10 +130,44 @@ def _segmentation(
         contributing_equipment=[contributing_equipment(evidence)],
         **evidence.header_attributes("" if role == "SEG" else "lungs"),
     )
+    _refer_to_all(segmentation, evidence)
     evidence.complete(segmentation)
     keep_own_equipment(segmentation, evidence.algorithm)
     _name_dimensions(segmentation, evidence.uid(f"{role} dimensions"))
     return segmentation
+
+
+def _drawn_on(evidence: Evidence, labels: NDArray[np.uint8]) -> tuple[Sequence[Dataset], NDArray[np.uint8]]:
+    """The source images that anything is marked on, with their planes [k, j, i]: the library looks long at each.
+
+    With them the first, which stands for the series, and all frames of a multi-frame image, which is one image.
+    """
+    if evidence.volume.frame_numbers:
+        return evidence.source_images, labels[by_frame(evidence.volume)]
+    marked = np.asarray(labels.any(axis=(1, 2)))
+    marked[0] = True
+    return [evidence.source_images[k] for k in np.flatnonzero(marked)], labels[marked]
+
+
+def _refer_to_all(segmentation: Dataset, evidence: Evidence) -> None:
+    """Name every image that was read, and their distance: that nothing is marked on one is a part of the result."""
+    references = [_reference(image) for image in evidence.source_images]
+    series = Dataset()
+    series.SeriesInstanceUID, series.ReferencedInstanceSequence = evidence.volume.series_instance_uid, references
+    segmentation.SourceImageSequence, segmentation.ReferencedSeriesSequence = references, [series]
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.pop("SpacingBetweenSlices", None)
+    places = [[float(value) for value in header.ImagePositionPatient] for header in evidence.volume.headers]
+    orientation = [float(value) for value in evidence.header.ImageOrientationPatient]
+    spacing_mm, _ = get_volume_positions(image_positions=places, image_orientation=orientation)
+    if spacing_mm is not None:
+        measures.SpacingBetweenSlices = format_number_as_ds(spacing_mm)
+
+
+def _reference(image: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    return item
 
 
 def check_labels(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]) -> None:

@@ -1,19 +1,20 @@
 """Structured report: one Comprehensive 3D SR after TID 1500, in the form that a peer's viewers show."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from highdicom import sr as hd_sr
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import Comprehensive3DSRStorage
 
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
-from workers.reporting.equipment import contributing_equipment, keep_own_equipment, observation_context
+from workers.reporting.equipment import observation_context
 from workers.reporting.evidence import Evidence, concept
+from workers.reporting.instance import Instance
 from workers.reporting.measurement_group import bidirectional_group, planar_group, volumetric_group
 from workers.reporting.summary import code_of, container_of, study_summary
 
@@ -29,41 +30,62 @@ def build_structured_report(
     segmentation: Dataset | None,
     remarks: tuple[str, ...] = (),
     outcome: Outcome | None = None,
-) -> hd_sr.Comprehensive3DSR:
+) -> Instance:
     """The report on a series, in the evidence's form: complete, unverified, preliminary; all images are its evidence.
 
     Remarks are sentences for the comment; the outcome is that of a whole reading unless another is given.
     """
     ended = outcome or outcome_of_reading(found=bool(findings))
     root = _content(evidence, findings, segmentation, remarks, ended)
-    tree, root.ContentSequence = root.ContentSequence, hd_sr.ContentSequence()
-    objects = [*evidence.source_images, *([] if segmentation is None else [segmentation])]
     role = evidence.form if ended.was_read else Form.UNREAD
-    report = hd_sr.Comprehensive3DSR(
-        evidence=objects,
-        # The root alone: of a whole tree the constructor makes two copies, and looks into each item three times, all
-        # to find out whether what it refers to is among the evidence, which the gate does for itself.
-        content=hd_sr.ContentSequence([root], is_root=True),
+    report = Instance(
+        evidence,
+        sop_class_uid=Comprehensive3DSRStorage,
+        modality="SR",
         series_instance_uid=evidence.series_uid(evidence.form),
         series_number=SERIES_NUMBERS[evidence.form],
         sop_instance_uid=unread_uid(evidence, ended) if role is Form.UNREAD else evidence.uid(role),
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        contributing_equipment=[contributing_equipment(evidence)],
-        previous_versions=list(evidence.replaced) or None,
-        **evidence.header_attributes(),
     )
-    report.ContentSequence = tree
-    evidence.complete(report)
-    keep_own_equipment(report, evidence.algorithm)
+    report.CompletionFlag, report.VerificationFlag, report.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
+    report.update(root)
+    objects = [*evidence.source_images, *([] if segmentation is None else [segmentation])]
+    report.CurrentRequestedProcedureEvidenceSequence = documents(objects)
+    if evidence.replaced:
+        report.PredecessorDocumentsSequence = documents(evidence.replaced)
+    # Of type 2: nobody performed or asked for anything that is known here.
+    report.PerformedProcedureCodeSequence, report.ReferencedPerformedProcedureStepSequence = [], []
     return report
+
+
+def documents(objects: Iterable[Dataset]) -> list[Dataset]:
+    """References to objects, by their studies and series (PS3.3 Table C.17-3)."""
+    studies: dict[str, dict[str, dict[str, Dataset]]] = {}
+    for named in objects:
+        series = studies.setdefault(named.StudyInstanceUID, {}).setdefault(named.SeriesInstanceUID, {})
+        series.setdefault(named.SOPInstanceUID, named)
+    return [_study(uid, series) for uid, series in studies.items()]
+
+
+def _study(uid: str, series: Mapping[str, Mapping[str, Dataset]]) -> Dataset:
+    study = Dataset()
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = uid, []
+    for series_uid, instances in series.items():
+        item = Dataset()
+        item.SeriesInstanceUID = series_uid
+        item.ReferencedSOPSequence = [_instance(named) for named in instances.values()]
+        study.ReferencedSeriesSequence.append(item)
+    return study
+
+
+def _instance(named: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = named.SOPClassUID, named.SOPInstanceUID
+    return item
 
 
 def unread_uid(evidence: Evidence, outcome: Outcome) -> str:
     """The UID of a report that says why there is none: for another reason it is another."""
-    return evidence.uid(f"{Form.UNREAD} {outcome.summary.value} {outcome.reason}")
+    return evidence.uid(f"{Form.UNREAD} {outcome.name}")
 
 
 def _content(

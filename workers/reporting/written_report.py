@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from pydicom import DataElement, Dataset
+from pydicom import Dataset
 
 from dicom_node.core.codes import Code
 from dicom_node.core.outcome import Outcome
-from workers.reporting.content_tree import name_of, uid_elements, walk
+from workers.reporting.content_tree import name_of, walk
 from workers.reporting.evidence import Evidence
+from workers.reporting.uids import StandingUids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,9 @@ class WrittenReport:
     segmentation: Dataset | None
     evidence: Evidence
     outcome: Outcome
+    #: Of the structured report, and of the segmentation where there is one.
+    report_uids: StandingUids
+    segmentation_uids: StandingUids | None = None
 
     @property
     def objects(self) -> tuple[Dataset, ...]:
@@ -34,11 +38,6 @@ class WrittenReport:
         for item in walk(self.structured_report):
             found.setdefault(name_of(item), []).append(item)
         return found
-
-    @cached_property
-    def uids(self) -> tuple[tuple[str, DataElement], ...]:
-        """Modality, and element, of every element of an object that holds UIDs, at any depth."""
-        return tuple((str(result.Modality), element) for result in self.objects for element in uid_elements(result))
 
     def named(self, name: Code) -> list[Dataset]:
         """The content items of this name."""

@@ -1,36 +1,23 @@
 """A study that was routed and not read: those who wait for its result get a report that says why."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
 
-from dicom_node.archive.files import Archive
-from dicom_node.archive.index import Index
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import InconsistentGeometry, Interrupted, NotApplicable, OutOfDeviceMemory, TriageError
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.delivery import Delivery
 from dicom_node.settings import Peer, Settings
-from tests.factories import ct_series
-from tests.received_study import STUDY, queued, receive
-from tests.unit.workers.test_triage import NOW, Room, accept, late_slice
+from tests.received_study import STUDY, queued
+from tests.unit.workers.test_triage import Room, accept, late_slice
 
 #: Names a peer: nothing is sent in these tests.
 PACS = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=11999, results=True)
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    """A received study, its job, and a worker."""
-    index, archive = Index.open("sqlite://"), Archive(tmp_path / "archive")
-    receive(index, archive, ct_series(tmp_path / "series", slices=10), at=NOW - 10)
-    yield Room(index, archive, queued(index, at=NOW - 5))
-    index.close()
 
 
 def fail(room: Room, error: TriageError) -> None:
@@ -114,6 +101,39 @@ def plan(room: Room, *peers: Peer) -> list[str]:
     delivery = Delivery(Settings(peers=peers), room.index, room.archive, lambda: room.now)
     delivery.oversee()
     return sorted(f"{row.peer}: {row.form}" for row in room.index.deliveries.of_study(STUDY))
+
+
+def test_a_peer_that_gets_pictures_or_documents_of_readings_is_told_in_those_too(room: Room) -> None:
+    """Who looks at nothing but pictures must see that there is no result."""
+    room.forms = frozenset({Form.SR, Form.SECONDARY_CAPTURE, Form.PDF})
+    room.triage = room.triage_with(lung_nodule=room.algorithm)
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    rows = room.index.jobs.report_rows(room.job.job_uid)
+    assert [row.held for row in rows] == [""] * 3
+    pictures = replace(PACS, name="pictures", forms=("SR", "SC"))
+    documents = replace(PACS, name="documents", forms=("SR", "PDF"))
+    unwilling = replace(pictures, name="unwilling", unread=False)
+    assert plan(room, PACS, pictures, documents, unwilling) == [
+        "documents: UNREAD",
+        "documents: UNREAD PDF",
+        "pacs: UNREAD",
+        "pictures: UNREAD",
+        "pictures: UNREAD SC",
+    ]
+
+
+def test_a_study_that_is_read_after_all_gets_pictures_of_other_uids(room: Room) -> None:
+    room.forms = frozenset({Form.SR, Form.SECONDARY_CAPTURE})
+    room.triage = room.triage_with(lung_nodule=room.algorithm)
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    before = {row.sop_instance_uid for row in room.index.jobs.report_rows(room.job.job_uid)}
+    succeed(room)
+    ask_again(room)
+    room.read()
+    rows = [row for row in room.index.jobs.report_rows(room.job_row.job.job_uid) if row.sop_instance_uid not in before]
+    assert Form.SECONDARY_CAPTURE in {row.form for row in rows}
 
 
 def test_a_peer_that_does_not_want_such_reports_gets_none(room: Room) -> None:

@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from pydicom import dcmread
 
-from dicom_node.archive.files import Archive
-from dicom_node.archive.index import Index
 from dicom_node.archive.overview import read_overview, read_study
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import StudyState
@@ -18,25 +15,15 @@ from dicom_node.settings import Peer, Settings
 from dicom_node.terminal import print_study
 from dicom_node.web.metrics import IndexCollector
 from dicom_node.web.pages import Pages
-from tests.factories import ct_series
-from tests.received_study import STUDY, queued, receive
+from tests.received_study import STUDY
 from tests.unit.workers.test_explanation import ask_again, comment, processing
-from tests.unit.workers.test_triage import NOW, Room
+from tests.unit.workers.test_triage import Room
 from workers import reading
 from workers.reporting import passage
 from workers.reporting.forms import Part
 from workers.reporting.report import build_report
 
 PACS = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=11999, results=True)
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    """A received study, its job, and a worker."""
-    index, archive = Index.open("sqlite://"), Archive(tmp_path / "archive")
-    receive(index, archive, ct_series(tmp_path / "series", slices=10), at=NOW - 10)
-    yield Room(index, archive, queued(index, at=NOW - 5))
-    index.close()
 
 
 @pytest.fixture

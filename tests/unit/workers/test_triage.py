@@ -17,6 +17,7 @@ from dicom_node.archive.studies import StudyRow
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import EvidenceInvalid, IndexUnavailable, NotApplicable, OutOfDeviceMemory
+from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job
 from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 from dicom_node.core.priority import Priority
@@ -100,6 +101,8 @@ class Room:
     algorithm: FakeAlgorithm = field(default_factory=FakeAlgorithm)
     last_run: LastRun = field(default_factory=LastRun)
     now: float = NOW
+    #: In which reports are written.
+    forms: frozenset[Form] = BY_DEFAULT
     #: How long the triage rested.
     rests: list[float] = field(default_factory=list)
 
@@ -129,6 +132,7 @@ class Room:
             queues=("stat", "urgent", "routine"),
             heartbeat=self.heartbeat,
             worker=WORKER,
+            forms=self.forms,
             clock=lambda: self.now,
             rest=self.rests.append,
         )

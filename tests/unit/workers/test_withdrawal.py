@@ -2,32 +2,24 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from pydicom import Dataset, dcmread
 
-from dicom_node.archive.files import Archive
-from dicom_node.archive.index import Index
 from dicom_node.archive.overview import read_study, to_json
-from dicom_node.core.errors import IllegalTransition, InconsistentGeometry, IndexUnavailable
+from dicom_node.core.errors import IllegalTransition, IndexUnavailable
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.delivery import Delivery
-from dicom_node.reindexing import reindex
-from dicom_node.settings import NodeSettings, Settings
+from dicom_node.settings import Settings
 from dicom_node.terminal import print_study
-from tests.factories import ct_series
 from tests.peers import Behaviour, storage_peer
 from tests.populated_index import SEG, SR
-from tests.received_study import STUDY, queued, receive
-from tests.unit.workers import test_triage
-from tests.unit.workers.test_explanation import ask_again, fail, named, written
-from tests.unit.workers.test_triage import NOW, Room, accept, late_slice
+from tests.received_study import STUDY
+from tests.unit.workers.test_explanation import written
+from tests.unit.workers.test_triage import Room, accept
 
 pytestmark = [
     # pynetdicom leaves the socket of a refused connection to the garbage collector.
@@ -40,15 +32,6 @@ pytestmark = [
 #: Key Object Selection Document Storage.
 KOS = "1.2.840.10008.5.1.4.1.1.88.59"
 REASON = "the outlines lie in another patient's lungs"
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    """A received study, its job, and a worker."""
-    index, archive = Index.open("sqlite://"), Archive(tmp_path / "archive")
-    receive(index, archive, ct_series(tmp_path / "series", slices=10), at=NOW - 10)
-    yield Room(index, archive, queued(index, at=NOW - 5))
-    index.close()
 
 
 def withdraw(room: Room, *, safety: bool = False) -> None:
@@ -136,161 +119,6 @@ def test_peers_that_hold_other_objects_get_other_notes(room: Room) -> None:
     assert sorted(len(rejected(note)) for note in notes(room)) == [1, 2]
 
 
-def test_read_again_it_is_another_object_that_names_the_one_taken_back(room: Room) -> None:
-    """A peer that was told to reject an instance would reject it again."""
-    room.read()
-    accept(room)
-    before = written(room)
-    withdraw(room)
-    room.triage.work_off()
-    ask_again(room)
-    room.read()
-    after = [
-        dcmread(room.archive.path_of(row.path))
-        for row in room.index.jobs.report_rows(room.job.job_uid)
-        if row.form == Form.SR
-    ]
-    assert [ds.SOPInstanceUID for ds in after] != [before.SOPInstanceUID]
-    assert named(after[0]) == [before.SOPInstanceUID]
-    assert room.row.state is StudyState.REPORTED
-    assert len(notes(room)) == 1, "the note is still to be sent"
-
-
-def current(room: Room) -> set[str]:
-    """What the study's result consists of."""
-    rows = room.index.jobs.report_rows(room.job.job_uid)
-    return {row.sop_instance_uid for row in rows if row.form != Form.REJECTION}
-
-
-def read_again_by_another_version(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = replace(test_triage.IDENTIFICATION, version="9.9", checksum="c" * 64)
-    monkeypatch.setattr(test_triage, "IDENTIFICATION", other)
-    room.triage = room.triage_with(lung_nodule=room.algorithm)
-    ask_again(room)
-    room.read()
-
-
-def test_what_an_earlier_version_wrote_and_peers_have_is_taken_back_too(
-    room: Room, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    room.read()
-    accept(room)
-    first = current(room)
-    read_again_by_another_version(room, monkeypatch)
-    accept(room)
-    second = current(room)
-    assert not first & second
-    assert room.row.state is StudyState.DELIVERED
-    withdraw(room)
-    room.triage.work_off()
-    (note,) = notes(room)
-    assert rejected(note) == first | second
-
-
-def test_what_the_answer_that_it_could_not_be_read_again_replaced_is_taken_back_too(room: Room) -> None:
-    room.read()
-    accept(room)
-    first = current(room)
-    fail(room, InconsistentGeometry("slices lie 2.5 and 5 mm apart"))
-    ask_again(room)
-    room.read()
-    accept(room)
-    unread = current(room)
-    assert len(unread) == 1
-    withdraw(room)
-    room.triage.work_off()
-    (note,) = notes(room)
-    assert rejected(note) == first | unread
-
-
-def test_what_was_replaced_before_its_answer_came_is_taken_back_and_not_sent(
-    room: Room, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    room.read()
-    for uid, *_ in room.index.deliveries.unplanned():
-        room.index.deliveries.plan(uid, ["pacs"], room.now)
-    seg, sr = sorted(room.index.deliveries.of_study(STUDY), key=lambda row: row.sop_class_uid)[::-1]
-    assert room.index.reports.offered(seg.sop_instance_uid, room.now)
-    read_again_by_another_version(room, monkeypatch)
-    assert room.index.deliveries.due_studies("pacs", room.now + 9e9, 9) == []
-    assert not room.index.reports.offered(seg.sop_instance_uid, room.now)
-    (left,) = room.index.deliveries.of_study(STUDY)
-    assert (left.sop_instance_uid, left.state) == (seg.sop_instance_uid, DeliveryState.FAILED)
-    withdraw(room)
-    (owed,) = room.index.withdrawals.owed()
-    assert owed.objects == {"pacs": (seg.sop_instance_uid,)}
-    assert sr.sop_instance_uid not in room.index.withdrawals.files(owed)
-
-
-def test_what_was_refused_after_an_answer_was_lost_is_taken_back_too(room: Room) -> None:
-    """A peer that has an object already may refuse it."""
-    room.read()
-    results = sorted(current(room))
-    for uid in results:
-        room.index.deliveries.plan(uid, ["pacs"], room.now)
-        assert room.index.reports.offered(uid, room.now)
-    for row in room.index.deliveries.of_study(STUDY):
-        room.index.deliveries.failed(row, reason="0x0111 Duplicate SOP instance", at=room.now)
-    withdraw(room)
-    (owed,) = room.index.withdrawals.owed()
-    assert owed.objects == {"pacs": tuple(results)}
-
-
-def test_what_was_taken_back_does_not_wait_for_its_peers_when_its_study_is_asked_for_again(room: Room) -> None:
-    room.read()
-    results = current(room)
-    for uid in results:
-        room.index.deliveries.plan(uid, ["pacs"], room.now)
-    withdraw(room)
-    ask_again(room)
-    assert room.index.deliveries.due_studies("pacs", room.now + 9e9, 9) == []
-    assert room.index.deliveries.unfinished() == []
-    assert not any(room.index.reports.offered(uid, room.now) for uid in results)
-    with room.index.transactions.read() as connection:
-        offered = connection.execute(sa.select(room.index.transactions.tables["reports"].c.offered_at)).scalars().all()
-    assert set(offered) == {None}
-
-
-def test_a_late_image_after_it_is_read_as_usual(room: Room, tmp_path: Path) -> None:
-    room.read()
-    accept(room)
-    withdraw(room)
-    room.triage.work_off()
-    late_slice(room, tmp_path)()
-    assert room.row.state is StudyState.RECEIVING
-
-
-def test_an_index_made_again_from_the_files_does_not_write_what_was_taken_back_again(
-    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    room.read()
-    accept(room)
-    taken_back = current(room)
-    read_again_by_another_version(room, monkeypatch)
-    accept(room)
-    taken_back |= current(room)
-    withdraw(room, safety=True)
-    room.triage.work_off()
-
-    assert reindex(Settings(node=NodeSettings(data_dir=tmp_path)), lambda: room.now).withdrawn_studies == 1
-    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
-    (study,) = index.studies.rows(STUDY)
-    assert study.state is StudyState.NOT_ROUTED
-    assert "withdrawn; see its rejection note" in study.reason
-    (known,) = index.withdrawals.of_study(STUDY)
-    assert (known.safety, known.reason, index.withdrawals.owed()) == (True, REASON, [])
-    assert (index.deliveries.unplanned(), index.reports.held()) == ([], [])
-
-    index.studies.move(STUDY, StudyState.COMPLETE, cause="asked for again", actor="page", at=room.now)
-    index.studies.move(STUDY, StudyState.RECEIVING, cause="", actor="test", at=room.now)
-    again = Room(index, room.archive, queued(index, at=room.now))
-    again.triage = again.triage_with(lung_nodule=again.algorithm)
-    again.read()
-    assert len(current(again)) == 2
-    assert not current(again) & taken_back
-    index.close()
-
-
 def test_an_index_that_is_away_however_often_does_not_let_a_note_be_given_up(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,70 +136,6 @@ def test_an_index_that_is_away_however_often_does_not_let_a_note_be_given_up(
     assert notes(room) == []
     room.triage.work_off()
     assert len(notes(room)) == 1
-
-
-@pytest.mark.parametrize("state", [StudyState.RECEIVING, StudyState.COMPLETE, StudyState.QUEUED, StudyState.READING])
-def test_what_was_sent_before_can_be_taken_back_while_its_study_is_read_again(
-    room: Room, tmp_path: Path, state: StudyState
-) -> None:
-    room.read()
-    accept(room)
-    before = current(room)
-    job = room.job
-    if state is StudyState.RECEIVING:
-        late_slice(room, tmp_path)()
-    elif state is StudyState.COMPLETE:
-        room.index.jobs.ask_again(STUDY, actor="page", at=room.now)
-    else:
-        ask_again(room)
-    if state is not StudyState.READING:
-        withdraw(room)
-        assert room.row.state is state
-    if state is StudyState.RECEIVING:
-        job = queued(room.index, at=room.now, job_uid="2.25.2")
-    elif state is StudyState.COMPLETE:
-        room.index.jobs.queue(STUDY, [job], cause="again", actor="assembly", at=room.now)
-    elif state is StudyState.READING:
-        room.algorithm.meanwhile = lambda: (setattr(room.algorithm, "meanwhile", lambda: None), withdraw(room))
-    room.read()
-    assert room.row.state is StudyState.REPORTED
-    after = {row.sop_instance_uid for row in room.index.jobs.report_rows(job.job_uid) if row.form != Form.REJECTION}
-    assert len(after) == 2
-    assert not before & after
-    assert {uid for uid, *_ in room.index.deliveries.unplanned()} == after
-    (told,) = room.index.withdrawals.of_study(STUDY)
-    assert told.objects == {"pacs": tuple(sorted(before))}
-    assert told.written_at is not None
-
-
-def test_a_first_reading_has_nothing_that_could_be_withdrawn_while_it_goes_on(room: Room) -> None:
-    assert room.row.state is StudyState.QUEUED
-    with pytest.raises(IllegalTransition, match="no result that could be withdrawn"):
-        withdraw(room)
-    assert room.index.withdrawals.of_study(STUDY) == []
-
-
-def test_what_nobody_was_offered_before_it_was_taken_back_is_not_named(room: Room) -> None:
-    room.read()
-    withdraw(room)
-    ask_again(room)
-    room.read()
-    assert named(written(room)) == []
-    assert len(room.index.deliveries.unplanned()) == 2
-
-
-def test_what_was_taken_back_is_not_written_again_where_its_file_is_gone(room: Room) -> None:
-    room.read()
-    accept(room)
-    before = current(room)
-    withdraw(room)
-    room.triage.work_off()
-    shutil.rmtree(room.archive.path_of("results"))
-    ask_again(room)
-    room.read()
-    assert room.row.state is StudyState.FAILED
-    assert "told to reject" in room.row.reason
-    assert not before & {uid for uid, *_ in room.index.deliveries.unplanned()}
 
 
 def test_what_has_no_result_cannot_be_withdrawn(room: Room) -> None:

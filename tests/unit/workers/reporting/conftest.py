@@ -17,10 +17,11 @@ from dicom_node.core.finding import Axis, Finding, Outline, Pixel
 from tests.factories import OBLIQUE, ct_series
 from workers.lungs import LUNG_OF_UNKNOWN_SIDE
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
+from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
 from workers.reporting.key_object_selection import build_key_object_selection
 from workers.reporting.presentation_state import build_presentation_states
-from workers.reporting.report import Report, as_file, build_report
+from workers.reporting.report import Report, build_report
 from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import build_lung_segmentation
 from workers.volume import Volume, load_volume

@@ -25,7 +25,7 @@ def digests(folder: Path) -> list[str]:
         (build_report(evidence, (), reading.labels * 0, forms=set(Form)), evidence),
     )
     unread = replace(evidence, was_read=False)
-    failure = (build_unread_report(unread, outcome_of_error("NotApplicable", "no lungs were found")), unread)
+    failure = (build_unread_report(unread, outcome_of_error("NotApplicable", "no lungs were found"), set(Form)), unread)
     checked = [one for report, of in (*reports, failure) for one in check_objects(report, of)]
     assert not [one.fault for one in checked if one.fault]
     return [hashlib.sha256(one.file).hexdigest() for one in checked]

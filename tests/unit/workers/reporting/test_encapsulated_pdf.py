@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
+from dicom_node.core.outcome import outcome_of_error
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
-from workers.reporting.report import as_file
+from workers.reporting.encoding import as_file
 
 PDFTOTEXT = shutil.which("pdftotext")
 
@@ -66,9 +67,11 @@ def test_without_findings_it_says_that_nothing_was_marked(tmp_path: Path) -> Non
 
 
 def test_of_a_failed_reading_it_says_why(tmp_path: Path) -> None:
-    text = text_of(pdf_of(reading_of(tmp_path, ()), failure="no lungs were found in the series"))
+    text = text_of(
+        pdf_of(reading_of(tmp_path, ()), outcome=outcome_of_error("NotApplicable", "no lungs were found in the series"))
+    )
 
-    assert "The reading failed" in text
+    assert "The study was not read" in text
     assert "It came to no result: no lungs were found in the series." in text
     assert "Nothing was marked" not in text
 

@@ -11,8 +11,9 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.core.errors import EvidenceInvalid
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, algorithm, evidence_of, reading_of
+from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
-from workers.reporting.report import Report, as_file, build_report
+from workers.reporting.report import Report, build_report
 from workers.volume import load_volume
 
 TIMES = {

@@ -9,9 +9,10 @@ from dicom_node.core.form import Form
 from tests.factories import enhanced_ct
 from tests.unit.workers.reporting.conftest import Reading, reading_of
 from tests.unit.workers.reporting.test_structured_report import walk
+from workers.reporting.encoding import as_file
 from workers.reporting.forms import Part
 from workers.reporting.passage import check_objects
-from workers.reporting.report import Report, as_file, build_report
+from workers.reporting.report import Report, build_report
 
 #: Every form whose tree refers to images.
 TREES = (Form.SR, Form.SR_OHIF, Form.KEY_OBJECTS)

@@ -10,8 +10,9 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.core.errors import EvidenceInvalid
 from tests.unit.workers.reporting.conftest import Reading, algorithm
+from workers.reporting.encoding import as_file
 from workers.reporting.gate import RULES, check_report
-from workers.reporting.report import Report, as_file
+from workers.reporting.report import Report
 
 
 def copy_of(files: tuple[bytes, ...]) -> Report:

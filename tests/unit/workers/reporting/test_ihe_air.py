@@ -15,7 +15,8 @@ from dicom_node.core.form import SAY_THAT_NOTHING_WAS_FOUND, Form
 from dicom_node.core.outcome import outcome_of_error
 from tests.unit.workers.reporting.conftest import SITUATIONS, Reading
 from tests.unit.workers.reporting.test_structured_report import child, name_of, value_of, walk
-from workers.reporting.report import Report, as_file, build_report, build_unread_report
+from workers.reporting.encoding import as_file
+from workers.reporting.report import Report, build_report, build_unread_report
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"

@@ -7,8 +7,9 @@ from pydicom import Dataset, dcmread
 
 from tests.factories import enhanced_ct
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
+from workers.reporting.encoding import as_file
 from workers.reporting.key_object_selection import build_key_object_selection
-from workers.reporting.report import Report, as_file
+from workers.reporting.report import Report
 
 
 def selection_of(reading: Reading, *others: Dataset) -> Dataset:

@@ -20,7 +20,7 @@ from pydicom import Dataset, dcmread
 
 from tests.factories import OBLIQUE, ct_series, enhanced_ct, uid_for
 from tests.unit.workers.reporting.conftest import Reading, algorithm, every_object, reading_of
-from workers.reporting.report import as_file
+from workers.reporting.encoding import as_file
 
 SHAPE = (10, 40, 48)
 SPACING = (3.0, 1.6, 1.5)

@@ -17,7 +17,8 @@ from tests.factories import ct_series, enhanced_ct
 from tests.strategies import orientations
 from tests.unit.workers.reporting.conftest import evidence_of
 from workers.measurement import measure
-from workers.reporting.report import Report, as_file, build_report
+from workers.reporting.encoding import as_file
+from workers.reporting.report import Report, build_report
 from workers.volume import Region, Volume, load_volume
 
 SHAPE = (16, 28, 30)

@@ -5,14 +5,17 @@ import datetime
 from dataclasses import replace
 from io import BytesIO
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_node.core.errors import EvidenceInvalid
+from dicom_node.core.form import Form
 from tests.unit.workers.reporting.conftest import Reading, algorithm
+from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
 from workers.reporting.gate import check_report
-from workers.reporting.report import Report, as_file, build_report
+from workers.reporting.report import Report, build_report
 
 
 def read_back(dataset: Dataset) -> Dataset:
@@ -110,3 +113,67 @@ def test_a_report_that_names_no_predecessor_or_that_of_another_study_is_not_sent
     evidence = grown(reading, stranger)
     with pytest.raises(EvidenceInvalid, match="of another study"):
         check_report(build_report(evidence, reading.findings, reading.labels), evidence)
+
+
+def tracked(report: Report) -> dict[int, str]:
+    """The Tracking UID of each segment, by its number."""
+    assert report.segmentation is not None
+    return {int(segment.SegmentNumber): str(segment.TrackingUID) for segment in report.segmentation.SegmentSequence}
+
+
+@pytest.fixture(scope="module", params=[Form.SR, Form.SR_OHIF])
+def earlier(request: pytest.FixtureRequest, reading: Reading) -> tuple[Report, Dataset]:
+    """A report in every form, and it as it was read back."""
+    made = build_report(reading.evidence.in_form(request.param), reading.findings, reading.labels)
+    return made, read_back(made.structured_report)
+
+
+def test_a_nodule_that_is_found_again_keeps_its_tracking_uid_whatever_its_number(
+    reading: Reading, earlier: tuple[Report, Dataset]
+) -> None:
+    """A late image may change the scores, and with them the order."""
+    turned = tuple(replace(finding, number=4 - finding.number) for finding in reversed(reading.findings))
+    labels = np.where(reading.labels > 0, 4 - reading.labels, 0).astype(np.uint8)
+    evidence = grown(reading, earlier[1])
+    made = build_report(evidence, turned, labels)
+    check_report(made, evidence)
+    before = tracked(earlier[0])
+    assert tracked(made) == {4 - number: uid for number, uid in before.items()}
+
+
+def test_what_lies_elsewhere_is_another_nodule(reading: Reading, first: Dataset, report: Report) -> None:
+    """Its centre is farther off than its radius."""
+    away = (reading.findings[0].long_axis.length_mm / 2 + 0.5, 0.0, 0.0)
+    moved = replace(reading.findings[0], centre=tuple(np.add(reading.findings[0].centre, away)))
+    made = build_report(grown(reading, first), (moved, *reading.findings[1:]), reading.labels)
+    before, after = tracked(report), tracked(made)
+    assert after[1] not in before.values()
+    assert {number: after[number] for number in (2, 3)} == {number: before[number] for number in (2, 3)}
+
+
+def test_one_earlier_nodule_becomes_one(reading: Reading, first: Dataset, report: Report) -> None:
+    """Of two where one was, the nearer is it."""
+    (one, two, three), near = reading.findings, np.add(reading.findings[0].centre, (1.0, 0.0, 0.0))
+    made = build_report(grown(reading, first), (one, replace(two, centre=tuple(near)), three), reading.labels)
+    before, after = tracked(report), tracked(made)
+    assert (after[1], after[3]) == (before[1], before[3])
+    assert after[2] not in before.values()
+
+
+def test_what_stands_on_a_slice_that_is_not_there_any_more_is_tracked_no_further(
+    reading: Reading, first: Dataset, report: Report
+) -> None:
+    stranger = copy.deepcopy(first)
+    for element in stranger.iterall():
+        if element.keyword == "ReferencedSOPInstanceUID":
+            element.value = "2.25.99"
+    made = build_report(grown(reading, stranger), reading.findings, reading.labels)
+    assert set(tracked(made).values()).isdisjoint(tracked(report).values())
+
+
+def test_an_earlier_report_that_cannot_be_understood_is_no_obstacle(reading: Reading, first: Dataset) -> None:
+    broken = copy.deepcopy(first)
+    for item in broken.iterall():
+        if item.keyword == "NumericValue":
+            item.value = None
+    build_report(grown(reading, broken), reading.findings, reading.labels)

@@ -13,8 +13,8 @@ from skimage.draw import polygon2mask
 from dicom_node.core.errors import EvidenceInvalid
 from tests.factories import enhanced_ct
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, evidence_of, reading_of
+from workers.reporting.encoding import as_file
 from workers.reporting.presentation_state import build_presentation_states
-from workers.reporting.report import as_file
 from workers.volume import load_volume
 
 

@@ -9,12 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
+from dicom_node.core.outcome import outcome_of_error
 from tests.factories import OBLIQUE, enhanced_ct
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
+from workers.reporting.encoding import as_file
 from workers.reporting.key_picture import key_picture, orientation
 from workers.reporting.marked_slice import key_slices
 from workers.reporting.picture import NOTICE
-from workers.reporting.report import Report, as_file
+from workers.reporting.report import Report
 from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import colour_of
 
@@ -60,14 +62,32 @@ def test_each_is_one_colour_image_of_at_least_512_pixels(any_reading: Reading) -
 
 
 def test_findings_are_outlined_in_their_colours_where_they_are(reading: Reading) -> None:
-    """Every picture has its finding's colour around the finding, and the notice's in its upper left corner."""
+    """Every picture has its finding's colour around the finding, and the notice somewhere."""
     for finding, picture in zip(reading.findings, captures_of(reading)[1:], strict=True):
         scale = picture.Columns / reading.evidence.volume.voxels.shape[2]
         points = np.array(finding.outline.points) * scale
         (left, top), (right, bottom) = points.min(axis=0).astype(int) - 20, points.max(axis=0).astype(int) + 20
         near = picture.pixel_array[max(0, top) : bottom, max(0, left) : right]
         assert pixels_like(near, colour_of(finding).to_rgb(clip=True)).sum() > 50
-        assert pixels_like(picture.pixel_array[:30, :260], NOTICE).sum() > 100
+        assert pixels_like(picture.pixel_array, NOTICE).sum() > 100
+
+
+@pytest.mark.parametrize("centre", [(6, j, i) for j in (4, 16, 27) for i in (4, 16, 27)])
+def test_nothing_that_is_written_hides_a_finding(tmp_path: Path, centre: tuple[int, int, int]) -> None:
+    """Neither notice nor bar nor close-up lies over what is outlined, wherever that is."""
+    reading = reading_of(tmp_path, (centre,))
+    (picture,) = captures_of(reading)[1:]
+    scale = np.array([picture.Columns, picture.Rows]) / reading.evidence.volume.voxels.shape[:0:-1]
+    left, top, right, bottom = np.array(
+        [
+            *(reading.findings[0].outline.points * scale).min(axis=0),
+            *(reading.findings[0].outline.points * scale).max(axis=0),
+        ]
+    ).clip(0, 511)
+    inside = picture.pixel_array[round(top) + 3 : round(bottom) - 3, round(left) + 3 : round(right) - 3]
+    # The source is even here: what is darker, or bright as a letter, was written over it.
+    assert not pixels_like(inside, NOTICE).any()
+    assert (inside.min(axis=-1) >= 60).mean() > 0.9
 
 
 def crowded(folder: Path) -> Reading:
@@ -136,7 +156,10 @@ def test_of_a_multi_frame_source_the_frame_is_named(tmp_path: Path) -> None:
 
 def test_a_reading_without_findings_is_one_page_that_says_so(tmp_path: Path) -> None:
     reading = reading_of(tmp_path, ())
-    nothing, failed = captures_of(reading), captures_of(reading, failure="the lungs were not found")
+    nothing, failed = (
+        captures_of(reading),
+        captures_of(reading, outcome=outcome_of_error("NotApplicable", "the lungs were not found")),
+    )
 
     assert len(nothing) == len(failed) == 1
     assert nothing[0].PixelData != failed[0].PixelData
@@ -154,7 +177,9 @@ def test_a_later_report_counts_on_and_has_pictures_of_its_own(reading: Reading, 
 
 
 def test_labels_are_not_needed_where_nothing_was_found(reading: Reading) -> None:
-    (page,) = build_secondary_captures(reading.evidence, (), None, failure="it broke off")
+    (page,) = build_secondary_captures(
+        reading.evidence, (), None, outcome=outcome_of_error("Interrupted", "it broke off")
+    )
 
     assert page.Rows == 512
 

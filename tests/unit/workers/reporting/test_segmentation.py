@@ -19,7 +19,8 @@ from tests.factories import ct_series, enhanced_ct
 from tests.strategies import orientations
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
 from workers.lungs import LEFT_LUNG, LUNG_OF_UNKNOWN_SIDE, RIGHT_LUNG
-from workers.reporting.report import Report, as_file
+from workers.reporting.encoding import as_file
+from workers.reporting.report import Report
 from workers.reporting.segmentation import (
     BINARY,
     LABEL_MAP,
