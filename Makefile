@@ -2,7 +2,8 @@
 #
 #   PYTHON=python3.12   the Python that makes .venv, 3.11 or newer
 #   STUDY=DIR           demo: send that folder's study        KEEP=1  demo: leave the node running
-#   CONFIG=FILE         serve: the settings file              TESTS="tests/unit -k routing"  test: only these
+#   CONFIG=FILE         serve: the settings file
+#   TESTS="tests/unit -k routing"  test: only these           PROCESSES=N  test: side by side in so many; 0: in this one
 #   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which     SHORT=1  one run of each
 #   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is     SOAK=SECONDS  chaos, soak: how long it goes on
 #   FUZZ=N              fuzz: how many mutated associations   ROWS=N   bench-index: of the full index
@@ -12,6 +13,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+PROCESSES ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -30,7 +32,7 @@ serve: $(READY)  ## run the node until Ctrl-C
 	@exec $(VENV)/bin/dicom-node serve $(if $(CONFIG),--config "$(CONFIG)")
 
 test: $(READY)  ## run every test
-	@$(RUN) -m pytest $(TESTS)
+	@$(RUN) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(READY)  ## ruff, mypy, import contracts; all of them, even when one fails
 	@status=0; \

@@ -239,10 +239,14 @@ class RunningNode:
             self._index = Index.open(f"sqlite:///{self.data_dir / 'index.sqlite'}")
         return self._index
 
-    def start(self) -> None:
-        """Start, and return when C-ECHO is answered and a worker is ready."""
+    def listen(self) -> None:
+        """Start, and return when C-ECHO is answered."""
         self.program.start()
         self.program.wait_for("the node", lambda: _answers(self.peer), 120.0)
+
+    def start(self) -> None:
+        """Start, and return when C-ECHO is answered and a worker is ready."""
+        self.listen()
         self.program.wait_for("the node's worker", lambda: bool(self.index.workers.rows()), 180.0)
 
     def send(self, folder: Path) -> Sending:

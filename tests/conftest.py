@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,6 +29,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     if report.skipped and os.environ.get(_NOTHING_MAY_BE_ABSENT) and "is not installed" in str(report.longrepr):
         report.outcome = "failed"
     return report
+
+
+class Floors(LoadFileScheduling):
+    """Gives each process whole files, and all of acceptance to one: there the tests share a running node."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/acceptance" if nodeid.startswith("tests/acceptance/") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Floors:
+    """How several processes share the tests."""
+    return Floors(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import generate_uid
 
 from deploy.rig import ORTHANC, LittlePacs, Orthanc, RunningNode
 from dicom_node.archive.studies import StudyRow
@@ -102,20 +104,35 @@ class PhantomStudy:
 
 
 @pytest.fixture(scope="session")
-def draw_phantom(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PhantomStudy]:
-    """Draws a chest phantom with fresh UIDs; coarse, so that it is read quickly."""
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> PhantomStudy:
+    """The chest that is drawn for all tests of this floor; coarse, so that it is read quickly."""
+    folder = tmp_path_factory.mktemp("phantom")
+    options = {"seed": 1, "nodules": 3, "slices": 75, "matrix": 320}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    subprocess.run([sys.executable, "-m", "training.phantoms", str(folder), *words], check=True)
+    return PhantomStudy(folder / "series", json.loads((folder / "truth.json").read_text()))
 
-    def draw(seed: int = 1, nodules: int = 3, slices: int = 75, matrix: int = 320) -> PhantomStudy:
-        folder = tmp_path_factory.mktemp(f"phantom-{seed}")
-        options = {"seed": seed, "nodules": nodules, "slices": slices, "matrix": matrix}
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        subprocess.run([sys.executable, "-m", "training.phantoms", str(folder), *words], check=True)
-        return PhantomStudy(folder / "series", json.loads((folder / "truth.json").read_text()))
 
-    return draw
+#: Slices of the phantom by rising position: two of its nodules lie in the one part, none in the other.
+WITH_NODULES, WITHOUT_NODULES = slice(42, 69), slice(1, 26)
 
 
 @pytest.fixture(scope="session")
-def phantom(draw_phantom: Callable[..., PhantomStudy]) -> PhantomStudy:
-    """One phantom for the tests that only need some chest."""
-    return draw_phantom()
+def part_of_phantom(phantom: PhantomStudy, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a part of the phantom as a study of its own, where the way matters and not the whole chest."""
+    images = [dcmread(path) for path in phantom.series.iterdir()]
+    images.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
+
+    def write(part: slice = WITH_NODULES) -> Path:
+        folder = tmp_path_factory.mktemp("part")
+        fresh = {name: generate_uid() for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")}
+        for number, image in enumerate(images[part], start=1):
+            ds = copy(image)
+            ds.file_meta = copy(image.file_meta)
+            ds.update(fresh)
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+            ds.InstanceNumber = number
+            ds.save_as(folder / f"{number:03}.dcm")
+        return folder
+
+    return write

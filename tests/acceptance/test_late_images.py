@@ -9,15 +9,15 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 
 from dicom_node.core.lifecycle import StudyState
-from tests.acceptance.conftest import PATIENCE_SECONDS, PhantomStudy, Site, by_modality, study_uid
+from tests.acceptance.conftest import PATIENCE_SECONDS, Site, by_modality, study_uid
 
 LATE_SLICES = 3
 
 
 def test_slices_that_come_after_the_report_lead_to_a_new_one_that_names_the_old(
-    site: Site, draw_phantom: Callable[..., PhantomStudy], tmp_path: Path
+    site: Site, part_of_phantom: Callable[..., Path], tmp_path: Path
 ) -> None:
-    series = sorted(draw_phantom(seed=7).series.iterdir())
+    series = sorted(part_of_phantom().iterdir())
     early, late = tmp_path / "early", tmp_path / "late"
     for folder, files in ((early, series[:-LATE_SLICES]), (late, series[-LATE_SLICES:])):
         folder.mkdir()

@@ -1,6 +1,5 @@
 """Studies that no algorithm can read end in a clear state and reason, and hold up nothing behind them."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.core.lifecycle import StudyState
-from tests.acceptance.conftest import PhantomStudy, Site
+from tests.acceptance.conftest import Site
 from tests.factories import ct_series
 from tests.unit.workers.reporting.test_structured_report import name_of, value_of, walk
 
@@ -37,11 +36,11 @@ def test_a_localizer_alone_is_not_routed(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_chest_that_lacks_a_slice_fails_and_the_place_is_named(
-    site: Site, draw_phantom: Callable[..., PhantomStudy]
+    site: Site, part_of_phantom: Callable[..., Path]
 ) -> None:
-    phantom = draw_phantom(seed=5, slices=60, matrix=256)
-    sorted(phantom.series.iterdir())[30].unlink()
-    row = site.end_of(site.send_with_dcmtk(phantom.series))
+    series = part_of_phantom()
+    sorted(series.iterdir())[12].unlink()
+    row = site.end_of(site.send_with_dcmtk(series))
     assert row.state is StudyState.FAILED
     assert "missing between" in row.reason
 
@@ -60,10 +59,10 @@ def test_a_ct_without_lungs_is_answered_in_words(site: Site, tmp_path: Path) -> 
 
 
 def test_a_result_that_was_withdrawn_is_followed_by_a_rejection_note(
-    site: Site, draw_phantom: Callable[..., PhantomStudy]
+    site: Site, part_of_phantom: Callable[..., Path]
 ) -> None:
     # A study of its own: sent again, one that was withdrawn stays so.
-    uid = site.send_with_dcmtk(draw_phantom(seed=8).series)
+    uid = site.send_with_dcmtk(part_of_phantom())
     assert site.end_of(uid).state is StudyState.DELIVERED
     results = {row.sop_instance_uid for row in site.node.index.deliveries.of_study(uid)}
     words = ["withdraw", uid, "--reason", "outlines beside the nodules", "--config", str(site.node.config)]
@@ -86,9 +85,8 @@ def test_what_is_no_dicom_is_refused_by_name(site: Site, tmp_path: Path) -> None
     assert "Traceback" not in said.stderr
 
 
-def test_the_next_study_still_works(site: Site, phantom: PhantomStudy, tmp_path: Path) -> None:
-    shutil.copytree(phantom.series, tmp_path / "again")
-    row = site.end_of(site.send_with_dcmtk(tmp_path / "again"))
+def test_the_next_study_still_works(site: Site, part_of_phantom: Callable[..., Path]) -> None:
+    row = site.end_of(site.send_with_dcmtk(part_of_phantom()))
     assert row.state is StudyState.DELIVERED
 
 

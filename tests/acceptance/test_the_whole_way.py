@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,14 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_node.core.lifecycle import JobState, StudyState
-from tests.acceptance.conftest import PATIENCE_SECONDS, PhantomStudy, Site, by_modality, study_uid
+from tests.acceptance.conftest import (
+    PATIENCE_SECONDS,
+    WITHOUT_NODULES,
+    PhantomStudy,
+    Site,
+    by_modality,
+    study_uid,
+)
 from training.ct_series import read_nrrd
 
 
@@ -102,10 +108,9 @@ def test_a_requeued_study_is_read_again_and_writes_the_same_objects(
 
 
 def test_a_worker_that_is_killed_while_it_reads_is_replaced_and_the_study_is_reported_once(
-    site: Site, draw_phantom: Callable[..., PhantomStudy]
+    site: Site, part_of_phantom: Callable[..., Path]
 ) -> None:
-    phantom = draw_phantom(seed=2)
-    uid = site.send_with_dcmtk(phantom.series)
+    uid = site.send_with_dcmtk(part_of_phantom())
     site.node.wait_for(uid, (StudyState.READING,), PATIENCE_SECONDS)
     (job,) = site.node.index.jobs.of_study(uid)
     killed = job.worker or ""
@@ -152,11 +157,11 @@ def _axes(mask: np.ndarray, dy: float, dx: float) -> tuple[float, float]:
     return float(np.linalg.norm(apart[first, second])) + dx, float(np.ptp(across)) + dx
 
 
-def test_a_phantom_without_nodules_is_answered_by_a_report_without_a_segmentation(
-    site: Site, draw_phantom: Callable[..., PhantomStudy]
+def test_a_chest_without_nodules_is_answered_by_a_report_without_a_segmentation(
+    site: Site, part_of_phantom: Callable[..., Path]
 ) -> None:
     """The summary says whether findings are in it; one false positive is the network's, not the pipeline's."""
-    uid = site.send_with_dcmtk(draw_phantom(seed=3, nodules=0).series)
+    uid = site.send_with_dcmtk(part_of_phantom(WITHOUT_NODULES))
     assert site.end_of(uid).state is StudyState.DELIVERED
     arrived = by_modality([dcmread(BytesIO(data)) for data in site.pacs.files(uid)])
     findings = site.node.index.jobs.of_study(uid)[-1].summary["findings"]
@@ -182,14 +187,11 @@ def test_no_patients_data_is_in_the_log(site: Site, arrived: dict[str, list[Data
     assert str(ds.PatientID) not in log
 
 
-def test_a_damaged_copy_of_a_study_is_named_and_the_next_study_still_works(
-    site: Site, phantom: PhantomStudy, draw_phantom: Callable[..., PhantomStudy], tmp_path: Path
-) -> None:
-    shutil.copytree(draw_phantom(seed=4, slices=60, matrix=256).series, tmp_path / "damaged")
-    damaged = sorted((tmp_path / "damaged").iterdir())
+def test_a_damaged_slice_of_a_study_is_named(site: Site, part_of_phantom: Callable[..., Path]) -> None:
+    damaged = sorted(part_of_phantom().iterdir())
     ds = dcmread(damaged[10])
     ds.PixelData = ds.PixelData[: len(ds.PixelData) // 3 // 2 * 2]
     ds.save_as(damaged[10])
-    row = site.end_of(site.send_with_dcmtk(tmp_path / "damaged"))
+    row = site.end_of(site.send_with_dcmtk(damaged[0].parent))
     assert row.state is StudyState.FAILED
     assert str(ds.SOPInstanceUID) in row.reason

@@ -61,6 +61,23 @@ def test_a_second_identical_instance_changes_nothing(archive: Archive, tmp_path:
     assert len(files_below(tmp_path)) == 1
 
 
+def test_content_that_lies_there_already_is_on_the_disk_before_it_is_answered(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who filed it may have been cut off before its sync, and then told nobody."""
+    path = archive.path_of(store(archive, b"content").path)
+    synced: set[int] = set()
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    assert not store(Archive(tmp_path / "archive"), b"content").written
+    assert {place.stat().st_ino for place in (path, *list(path.parents)[:4])} <= synced
+
+
 def test_other_content_under_the_same_uid_is_kept_beside_the_first(archive: Archive) -> None:
     first, second = store(archive, b"content"), store(archive, b"other content")
     assert first.path != second.path
