@@ -191,6 +191,7 @@ def desk_of(begin: Begin, requests: Requests) -> Desk:
         device=begin.device,
         threads=begin.threads,
         beat=requests.beat,
+        bundles=begin.bundles,
     )
     return Desk(requests, Archive(begin.archive), readers)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
+from dicom_node.core.urgency import Urgency
 
 #: Names of errors after which the images themselves are of no use to the algorithm.
 _OF_THE_IMAGES = ("InconsistentGeometry", "UnreadableInstance")
@@ -26,6 +27,8 @@ class Outcome:
     quality: Code | None = None
     #: Why it was not read, or not wholly, as a sentence without a full stop; empty where it was.
     reason: str = ""
+    #: How urgent the findings make the study; None: as any finding does.
+    urgency: Urgency | None = None
 
     @property
     def was_read(self) -> bool:

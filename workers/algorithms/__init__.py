@@ -27,6 +27,10 @@ class Reading:
     searched: NDArray[np.bool_] | None = None
     #: What of the series was not read, as a sentence without a full stop; empty where all was.
     incomplete: str = ""
+    #: What is looked for, in the singular.
+    noun: str = "nodule"
+    #: Sentences for the report that hold whatever was found.
+    further_remarks: tuple[str, ...] = ()
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -37,7 +41,7 @@ class Reading:
         if self.not_reported:
             marks = "mark is" if self.not_reported == 1 else "marks are"
             remarks.append(f"{self.not_reported} further {marks} not outlined here.")
-        return tuple(remarks)
+        return (*remarks, *self.further_remarks)
 
 
 @dataclass(frozen=True, kw_only=True)
