@@ -140,6 +140,11 @@ class InputCheck:
     #: Whether a series out of the range is not read at all.
     refuses: bool = False
 
+    @property
+    def needs_lungs(self) -> bool:
+        """Whether it must be known where the lungs are."""
+        return self.trained_on.lungs_cut is not None
+
     def __call__(self, volume: Volume, lungs: Mask | None) -> tuple[Deviation, ...]:
         """Where the series lies out of the range; raises NotApplicable where such a one is not read."""
         found = deviations(volume, self.trained_on, lungs)
@@ -160,6 +165,9 @@ def deviations(volume: Volume, ranges: TrainedOn, lungs: Mask | None = None) -> 
 
 
 def _deviations(volume: Volume, ranges: TrainedOn, lungs: Mask | None) -> Iterator[Deviation]:
+    if not volume.is_placed:
+        # What of a radiograph can be out of a range, its own algorithm says.
+        return
     if not ranges.is_stated:
         yield Deviation(reason=Reason.NOT_STATED, words=WORDS[Reason.NOT_STATED])
         return

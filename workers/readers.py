@@ -12,12 +12,14 @@ import torch
 from dicom_node.core.errors import BundleInvalid, OutOfDeviceMemory, TriageError
 from dicom_node.settings import BundleSettings
 from workers.algorithms import Algorithm
+from workers.algorithms.classification import Classification
 from workers.algorithms.network_output import kind_of
 from workers.algorithms.shipped import BY_KIND
 from workers.bundles import SUMS, Bundle, identification, load_bundle, named_bundles
 from workers.inference import Inference, release_memory
 from workers.input_check import input_check
 from workers.reading import LastRun, Reader
+from workers.volume import load_volume
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +187,11 @@ class Readers:
 
 def _reader(bundle: Bundle, algorithm: Algorithm, last_run: LastRun) -> Reader:
     return Reader(
-        algorithm=algorithm, identification=identification(bundle), last_run=last_run, check=input_check(bundle)
+        algorithm=algorithm,
+        identification=identification(bundle),
+        last_run=last_run,
+        check=input_check(bundle),
+        load=algorithm.load if isinstance(algorithm, Classification) else load_volume,
     )
 
 

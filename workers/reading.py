@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,6 +56,8 @@ class Reader:
     last_run: LastRun
     #: Looks at each series before it is read; without one any is read.
     check: InputCheck = field(default_factory=InputCheck)
+    #: What makes the algorithm's input of the files of a series.
+    load: Callable[[Sequence[Path]], Volume] = load_volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +83,16 @@ class Stopwatch:
         self._since = now
 
 
-def load(series: SeriesToRead, archive: Archive, beat: Beat) -> Volume:
-    """The series as a volume, every byte as it was received."""
+def load(
+    series: SeriesToRead, archive: Archive, beat: Beat, as_volume: Callable[[Sequence[Path]], Volume] = load_volume
+) -> Volume:
+    """The series as a volume, or what else an algorithm reads, every byte as it was received."""
     try:
         for file in series.files:
             beat("checking the files")
             archive.verify(file.path, file.sha256)
         beat("loading the series")
-        return load_volume([archive.path_of(file.path) for file in series.files])
+        return as_volume([archive.path_of(file.path) for file in series.files])
     except UnreadableInstance as error:
         missing = isinstance(error.__cause__, FileNotFoundError)
         if not missing or archive.holds_studies():
@@ -103,14 +108,14 @@ def read(
     `ahead` is the same series, where it was loaded before. Raises TriageError, OSError, and what `beat` raises.
     """
     watch, series = Stopwatch(), request.series
-    loaded = ahead or Loaded(volume=load(series, archive, beat))
+    loaded = ahead or Loaded(volume=load(series, archive, beat, reader.load))
     volume = loaded.volume
     watch.lap("load")
-    beat("preparing")
-    prepared = loaded.prepared or reader.algorithm.prepare(volume)
-    beat("checking the series")
-    deviations = reader.check(volume, _lungs_of(prepared, volume))
     beat("reading")
+    prepared = loaded.prepared
+    if prepared is None and reader.check.needs_lungs:
+        prepared = reader.algorithm.prepare(volume)
+    deviations = reader.check(volume, _lungs_of(prepared, volume))
     reading = reader.algorithm.read(volume, prepared)
     watch.lap("reading")
     beat("writing the report")
@@ -158,9 +163,11 @@ def _remarks(reading: Reading, concession: str, deviations: tuple[Deviation, ...
 
 
 def _outcome(reading: Reading, deviations: tuple[Deviation, ...], urgency: Urgency | None) -> Outcome:
-    ended = outcome_of_reading(found=bool(reading.findings), incomplete=reading.incomplete)
+    found = bool(reading.findings) or any(statement.is_positive for statement in reading.statements)
+    ended = outcome_of_reading(found=found, incomplete=reading.incomplete)
     limited = any(deviation.reason is not Reason.NOT_STATED for deviation in deviations)
-    return replace(ended, urgency=urgency, quality=LIMITED_QUALITY if limited else ended.quality)
+    quality = LIMITED_QUALITY if limited else ended.quality
+    return replace(ended, urgency=urgency, quality=quality, statements=reading.statements)
 
 
 def _judged(deviations: tuple[Deviation, ...], urgency: Urgency | None) -> dict[str, Any]:
@@ -171,10 +178,10 @@ def _judged(deviations: tuple[Deviation, ...], urgency: Urgency | None) -> dict[
     return {"caveats": caveats, "priority": urgency.code.meaning, "priority_reason": urgency.reason}
 
 
-def _lungs_of(prepared: Prepared, volume: Volume) -> NDArray[np.bool_] | None:
+def _lungs_of(prepared: Prepared | None, volume: Volume) -> NDArray[np.bool_] | None:
     """The lungs, where the algorithm has looked for them: a mask on the grid that training and serving share."""
     grid = grid_shape(volume.voxels.shape, volume.spacing_mm)
-    return prepared.where if prepared.where.shape == grid else None
+    return prepared.where if prepared is not None and prepared.where.shape == grid else None
 
 
 def summarise(
@@ -197,6 +204,8 @@ def in_words(reading: Reading) -> str:
     """The reading in one line."""
     further = f"; {reading.not_reported} not outlined" if reading.not_reported else ""
     findings = reading.findings
+    if reading.statements:
+        return "; ".join(f"{statement.concept.meaning}: {statement.text}" for statement in reading.statements)
     if not findings:
         return f"no {reading.noun}s found{further}"
     largest = max(finding.long_axis.length_mm for finding in findings)

@@ -18,6 +18,16 @@ _READ = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Statement:
+    """What an algorithm says of an image as a whole, without a place."""
+
+    concept: Code
+    text: str
+    #: Whether it is what is looked for.
+    is_positive: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a reading ended."""
 
@@ -29,6 +39,8 @@ class Outcome:
     reason: str = ""
     #: How urgent the findings make the study; None: as any finding does.
     urgency: Urgency | None = None
+    #: What was said of the images as a whole.
+    statements: tuple[Statement, ...] = ()
 
     @property
     def was_read(self) -> bool:

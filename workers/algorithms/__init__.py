@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicom_node.core.finding import Finding
+from dicom_node.core.outcome import Statement
 from workers.volume import Volume
 
 
@@ -29,6 +30,8 @@ class Reading:
     incomplete: str = ""
     #: What is looked for, in the singular.
     noun: str = "nodule"
+    #: What is said of the images as a whole.
+    statements: tuple[Statement, ...] = ()
     #: Sentences for the report that hold whatever was found.
     further_remarks: tuple[str, ...] = ()
 

@@ -1,6 +1,7 @@
 """Detection: any bundle of a detector that gives boxes with scores, such as RetinaNet; each box becomes a finding."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +132,10 @@ class Detection:
         detector.anchors, detector.previous_image_shape = None, None
         window = getattr(detector.inferer, "roi_size", None)
         in_windows = window is not None and voxels[0].size >= math.prod(window)
-        (found,) = detector([torch.from_numpy(voxels).to(device)], use_inferer=in_windows)
+        with warnings.catch_warnings():
+            # MONAI's detector hands its tensors to NumPy, which means to refuse them some day.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            (found,) = detector([torch.from_numpy(voxels).to(device)], use_inferer=in_windows)
         return found
 
 

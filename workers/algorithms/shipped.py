@@ -2,6 +2,7 @@
 
 from types import MappingProxyType
 
+from workers.algorithms.classification import Classification
 from workers.algorithms.detection import Detection
 from workers.algorithms.lung_nodule import LungNodule
 from workers.algorithms.network_output import Kind
@@ -11,4 +12,6 @@ from workers.algorithms.segmentation import Segmentation
 ALGORITHMS = MappingProxyType({LungNodule.name: LungNodule})
 
 #: What makes sense of a bundle that has no algorithm of its own and that the settings list, by its kind of output.
-BY_KIND = MappingProxyType({Kind.DETECTION: Detection, Kind.SEGMENTATION: Segmentation})
+BY_KIND = MappingProxyType(
+    {Kind.CLASSIFICATION: Classification, Kind.DETECTION: Detection, Kind.SEGMENTATION: Segmentation}
+)

@@ -31,6 +31,7 @@ def study_summary(
     """How the processing went, how urgent the study is and why, its category, what to do, and a comment in words."""
     container = container_of(codes.QUALITATIVE_EVALUATIONS)
     container.ContentSequence.extend(_processing(outcome))
+    container.ContentSequence.extend(text_of(said.concept, said.text) for said in outcome.statements)
     container.ContentSequence.extend(_urgency(findings, outcome))
     container.ContentSequence.extend(_recommendation(findings))
     container.ContentSequence.append(text_of(codes.COMMENT, _comment(evidence, findings, outcome, remarks)))
@@ -113,7 +114,8 @@ def _comment(evidence: Evidence, findings: tuple[Finding, ...], outcome: Outcome
         found = ", ".join(f"{finding.concept.meaning} {finding.number}" for finding in findings) or "nothing"
         said = f"{by} read {images} images of one series and marked {found}."
     reason = (_sentence(outcome.reason),) if outcome.reason else ()
-    return " ".join(("AI result, not for diagnostic use.", said, *reason, *remarks, LIMITS))
+    whole = (f"{statement.concept.meaning}: {statement.text}." for statement in outcome.statements)
+    return " ".join(("AI result, not for diagnostic use.", said, *reason, *whole, *remarks, LIMITS))
 
 
 def _infer(item: hd_sr.CodeContentItem, reason: str) -> None:
