@@ -193,7 +193,9 @@ SPLEEN_METADATA: Content = {
     "description": "volumetric (3D) segmentation of the spleen from CT image",
     "authors": "MONAI team",
     "network_data_format": {
-        "inputs": {"image": {"type": "image", "format": "hounsfield", "num_channels": 1, "spatial_shape": [96, 96, 96]}},
+        "inputs": {
+            "image": {"type": "image", "format": "hounsfield", "num_channels": 1, "spatial_shape": [96, 96, 96]}
+        },
         "outputs": {
             "pred": {
                 "type": "image",
@@ -304,8 +306,8 @@ def sees_bright(network: nn.Module) -> None:
     logits.weight[2, 0, 1, 1, 1] = 1.0
     logits.bias.fill_(-1000.0)
     logits.bias[2] = -20.0
-    # Anchors stand in the middle of a cell of features, what was seen at its first voxel: half a cell of 4 x 4 x 2 back,
-    # of anchors of 10 x 10 x 6.
+    # Anchors stand in the middle of a cell of features, what was seen at its first voxel: half a cell of 4 x 4 x 2
+    # back, of anchors of 10 x 10 x 6.
     network.regression_head.bbox_reg.bias.view(3, 6)[2, :3] = torch.tensor([-0.2, -0.2, -1.0 / 6.0])
 
 

@@ -7,6 +7,7 @@ of that may be, `workers.configuration` says; checksums tell whether a bundle is
 import hashlib
 import json
 import pickle  # for the name of its error alone: weights are read with weights_only
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -212,6 +213,12 @@ def named_bundles(folders: Iterable[Path], listed: Iterable[BundleSettings]) -> 
             folder, _ = found.get(settings.name, (Path(settings.name), settings))
             found[settings.name] = (folder, settings)
     return found
+
+
+def transform_name(content: Mapping[str, Any]) -> str:
+    """A transform's name without its path, and without what tells that it takes a dictionary."""
+    name = str(content.get("_target_", "")).rpartition(".")[2]
+    return re.sub("(d|D|Dict)$", "", name)
 
 
 def identification(bundle: Bundle, parameters: tuple[tuple[str, str], ...] = ()) -> AlgorithmIdentification:

@@ -213,7 +213,7 @@ class Configuration:
 
     def _refused(self, key: str, what: str) -> BundleInvalid:
         reason = f"bundle {self._bundle}: {key} in {self._file} needs {what}, which is not of what MONAI computes with"
-        mend = 'if you trust this bundle as you trust a program, set own_code = true for it in [[bundles]]'
+        mend = "if you trust this bundle as you trust a program, set own_code = true for it in [[bundles]]"
         return BundleInvalid(f"{reason}; {mend}")
 
 

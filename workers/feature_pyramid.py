@@ -1,7 +1,7 @@
 """A feature pyramid over a residual network: what MONAI builds with torchvision's help, built without it.
 
-Modules bear the names of MONAI's own, so that weights of published bundles fit: `body` is the residual network as far as
-its last returned layer, `fpn` the pyramid.
+Modules bear the names of MONAI's own, so that weights of published bundles fit: `body` is the residual network as far
+as its last returned layer, `fpn` the pyramid.
 """
 
 from collections import OrderedDict

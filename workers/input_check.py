@@ -44,11 +44,11 @@ class Reason(StrEnum):
 WORDS: Mapping[Reason, str] = MappingProxyType(
     {
         Reason.SLICE_THICKNESS: "slices are {found} mm thick, and the algorithm was trained on {range} mm",
-        Reason.SLICE_GAP: "between slices lie {found} mm that no slice shows, and the algorithm was trained on {range} mm",
+        Reason.SLICE_GAP: "{found} mm between slices are on none of them, and the algorithm was trained on {range} mm",
         Reason.PIXEL_SPACING: "pixels are {found} mm wide, and the algorithm was trained on {range} mm",
         Reason.KERNEL: "the reconstruction kernel is {found}, and the algorithm was trained on {range}",
         Reason.CONTRAST: "the series is {found} contrast agent, and the algorithm was trained on series {range}",
-        Reason.LUNGS_CUT: "the lungs reach the end of the series with {found} of their largest area, and may go on beyond",
+        Reason.LUNGS_CUT: "the lungs have {found} of their largest area at an end of the series, and may go on beyond",
         Reason.MOTION: "one slice differs {found} times as much from the next as its neighbours do: breath or movement",
         Reason.NOISE: "noise in soft tissue is {found} HU, and the algorithm was trained on {range} HU",
         Reason.NOT_STATED: "the bundle does not say on what series it was trained, so that this one was not compared",
@@ -70,7 +70,9 @@ _SIEMENS = re.compile(r"^[A-Z][A-Z]?(\d{2})[A-Z]?")
 _SIEMENS_SHARP_FROM = 57
 #: Canon: FC01 to FC29 are for the body, FC30 to FC39 and FC50 to FC59 for bone and lung.
 _CANON = re.compile(r"^FC(\d{2})")
-_PHILIPS = MappingProxyType({"A": "soft", "B": "soft", "C": "soft", "D": "sharp", "E": "sharp", "L": "sharp", "YA": "sharp"})
+_PHILIPS = MappingProxyType(
+    {"A": "soft", "B": "soft", "C": "soft", "D": "sharp", "E": "sharp", "L": "sharp", "YA": "sharp"}
+)
 
 #: Soft tissue without fat and bone; in it, squares of so many pixels are taken as even.
 _TISSUE_HU = (-20.0, 120.0)
@@ -118,6 +120,13 @@ class TrainedOn:
     noise_hu: Range | None = None
     #: Whether anything is known at all.
     is_stated: bool = True
+
+    def __str__(self) -> str:
+        """For a person."""
+        if not self.is_stated:
+            return "nothing that the bundle would say"
+        stated = {name: getattr(self, name) for name in _READ if getattr(self, name)}
+        return ", ".join(f"{name} {_in_words(value)}" for name, value in stated.items()) or "any series"
 
 
 def trained_on(bundle: Bundle) -> TrainedOn:
@@ -275,6 +284,11 @@ def _within(found: float, allowed: Range) -> bool:
 
 def _deviation(reason: Reason, found: str, allowed: str) -> Deviation:
     return Deviation(reason=reason, words=WORDS[reason].format(found=found, range=allowed))
+
+
+def _in_words(value: tuple[Any, ...]) -> str:
+    kinds = all(isinstance(part, str) for part in value)
+    return " or ".join(value) if kinds else " to ".join(f"{part:g}" for part in value)
 
 
 def _as_range(value: Any) -> Range:

@@ -6,7 +6,6 @@ counts voxels x, y, z, and places them in RAS+ mm; a volume counts them k, j, i,
 Section C.7.6.2.1.1). What follows, `Orientationd` and `Spacingd` and the rest, is MONAI's.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from monai.utils.enums import MetaKeys
 from numpy.typing import NDArray
 
 from dicom_node.core.errors import BundleInvalid
-from workers.bundles import CONFIGURATION, Bundle
+from workers.bundles import CONFIGURATION, Bundle, transform_name
 from workers.configuration import Configuration
 from workers.volume import Volume
 
@@ -81,7 +80,9 @@ class Preparation:
             raise BundleInvalid(f"{reason}; the worker's log has its place") from error
         result = data[self._key] if self._key else data
         if not isinstance(result, MetaTensor) or result.ndim != 4:
-            reason = f"bundle {self._bundle}: its preprocessing gives no image with a channel and three axes and a place"
+            reason = (
+                f"bundle {self._bundle}: its preprocessing gives no image with a channel and three axes and a place"
+            )
             raise BundleInvalid(f"{reason}; MONAI's transforms keep it, others may not")
         return result
 
@@ -117,12 +118,6 @@ class Preparation:
                 reason = f"bundle {self._bundle}: its preprocessing takes {len(names)} images at once"
                 raise BundleInvalid(f"{reason}; a series is one image: bundles of one image can be used")
             self._key = str(names[0])
-
-
-def transform_name(content: Mapping[str, Any]) -> str:
-    """A transform's name without its path, and without what tells that it takes a dictionary."""
-    name = str(content.get("_target_", "")).rpartition(".")[2]
-    return re.sub("(d|D|Dict)$", "", name)
 
 
 def _true(value: Any) -> bool:

@@ -20,13 +20,14 @@ class NetworkRun:
         """`beat` is called before each time that the network sees a window; what it raises ends the run."""
         if threads:
             torch.set_num_threads(threads)
-        self.network = network
+        # A program of TorchScript takes no hooks.
+        self.network = nn.Sequential(network) if isinstance(network, torch.jit.ScriptModule) else network
         self.device = chosen_device(device)
         #: What the network's last run took, all its tries together.
         self.seconds = 0.0
         #: What the last run did otherwise for want of memory; empty: nothing.
         self.concession = ""
-        network.register_forward_pre_hook(lambda _network, _inputs: beat("network"))
+        self.network.register_forward_pre_hook(lambda _network, _inputs: beat("network"))
 
     def __call__(self, work: Callable[[torch.device], T]) -> T:
         """Do the work on the device, or where its memory does not suffice on the CPU; OutOfDeviceMemory otherwise."""

@@ -102,7 +102,7 @@ def _check_kind(ds: pydicom.Dataset) -> None:
 
 
 def _padding(ds: pydicom.Dataset, stored: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where there is no image: Pixel Padding Value (0028,0120), up to the Range Limit (0028,0121) where there is one."""
+    """Where there is no image: Pixel Padding Value (0028,0120), up to its Range Limit (0028,0121) if it has one."""
     value = ds.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, dtype=bool)

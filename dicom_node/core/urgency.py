@@ -1,7 +1,7 @@
-"""Urgency: how soon a person should look at what was found, by rules that a hospital sets, each with its reason in words.
+"""Urgency: how soon a person should look at what was found, by rules that a hospital sets, each with its reason.
 
-A rule asks for everything that it names of one and the same finding. What is not known of a finding fulfils no rule, and
-no rule makes a study less urgent: a study without a known reason keeps the priority that it has.
+A rule asks for everything that it names of one and the same finding. What is not known of a finding fulfils no rule,
+and no rule makes a study less urgent: a study without a known reason keeps the priority that it has.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,9 @@ class TriageRule:
     priority: Priority = field(metadata={"meaning": "how urgent such a finding is: STAT, HIGH or ROUTINE"})
     algorithm: str = field(default="", metadata={"meaning": "findings of this algorithm alone; empty: of any"})
     minimum_diameter_mm: float = _asked(0.0, "least mean diameter; 0: any", (0, 1000))
-    minimum_solid_diameter_mm: float = _asked(0.0, "least mean diameter of the solid part, where known; 0: any", (0, 1000))
+    minimum_solid_diameter_mm: float = _asked(
+        0.0, "least mean diameter of the solid part, where known; 0: any", (0, 1000)
+    )
     compositions: tuple[Composition, ...] = field(
         default=(), metadata={"meaning": "SOLID, PART_SOLID or NON_SOLID, where known; empty: any"}
     )

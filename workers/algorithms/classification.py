@@ -97,7 +97,9 @@ class Classification:
         activated = logits.softmax(dim=0) if softmax else logits.sigmoid()
         found = [float(value) for value in activated]
         if len(found) != len(self._classes):
-            reason = f"bundle {self.name}: the network gives {len(found)} classes, {METADATA} names {len(self._classes)}"
+            reason = (
+                f"bundle {self.name}: the network gives {len(found)} classes, {METADATA} names {len(self._classes)}"
+            )
             raise BundleInvalid(f"{reason}; correct channel_def")
         return [self._calibrated(value) for value in found]
 
@@ -134,7 +136,7 @@ def _classes(bundle: Bundle) -> list[str]:
 
 
 def _calibration(bundle: Bundle) -> Callable[[float], float]:
-    """What makes a probability of what the activation gives, as the bundle's metadata says; as it is where it does not."""
+    """What makes a probability of what the activation gives, as the bundle's metadata says; else it stays as it is."""
     stated: Any = bundle.metadata.get("calibration")
     if stated is None:
         return lambda value: value

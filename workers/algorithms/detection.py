@@ -26,8 +26,8 @@ _USUAL_THRESHOLD = 0.5
 #: Segments of a segmentation are numbered in a byte, and nobody looks at more.
 _MOST_FINDINGS = 20
 _OUTLINES = (
-    "Outlines are ellipsoids in the boxes that the network gave: axes and volumes are those of the boxes, and attenuation "
-    "is what lies in them."
+    "Outlines are ellipsoids in the boxes that the network gave: axes and volumes are those of the boxes, and "
+    "attenuation is what lies in them."
 )
 
 

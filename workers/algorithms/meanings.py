@@ -1,7 +1,8 @@
 """Meanings: what the words in a bundle's description stand for in the codes that a report needs.
 
-A bundle may say it itself, in metadata.json: `"finding_codes": {"spleen": {"concept": [value, scheme, meaning], "category":
-[...], "site": [...]}}`, by the names of `channel_def`, or by "*" for all of them. Else the words are looked up here.
+A bundle may say it itself, in metadata.json: `"finding_codes": {"spleen": {"concept": [value, scheme, meaning],
+"category": [...], "site": [...]}}`, by the names of `channel_def`, or by "*" for all of them. Else the words are looked
+up here.
 """
 
 import re

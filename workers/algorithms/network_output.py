@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dicom_node.core.errors import BundleInvalid
-from workers.bundles import METADATA, Bundle
-from workers.configuration import Configuration
-from workers.network_image import transform_name
+from workers.bundles import METADATA, Bundle, transform_name
+
+if TYPE_CHECKING:
+    from workers.configuration import Configuration
 
 
 class Kind(StrEnum):
@@ -41,6 +42,8 @@ _BY_TYPE: Mapping[str, Kind] = {
     "probabilities": Kind.CLASSIFICATION,
     "tuple": Kind.CLASSIFICATION,
 }
+#: Bundles of these names are read by an algorithm of their own.
+OWN_ALGORITHMS = ("lung_nodule",)
 #: Steps after the network that are done here in our own way: activation, the way back to the series, and its files.
 _DONE_HERE = (
     "Activations",
@@ -78,13 +81,22 @@ def kind_of(bundle: Bundle) -> Kind:
     return found
 
 
-def steps_of(parts: Configuration) -> list[Mapping[str, Any]]:
+def steps_of(parts: "Configuration") -> list[Mapping[str, Any]]:
     """The steps after the network, as inference.json lists them."""
     found = parts.raw("postprocessing::transforms") if "postprocessing::transforms" in parts else None
     return [step for step in found or [] if isinstance(step, Mapping)]
 
 
-def remarks_on(bundle: Bundle, parts: Configuration) -> tuple[str, ...]:
+def read_by(bundle: Bundle, *, is_listed: bool) -> str:
+    """What makes sense of a bundle's output, in words; BundleInvalid where its description does not say its kind."""
+    if bundle.name in OWN_ALGORITHMS:
+        return f"its own algorithm, {bundle.name}"
+    if not is_listed:
+        return "nothing: it has no algorithm of its name; list it in [[bundles]] to have it read by its output"
+    return f"its output, a {kind_of(bundle)}"
+
+
+def remarks_on(bundle: Bundle, parts: "Configuration") -> tuple[str, ...]:
     """What a reader must know of steps that the bundle names and that were not done, and of what it is meant for."""
     left_out = sorted({transform_name(step) for step in steps_of(parts)} - set(_DONE_HERE))
     remarks = [f"Its maker says of the algorithm: {bundle.intended_use.rstrip('.')}."]
@@ -93,7 +105,7 @@ def remarks_on(bundle: Bundle, parts: Configuration) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def activation_of(bundle: Bundle, parts: Configuration, output: Mapping[str, Any]) -> Activation:
+def activation_of(bundle: Bundle, parts: "Configuration", output: Mapping[str, Any]) -> Activation:
     """What the bundle's own steps do after the network; where none says it, what the number of its channels means."""
     for step in steps_of(parts):
         if transform_name(step) == "Activations":

@@ -65,9 +65,7 @@ class Segmentation:
         result = self.last_run(lambda device: self._activated(voxels, device))
         return np.asarray(result.numpy(), dtype=np.float32)
 
-    def findings(
-        self, probabilities: NDArray[np.float32], to_series: NDArray[np.float64], volume: Volume
-    ) -> Reading:
+    def findings(self, probabilities: NDArray[np.float32], to_series: NDArray[np.float64], volume: Volume) -> Reading:
         """Findings of the voxels of each class: interpolated probabilities decide, as MONAI's own way back does."""
         classes, certainty = self._on_series(probabilities, to_series, volume.voxels.shape)
         labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
@@ -97,7 +95,7 @@ class Segmentation:
     def _on_series(
         self, probabilities: NDArray[np.float32], to_series: NDArray[np.float64], shape: tuple[int, ...]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """The most probable class of every voxel [k, j, i], and its probability; class by class, for the memory's sake."""
+        """The most probable class of every voxel [k, j, i], and its probability; class by class, to save memory."""
         # A series' index is (k, j, i), the network's (x, y, z).
         turned = np.linalg.inv(to_series)
         matrix, offset = turned[:3, 2::-1], turned[:3, 3]

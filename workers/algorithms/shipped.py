@@ -1,4 +1,4 @@
-"""The algorithms that come with this software, by the name of their bundle and of what routes call them, or by their output."""
+"""The algorithms that come with this software, by the name of their bundle, which routes call, or by its output."""
 
 from types import MappingProxyType
 

@@ -65,9 +65,14 @@ def test_what_no_part_needs_is_never_looked_at(tmp_path: Path) -> None:
     parts = configuration(
         {
             "imports": ["$import os", f"$__import__('pathlib').Path('{told}').touch()"],
-            "nested": {"deep": [f"$import antigravity"]},
+            "nested": {"deep": ["$import antigravity"]},
             "evaluator": {"_target_": "scripts.evaluator.Evaluator", "run": f"$open('{told}', 'w')"},
-            "network_def": {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": "$1 + 1", "kernel_size": 1},
+            "network_def": {
+                "_target_": "torch.nn.Conv3d",
+                "in_channels": 1,
+                "out_channels": "$1 + 1",
+                "kernel_size": 1,
+            },
         }
     )
 
@@ -84,7 +89,7 @@ def test_a_bundles_own_code_runs_where_a_person_trusts_it_and_two_do_not_mix(tmp
         parts = configuration({"network_def": {"_target_": "scripts.net.built"}}, tmp_path / name, own_code=True)
         assert parts.built("network_def") == value
 
-    with pytest.raises(BundleInvalid, match="scripts.net.built"):
+    with pytest.raises(BundleInvalid, match=r"scripts\.net\.built"):
         configuration({"network_def": {"_target_": "scripts.net.built"}}, tmp_path / "first").built("network_def")
 
 
@@ -123,5 +128,5 @@ def test_a_part_that_is_missing_or_broken_is_named() -> None:
 
     with pytest.raises(BundleInvalid, match="has no inferer"):
         parts.built("inferer")
-    with pytest.raises(BundleInvalid, match="network_def in inference.json: .*in_channels"):
+    with pytest.raises(BundleInvalid, match=r"network_def in inference\.json: .*in_channels"):
         parts.built("network_def")

@@ -95,7 +95,8 @@ def test_a_box_on_the_networks_grid_is_where_monai_says_it_is(
     volume = series(tmp_path, directions)
     image = preparation(volume)
     to_ras = MetaTensor(
-        np.zeros((1, 2, 2, 2), dtype=np.float32), affine=np.diag((-1.0, -1.0, 1.0, 1.0)) @ volume.affine @ image.to_series
+        np.zeros((1, 2, 2, 2), dtype=np.float32),
+        affine=np.diag((-1.0, -1.0, 1.0, 1.0)) @ volume.affine @ image.to_series,
     )
     published_step = AffineBoxToWorldCoordinated(box_keys="box", box_ref_image_keys="image", affine_lps_to_ras=True)
     chance = np.random.default_rng(11)

@@ -78,9 +78,7 @@ def test_a_series_within_every_range_has_no_deviation(tmp_path: Path) -> None:
 def test_slices_thicker_than_those_of_the_training_are_named_with_both_numbers(tmp_path: Path) -> None:
     (deviation,) = deviations(series(tmp_path, 5.0), replace(ANY, slice_thickness_mm=(0.5, 2.5)))
 
-    assert str(deviation) == (
-        "slices are 5 mm thick, and the algorithm was trained on 0.5 to 2.5 mm (SLICE_THICKNESS)"
-    )
+    assert str(deviation) == ("slices are 5 mm thick, and the algorithm was trained on 0.5 to 2.5 mm (SLICE_THICKNESS)")
 
 
 def test_what_a_header_rounds_is_within_the_range(tmp_path: Path) -> None:
@@ -130,7 +128,8 @@ def test_a_sharp_kernel_is_named_where_only_soft_ones_taught(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("attributes", "kind"), [({}, None), ({"ContrastBolusAgent": ""}, "without"), ({"ContrastBolusAgent": "OMNI"}, "with")]
+    ("attributes", "kind"),
+    [({}, None), ({"ContrastBolusAgent": ""}, "without"), ({"ContrastBolusAgent": "OMNI"}, "with")],
 )
 def test_contrast_is_told_by_the_header_or_not_at_all(
     tmp_path: Path, attributes: dict[str, str], kind: str | None
