@@ -1,7 +1,7 @@
 # The verbs of this repository. Each sets up .venv from constraints.txt when that is missing or out of date.
 #
 #   PYTHON=python3.12   the Python that makes .venv, 3.11 or newer
-#   STUDY=DIR           demo: send that folder's study        KEEP=1  demo: leave the node running
+#   STUDY=DIR           demo, bench-infer: that folder's study  KEEP=1  demo: leave the node running
 #   CONFIG=FILE         serve: the settings file
 #   TESTS="tests/unit -k routing"  test: only these           PROCESSES=N  test: side by side in so many; 0: in this one
 #   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which     SHORT=1  one run of each
@@ -18,7 +18,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo serve test lint bench bench-evidence bench-index bench-receive chaos fuzz overhead soak throughput evaluate clean
+.PHONY: help setup demo serve test lint bench bench-evidence bench-index bench-infer bench-receive chaos fuzz overhead soak throughput evaluate clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -43,6 +43,9 @@ lint: $(READY)  ## ruff, mypy, import contracts; all of them, even when one fail
 
 bench: $(READY)  ## measure the node over ten phantom studies
 	@$(RUN) -m deploy.bench
+
+bench-infer: $(READY)  ## measure a reading by stage, beside MONAI's plain sliding window
+	@$(RUN) -m deploy.bench_infer $(if $(STUDY),--study "$(STUDY)")
 
 bench-evidence: $(READY)  ## measure how long a report's objects take, beside highdicom's plain way
 	@$(RUN) -m deploy.bench_evidence

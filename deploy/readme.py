@@ -10,7 +10,7 @@ from dicom_node.settings import settings_reference
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 #: Sections that may appear as often as there are entries.
-_ARRAYS = ("peers", "routes")
+_ARRAYS = ("peers", "routes", "bundles", "triage")
 
 
 def settings_table(sections: Collection[str] = ()) -> str:

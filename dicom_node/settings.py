@@ -11,6 +11,7 @@ from dicom_node.core.form import BY_DEFAULT, UNREAD, Form, FormChoice, SRForm, f
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.core.priority import QUEUES
 from dicom_node.core.routing import Route
+from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
 
 T = TypeVar("T")
 
@@ -223,6 +224,22 @@ class Peer:
         return form is Form.REJECTION or form in self.wanted_forms
 
 
+@dataclass(frozen=True, kw_only=True)
+class BundleSettings:
+    """A bundle from outside, or what is to be different about one that is found."""
+
+    name: str = field(metadata={"meaning": "what routes call it: its folder's name, or ours for it", "rule": "name"})
+    folder: str = _setting("", "the bundle's own folder; empty: it is found in bundle_dirs")
+    report_threshold: float = _setting(0.0, "least score of a finding that is reported; 0: as the bundle says", (0, 1))
+    own_code: bool = _setting(
+        False, "whether code that the bundle brings or names beyond MONAI's and torch's may run: trust it as a program"
+    )
+    torchscript: bool = _setting(False, "whether models/model.ts is run where the bundle has no models/model.pt")
+    out_of_range: Literal["caveat", "refuse"] = _setting(
+        "caveat", "a series unlike those it was trained on: caveat (read, and the report says so) or refuse"
+    )
+
+
 def _default_routes() -> tuple[Route, ...]:
     when = parse_expression('Modality == "CT" and SliceThickness <= 5 and not derived')
     return (Route(name="lung nodules on chest CT", algorithm="lung_nodule", when=when),)
@@ -245,6 +262,8 @@ class Settings:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     peers: tuple[Peer, ...] = ()
     routes: tuple[Route, ...] = field(default_factory=_default_routes)
+    bundles: tuple[BundleSettings, ...] = ()
+    triage: tuple[TriageRule, ...] = DEFAULT_RULES
 
     @property
     def wanted_forms(self) -> frozenset[Form]:
@@ -270,7 +289,12 @@ class Settings:
 
 
 #: The tables of which there may be any number.
-ARRAYS: Mapping[str, type[Peer] | type[Route]] = {"peers": Peer, "routes": Route}
+ARRAYS: Mapping[str, type[Peer] | type[Route] | type[BundleSettings] | type[TriageRule]] = {
+    "peers": Peer,
+    "routes": Route,
+    "bundles": BundleSettings,
+    "triage": TriageRule,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

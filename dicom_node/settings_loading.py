@@ -9,7 +9,9 @@ from typing import Any, get_type_hints
 from dicom_node.core.errors import SettingsError
 from dicom_node.core.form import SAY_THAT_NOTHING_WAS_FOUND
 from dicom_node.core.lifecycle import StudyState
-from dicom_node.settings import ARRAYS, CompletenessSettings, Peer, Settings
+from dicom_node.core.routing import Route
+from dicom_node.core.urgency import TriageRule
+from dicom_node.settings import ARRAYS, BundleSettings, CompletenessSettings, Peer, Settings
 from dicom_node.settings_check import Fault, Text, check_array, check_table, unknown_key
 from dicom_node.settings_file import KeyPath, lines_of, read_settings_file
 
@@ -90,7 +92,13 @@ def _checked(values: Mapping[str, Any], faults: list[Fault]) -> Settings | None:
 
 def _contradictions(settings: Settings) -> Iterator[Fault]:
     """What each setting may say alone, but not beside the others."""
-    for array, entries in (("peers", settings.peers), ("routes", settings.routes)):
+    named: tuple[tuple[str, Sequence[Peer | Route | BundleSettings | TriageRule]], ...] = (
+        ("peers", settings.peers),
+        ("routes", settings.routes),
+        ("bundles", settings.bundles),
+        ("triage", settings.triage),
+    )
+    for array, entries in named:
         yield from _repeated_names(array, [entry.name for entry in entries])
     names = [peer.name for peer in settings.peers]
     for number, route in enumerate(settings.routes):

@@ -147,6 +147,9 @@ class Terminal:
         past = "" if job.current else " (no longer current)"
         state = f"{job.state}, a dead letter" if job.dead_letter else job.state
         rows: list[tuple[str, object]] = [("state", state), ("said", said), ("series", job.series_instance_uid)]
+        if job.result and job.result.priority_reason:
+            rows.append(("urgent because", job.result.priority_reason))
+        rows += [("caution", words) for _, words in job.result.caveats] if job.result else []
         rows += [("route", job.route), ("priority", job.priority), ("attempts", job.attempts), ("worker", job.worker)]
         times = (
             ("queued", job.queued_at),
@@ -220,7 +223,8 @@ def print_table(
 
 def _result(result: Result) -> str:
     category = f" [{result.priority}]" if result.priority else ""
-    return f"{result.text}{category}"
+    caveats = f", read with caution: {', '.join(code for code, _ in result.caveats)}" if result.caveats else ""
+    return f"{result.text}{category}{caveats}"
 
 
 def _change(line: HistoryLine) -> str:

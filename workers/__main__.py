@@ -8,11 +8,13 @@ from pathlib import Path
 
 from dicom_node.archive.holdings import Holdings
 from dicom_node.core.errors import BundleInvalid, NodeError
-from dicom_node.settings import Settings
+from dicom_node.settings import BundleSettings, Settings
 from dicom_node.settings_loading import load_settings
 from dicom_node.telemetry import configure_logging
 
 log = logging.getLogger(__name__)
+
+_OTHER_SERIES = {"caveat": "with a caveat", "refuse": "not at all"}
 
 
 def main() -> int:
@@ -50,22 +52,35 @@ def _work(settings: Settings, node: int | None) -> int:
 
 
 def _list_bundles(settings: Settings) -> int:
-    from workers.bundles import find_bundles, load_bundle
+    from workers.algorithms.network_output import read_by
+    from workers.bundles import load_bundle, named_bundles
+    from workers.input_check import trained_on
 
     faults = 0
-    for folder in find_bundles(settings.worker.bundle_dirs):
+    for name, (folder, listed) in named_bundles(settings.worker.bundle_dirs, settings.bundles).items():
         try:
-            bundle = load_bundle(folder)
+            bundle = load_bundle(folder, listed)
+            reader, ranges = read_by(bundle, is_listed=listed in settings.bundles), trained_on(bundle)
         except BundleInvalid as error:
             faults += 1
-            print(f"{folder.name}: INVALID: {error}")
+            print(f"{name}: INVALID: {error}")
             continue
         checked = "as listed in SHA256SUMS" if bundle.verified else "it brought no SHA256SUMS to check against"
         print(f"{bundle.name} {bundle.version}: {bundle.title}")
         print(f"  checksum      {bundle.checksum} ({checked})")
         print(f"  intended use  {bundle.intended_use}")
+        print(f"  read by       {reader}")
+        print(f"  trained on    {ranges}; other series are read {_OTHER_SERIES[listed.out_of_range]}")
+        print(f"  may run       {_permissions(listed)}")
         print(f"  folder        {folder}")
     return 1 if faults else 0
+
+
+def _permissions(listed: BundleSettings) -> str:
+    allowed = ["MONAI's and torch's classes"]
+    allowed += ["its own code"] if listed.own_code else []
+    allowed += ["TorchScript"] if listed.torchscript else []
+    return ", ".join(allowed)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Bundles: weights and their description on disk, after the MONAI bundle specification.
 
-A bundle is software, not data: its configuration names classes that are built and may hold expressions that are run. So
-it is trusted by the one who installs it, and its checksums tell whether it is still the one that was installed.
+A bundle is software, not data: its configuration names classes that are built and holds expressions that are run. What
+of that may be, `workers.configuration` says; checksums tell whether a bundle is still the one that was installed.
 """
 
 import hashlib
 import json
 import pickle  # for the name of its error alone: weights are read with weights_only
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,12 @@ from packaging.version import InvalidVersion, Version
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.errors import BundleInvalid
 from dicom_node.core.uid import derived_uid
+from dicom_node.settings import BundleSettings
 
 if TYPE_CHECKING:
     import torch
+
+    from workers.configuration import Configuration
 
 #: Bundles that come with this software.
 SHIPPED_BUNDLES = Path(__file__).parent / "shipped_bundles"
@@ -28,11 +32,18 @@ SHIPPED_BUNDLES = Path(__file__).parent / "shipped_bundles"
 METADATA = "configs/metadata.json"
 CONFIGURATION = "configs/inference.json"
 WEIGHTS = "models/model.pt"
+TORCHSCRIPT = "models/model.ts"
 SUMS = "SHA256SUMS"
 
-_NEEDED = (METADATA, CONFIGURATION, WEIGHTS)
+_NEEDED = (METADATA, CONFIGURATION)
 _NEEDED_METADATA = ("version", "monai_version", "pytorch_version", "numpy_version", "network_data_format")
 _BUILD_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+#: Under which of these names a checkpoint may hold the weights, beside what training left there.
+_WEIGHTS_IN_CHECKPOINTS = ("model", "network", "net", "state_dict")
+#: Packages that bundles ask for to train, to read files and to run as programs of their own: nothing here needs them.
+_OF_OTHER_USE = frozenset(
+    {"einops", "fire", "ignite", "itk", "mlflow", "nibabel", "pytorch-ignite", "tensorboard", "torchvision", "tqdm"}
+)
 _PACKAGE_OF = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 
 
@@ -50,6 +61,8 @@ class Bundle:
     verified: bool
     metadata: Mapping[str, Any]
     configuration: Mapping[str, Any]
+    #: What the settings say of it.
+    settings: BundleSettings = field(default_factory=lambda: BundleSettings(name="any"))
 
     @property
     def title(self) -> str:
@@ -70,46 +83,70 @@ class Bundle:
 
     def network(self) -> "torch.nn.Module":
         """The network with its weights, on the CPU, in evaluation mode."""
+        return self.assembled()[0]
+
+    def assembled(self) -> tuple["torch.nn.Module", "Configuration"]:
+        """The network, and the configuration whose further parts refer to this same one."""
         import torch  # here, because listing bundles must not wait for it
 
-        network = self._built("network_def")
+        parts = self.parts()
+        if self.is_torchscript:
+            return self._torchscript(), parts
+        network = parts.built("network_def")
         if not isinstance(network, torch.nn.Module):
             raise BundleInvalid(f"bundle {self.name}: network_def in {CONFIGURATION} is no network")
         try:
             weights = torch.load(self.folder / WEIGHTS, map_location="cpu", weights_only=True)
-            network.load_state_dict(weights)
+            network.load_state_dict(_weights_in(weights))
         # torch names no narrower classes: a foreign pickle, a cut file and a wrong shape end in these.
         except (*_BUILD_ERRORS, EOFError, OSError, pickle.UnpicklingError) as error:
             reason = f"bundle {self.name}: {WEIGHTS} does not fit network_def ({_first_line(error)})"
             raise BundleInvalid(f"{reason}; export weights and configuration together") from error
-        return network.eval()
+        return network.eval(), parts
+
+    @property
+    def is_torchscript(self) -> bool:
+        """Whether its network is a program of TorchScript, and no weights for one that the configuration describes."""
+        return not (self.folder / WEIGHTS).is_file()
+
+    def _torchscript(self) -> "torch.nn.Module":
+        import torch
+
+        try:
+            return torch.jit.load(self.folder / TORCHSCRIPT, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        except (*_BUILD_ERRORS, OSError) as error:
+            reason = f"bundle {self.name}: {TORCHSCRIPT} cannot be loaded ({_first_line(error)})"
+            raise BundleInvalid(f"{reason}; export it anew") from error
 
     def inferer(self) -> Any:
         """What runs the network over a volume, as inference.json describes it."""
-        inferer = self._built("inferer")
+        inferer = self.parts().built("inferer")
         if not callable(inferer):
             raise BundleInvalid(f"bundle {self.name}: inferer in {CONFIGURATION} is no inferer")
         return inferer
 
-    def _built(self, key: str) -> Any:
-        from monai.bundle.config_parser import ConfigParser  # here, because listing bundles must not wait for it
+    def parts(self) -> "Configuration":
+        """The configuration at work, with nothing built yet."""
+        from workers.configuration import Configuration  # here, because listing bundles must not wait for MONAI
 
-        if key not in self.configuration:
-            raise BundleInvalid(f"bundle {self.name}: {CONFIGURATION} has no {key}; add it")
-        try:
-            parser = ConfigParser(dict(self.configuration))
-            parser["_meta_"] = dict(self.metadata)
-            return parser.get_parsed_content(key, instantiate=True)
-        except (*_BUILD_ERRORS, ImportError) as error:
-            raise BundleInvalid(f"bundle {self.name}: {key} in {CONFIGURATION}: {_first_line(error)}") from error
+        return Configuration(
+            self.configuration,
+            self.metadata,
+            bundle=self.name,
+            file=CONFIGURATION,
+            folder=self.folder,
+            own_code=self.settings.own_code,
+        )
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: Path, settings: BundleSettings | None = None) -> Bundle:
     """Check a bundle's files and description without building its network; BundleInvalid names file and mend."""
-    name = folder.name
+    settings = settings or BundleSettings(name=folder.name)
+    name = settings.name
     for needed in _NEEDED:
         if not (folder / needed).is_file():
             raise BundleInvalid(f"bundle {name}: {needed} is missing; install the bundle again")
+    _check_weights(folder, settings)
     sums = _checksums(folder)
     verified = (folder / SUMS).is_file()
     if verified:
@@ -130,7 +167,29 @@ def load_bundle(folder: Path) -> Bundle:
         verified=verified,
         metadata=metadata,
         configuration=_json(folder, CONFIGURATION),
+        settings=settings,
     )
+
+
+def _check_weights(folder: Path, settings: BundleSettings) -> None:
+    """Raise BundleInvalid unless there are weights, or a program that may be run in their place."""
+    if (folder / WEIGHTS).is_file():
+        return
+    if not (folder / TORCHSCRIPT).is_file():
+        mend = "fetch the weights, which the Model Zoo keeps apart (large_files.yml), or install the bundle again"
+        raise BundleInvalid(f"bundle {settings.name}: {WEIGHTS} is missing; {mend}")
+    if not settings.torchscript:
+        reason = f"bundle {settings.name}: {WEIGHTS} is missing, and {TORCHSCRIPT} is a program"
+        raise BundleInvalid(f"{reason}; if it may run, set torchscript = true for it in [[bundles]]")
+
+
+def _weights_in(checkpoint: Any) -> Any:
+    """The weights by name: a checkpoint is them, or holds them beside what training left."""
+    if isinstance(checkpoint, Mapping):
+        for name in _WEIGHTS_IN_CHECKPOINTS:
+            if isinstance(checkpoint.get(name), Mapping):
+                return checkpoint[name]
+    return checkpoint
 
 
 def find_bundles(folders: Iterable[Path] = ()) -> tuple[Path, ...]:
@@ -141,6 +200,25 @@ def find_bundles(folders: Iterable[Path] = ()) -> tuple[Path, ...]:
             folder = description.parents[1]
             found.setdefault(folder.name, folder)
     return tuple(found.values())
+
+
+def named_bundles(folders: Iterable[Path], listed: Iterable[BundleSettings]) -> dict[str, tuple[Path, BundleSettings]]:
+    """Every bundle by the name that routes call it: those that the settings list, those found, and those shipped."""
+    found = {folder.name: (folder, BundleSettings(name=folder.name)) for folder in find_bundles(folders)}
+    for settings in listed:
+        if settings.folder:
+            found[settings.name] = (Path(settings.folder).expanduser(), settings)
+        else:
+            # One that is nowhere stays in the list, and says so when it is loaded.
+            folder, _ = found.get(settings.name, (Path(settings.name), settings))
+            found[settings.name] = (folder, settings)
+    return found
+
+
+def transform_name(content: Mapping[str, Any]) -> str:
+    """A transform's name without its path, and without what tells that it takes a dictionary."""
+    name = str(content.get("_target_", "")).rpartition(".")[2]
+    return re.sub("(d|D|Dict)$", "", name)
 
 
 def identification(bundle: Bundle, parameters: tuple[tuple[str, str], ...] = ()) -> AlgorithmIdentification:
@@ -207,7 +285,8 @@ def _check_packages(name: str, metadata: Mapping[str, Any]) -> None:
     """Raise BundleInvalid for a package that is missing, or older than the one the bundle was made with."""
     wanted = {package: metadata[key] for key, package in _PACKAGE_OF.items()}
     for package, needed in (metadata.get("required_packages_version") or {}).items():
-        wanted[package] = needed
+        if package.lower() not in _OF_OTHER_USE:
+            wanted[package] = needed
     for package, needed in wanted.items():
         try:
             there = version(package)

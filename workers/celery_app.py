@@ -269,6 +269,7 @@ def work(
         heartbeat=heartbeat,
         worker=worker,
         forms=settings.wanted_forms,
+        rules=settings.triage,
     )
     watch = Watch(triage, settings.worker.look_seconds)
     Ending(triage, settings.worker.stop_seconds, leave=_leave, node=node).heed_signals()
@@ -295,6 +296,7 @@ def _begin(settings: Settings, archive: Archive, algorithms: str) -> Begin:
         threads=settings.worker.threads,
         algorithms=algorithms,
         log_as_json=not sys.stderr.isatty(),
+        bundles=settings.bundles,
     )
 
 

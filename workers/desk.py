@@ -160,7 +160,7 @@ class Desk:
     def _made_ahead(self, series: SeriesToRead) -> _Ahead:
         began = time.monotonic()
         reader = self._readers.reader(series.algorithm)
-        volume = load(series, self._archive, self._requests.beat)
+        volume = load(series, self._archive, self._requests.beat, reader.load)
         loading_seconds = round(time.monotonic() - began, 2)
         self._requests.beat("preparing")
         loaded = Loaded(volume=volume, prepared=reader.algorithm.prepare(volume))
@@ -191,6 +191,7 @@ def desk_of(begin: Begin, requests: Requests) -> Desk:
         device=begin.device,
         threads=begin.threads,
         beat=requests.beat,
+        bundles=begin.bundles,
     )
     return Desk(requests, Archive(begin.archive), readers)
 

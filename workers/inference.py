@@ -128,7 +128,7 @@ class Inference:
             try:
                 result = self._run(step, voxels, where)
             except RuntimeError as error:
-                if not _lacks_memory(error):
+                if not lacks_memory(error):
                     raise
                 # Not retried in here: the error holds the frames, and those the tensors.
             else:
@@ -204,7 +204,8 @@ def window_multiple(metadata: Mapping[str, Any]) -> int:
     return max((int(match[1]) for match in found if match), default=0) or _USUAL_MULTIPLE
 
 
-def _lacks_memory(error: RuntimeError) -> bool:
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether torch gave up for want of memory."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _CPU_MEMORY)
 
 

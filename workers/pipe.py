@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.core.form import BY_DEFAULT, ESSENTIAL, Earlier, Form
+from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
+from dicom_node.settings import BundleSettings
 
 #: The step of a reading process that has nothing to do.
 WAITING = "waiting"
@@ -25,6 +27,8 @@ class Begin:
     algorithms: str
     #: Whether log lines are JSON objects.
     log_as_json: bool
+    #: What the settings say of single bundles.
+    bundles: tuple[BundleSettings, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,8 @@ class Read:
     earlier: tuple[Earlier, ...] = ()
     #: What is to be written.
     forms: frozenset[Form] = BY_DEFAULT
+    #: How urgent findings are.
+    triage: tuple[TriageRule, ...] = DEFAULT_RULES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,16 @@ from pathlib import Path
 import torch
 
 from dicom_node.core.errors import BundleInvalid, OutOfDeviceMemory, TriageError
+from dicom_node.settings import BundleSettings
 from workers.algorithms import Algorithm
-from workers.bundles import SUMS, Bundle, find_bundles, identification, load_bundle
+from workers.algorithms.classification import Classification
+from workers.algorithms.network_output import kind_of
+from workers.algorithms.shipped import BY_KIND
+from workers.bundles import SUMS, Bundle, identification, load_bundle, named_bundles
 from workers.inference import Inference, release_memory
-from workers.reading import Reader
+from workers.input_check import input_check
+from workers.reading import LastRun, Reader
+from workers.volume import load_volume
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +61,11 @@ class Readers:
         device: str,
         threads: int,
         beat: Callable[[str], None],
+        bundles: Sequence[BundleSettings] = (),
     ) -> None:
+        """`bundles` are those that the settings list; others without an algorithm of their name are left alone."""
         self._algorithms = algorithms
+        self._listed = tuple(bundles)
         self._bundle_dirs = tuple(bundle_dirs)
         self._device, self._threads = device, threads
         self._beat = beat
@@ -99,18 +108,19 @@ class Readers:
 
     def refresh(self) -> None:
         """Load what is new on disk, and forget what is gone or was replaced."""
-        found = {folder.name: folder for folder in find_bundles(self._bundle_dirs)}
-        self._tell_foreign(frozenset(found) - frozenset(self._algorithms))
+        found = named_bundles(self._bundle_dirs, self._listed)
+        used = {*self._algorithms, *(listed.name for listed in self._listed)}
+        self._tell_foreign(frozenset(found) - used)
         self._installed = {name: old for name, old in self._installed.items() if name in found}
-        for name, folder in found.items():
-            if name in self._algorithms and self._is_new(name, folder):
-                self._install(name, folder)
+        for name, (folder, settings) in found.items():
+            if name in used and self._is_new(name, folder):
+                self._install(name, folder, settings)
 
     def _is_new(self, name: str, folder: Path) -> bool:
         old = self._installed.get(name)
         return old is None or old.folder != folder or old.stamp != stamp_of(folder) or time.monotonic() >= old.again_at
 
-    def _install(self, name: str, folder: Path) -> None:
+    def _install(self, name: str, folder: Path, settings: BundleSettings) -> None:
         """Load a bundle that is new or changed, or that could not be used before."""
         self._beat(f"loading bundle {name}")
         began = time.monotonic()
@@ -118,7 +128,7 @@ class Readers:
         known = str(old.reader) if old is not None and isinstance(old.reader, TriageError) else ""
         reader: Reader | TriageError
         try:
-            bundle = load_bundle(folder)
+            bundle = load_bundle(folder, settings)
             checksum = bundle.checksum
             if old is not None and old.checksum == checksum and isinstance(old.reader, Reader):
                 self._installed[name] = _Installed(folder=folder, stamp=stamp, checksum=checksum, reader=old.reader)
@@ -146,22 +156,43 @@ class Readers:
 
     def _built(self, bundle: Bundle) -> Reader:
         try:
-            inference = Inference(bundle, self._device, threads=self._threads, beat=self._beat)
-            algorithm = self._algorithms[bundle.name](bundle, inference)
-            self._beat(f"warming up {bundle.name}")
-            inference.warm_up()
+            return self._by_name(bundle) if bundle.name in self._algorithms else self._by_kind(bundle)
         except torch.AcceleratorError:
             # The device's own fault, whatever the bundle: this process is of no use.
             raise
         except _FAULTS_OF_BUNDLES as error:
             reason = f"bundle {bundle.name}: its network does not run ({type(error).__name__})"
             raise BundleInvalid(f"{reason}; the worker's log has its place") from error
-        return Reader(algorithm=algorithm, identification=identification(bundle), last_run=inference)
+
+    def _by_name(self, bundle: Bundle) -> Reader:
+        """With the algorithm of the bundle's name."""
+        inference = Inference(bundle, self._device, threads=self._threads, beat=self._beat)
+        algorithm = self._algorithms[bundle.name](bundle, inference)
+        self._beat(f"warming up {bundle.name}")
+        inference.warm_up()
+        return _reader(bundle, algorithm, inference)
+
+    def _by_kind(self, bundle: Bundle) -> Reader:
+        """With what makes sense of its kind of output."""
+        algorithm = BY_KIND[kind_of(bundle)](bundle, self._device, threads=self._threads, beat=self._beat)
+        self._beat(f"warming up {bundle.name}")
+        algorithm.warm_up()
+        return _reader(bundle, algorithm, algorithm.last_run)
 
     def _tell_foreign(self, foreign: frozenset[str]) -> None:
         for name in foreign - self._foreign:
-            log.warning("a bundle fits no algorithm and is left alone", extra={"bundle": name})
+            log.warning("a bundle fits no algorithm and is left alone; list it in [[bundles]]", extra={"bundle": name})
         self._foreign = foreign
+
+
+def _reader(bundle: Bundle, algorithm: Algorithm, last_run: LastRun) -> Reader:
+    return Reader(
+        algorithm=algorithm,
+        identification=identification(bundle),
+        last_run=last_run,
+        check=input_check(bundle),
+        load=algorithm.load if isinstance(algorithm, Classification) else load_volume,
+    )
 
 
 def _reason(name: str, error: TriageError) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,14 +13,17 @@ from numpy.typing import NDArray
 
 from dicom_node.archive.files import Archive
 from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.codes import ACTIONABLE_CATEGORY_3
+from dicom_node.core.codes import ACTIONABLE_CATEGORY_3, LIMITED_QUALITY
 from dicom_node.core.errors import ArchiveUnusable, UnreadableInstance
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
-from dicom_node.core.outcome import outcome_of_reading
+from dicom_node.core.outcome import Outcome, outcome_of_reading
+from dicom_node.core.urgency import Urgency, urgency_of
 from workers.algorithms import Algorithm, Prepared, Reading
+from workers.input_check import Deviation, InputCheck, Reason
 from workers.lungs import lung_sides
 from workers.pipe import Read, ReportObject, SeriesToRead
+from workers.preprocessing import grid_shape
 from workers.reporting.evidence import Evidence
 from workers.reporting.report import build_report
 from workers.volume import Volume, load_volume
@@ -50,6 +54,10 @@ class Reader:
     algorithm: Algorithm
     identification: AlgorithmIdentification
     last_run: LastRun
+    #: Looks at each series before it is read; without one any is read.
+    check: InputCheck = field(default_factory=InputCheck)
+    #: What makes the algorithm's input of the files of a series.
+    load: Callable[[Sequence[Path]], Volume] = load_volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +83,16 @@ class Stopwatch:
         self._since = now
 
 
-def load(series: SeriesToRead, archive: Archive, beat: Beat) -> Volume:
-    """The series as a volume, every byte as it was received."""
+def load(
+    series: SeriesToRead, archive: Archive, beat: Beat, as_volume: Callable[[Sequence[Path]], Volume] = load_volume
+) -> Volume:
+    """The series as a volume, or what else an algorithm reads, every byte as it was received."""
     try:
         for file in series.files:
             beat("checking the files")
             archive.verify(file.path, file.sha256)
         beat("loading the series")
-        return load_volume([archive.path_of(file.path) for file in series.files])
+        return as_volume([archive.path_of(file.path) for file in series.files])
     except UnreadableInstance as error:
         missing = isinstance(error.__cause__, FileNotFoundError)
         if not missing or archive.holds_studies():
@@ -98,14 +108,20 @@ def read(
     `ahead` is the same series, where it was loaded before. Raises TriageError, OSError, and what `beat` raises.
     """
     watch, series = Stopwatch(), request.series
-    loaded = ahead or Loaded(volume=load(series, archive, beat))
+    loaded = ahead or Loaded(volume=load(series, archive, beat, reader.load))
     volume = loaded.volume
     watch.lap("load")
     beat("reading")
-    reading = reader.algorithm.read(volume, loaded.prepared)
+    prepared = loaded.prepared
+    if prepared is None and reader.check.needs_lungs:
+        prepared = reader.algorithm.prepare(volume)
+    deviations = reader.check(volume, _lungs_of(prepared, volume))
+    reading = reader.algorithm.read(volume, prepared)
     watch.lap("reading")
     beat("writing the report")
     concession = reader.last_run.concession
+    remarks = _remarks(reading, concession, deviations)
+    urgency = urgency_of(reading.findings, request.triage, series.algorithm)
     evidence = Evidence(
         volume=volume,
         algorithm=replace(reader.identification, parameters=_parameters(reading, concession)),
@@ -117,8 +133,8 @@ def read(
         evidence,
         reading.findings,
         reading.labels,
-        _remarks(reading, concession),
-        outcome=outcome_of_reading(found=bool(reading.findings), incomplete=reading.incomplete),
+        remarks,
+        outcome=_outcome(reading, deviations, urgency),
         forms=request.forms,
         lungs=_lungs(reading, volume) if Form.LUNG in request.forms else None,
     )
@@ -126,7 +142,7 @@ def read(
     watch.lap("report")
     seconds = {**watch.seconds, "network": round(reader.last_run.seconds, 3)}
     summary = summarise(reading, reader.identification, volume, seconds)
-    summary |= {"ahead": loaded.prepared is not None, "memory": concession}
+    summary |= {"ahead": loaded.prepared is not None, "memory": concession, **_judged(deviations, urgency)}
     # What a worker without NumPy can take, and what the index's JSON can hold.
     return objects, json.loads(json.dumps(summary))
 
@@ -140,9 +156,32 @@ def _parameters(reading: Reading, concession: str) -> tuple[tuple[str, str], ...
     return (*reading.parameters, ("for want of memory", concession)) if concession else reading.parameters
 
 
-def _remarks(reading: Reading, concession: str) -> tuple[str, ...]:
-    remark = f"For want of memory the network ran {concession}."
-    return (*reading.remarks, remark) if concession else reading.remarks
+def _remarks(reading: Reading, concession: str, deviations: tuple[Deviation, ...]) -> tuple[str, ...]:
+    """What the comment says: what the series was like comes first, for it casts doubt on all the rest."""
+    memory = (f"For want of memory the network ran {concession}.",) if concession else ()
+    return (*(f"Caution: {deviation}." for deviation in deviations), *reading.remarks, *memory)
+
+
+def _outcome(reading: Reading, deviations: tuple[Deviation, ...], urgency: Urgency | None) -> Outcome:
+    found = bool(reading.findings) or any(statement.is_positive for statement in reading.statements)
+    ended = outcome_of_reading(found=found, incomplete=reading.incomplete)
+    limited = any(deviation.reason is not Reason.NOT_STATED for deviation in deviations)
+    quality = LIMITED_QUALITY if limited else ended.quality
+    return replace(ended, urgency=urgency, quality=quality, statements=reading.statements)
+
+
+def _judged(deviations: tuple[Deviation, ...], urgency: Urgency | None) -> dict[str, Any]:
+    """What people see of what was judged."""
+    caveats = [{"code": deviation.reason.value, "words": deviation.words} for deviation in deviations]
+    if urgency is None:
+        return {"caveats": caveats}
+    return {"caveats": caveats, "priority": urgency.code.meaning, "priority_reason": urgency.reason}
+
+
+def _lungs_of(prepared: Prepared | None, volume: Volume) -> NDArray[np.bool_] | None:
+    """The lungs, where the algorithm has looked for them: a mask on the grid that training and serving share."""
+    grid = grid_shape(volume.voxels.shape, volume.spacing_mm)
+    return prepared.where if prepared is not None and prepared.where.shape == grid else None
 
 
 def summarise(
@@ -165,10 +204,12 @@ def in_words(reading: Reading) -> str:
     """The reading in one line."""
     further = f"; {reading.not_reported} not outlined" if reading.not_reported else ""
     findings = reading.findings
+    if reading.statements:
+        return "; ".join(f"{statement.concept.meaning}: {statement.text}" for statement in reading.statements)
     if not findings:
-        return f"no nodules found{further}"
+        return f"no {reading.noun}s found{further}"
     largest = max(finding.long_axis.length_mm for finding in findings)
-    count = f"{len(findings)} nodule{'s' if len(findings) > 1 else ''}"
+    count = f"{len(findings)} {reading.noun}{'s' if len(findings) > 1 else ''}"
     return f"{count} found, the largest {largest:.1f} mm{further}"
 
 

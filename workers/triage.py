@@ -24,6 +24,7 @@ from dicom_node.core.errors import (
 from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job, Lease, evidence_digest
 from dicom_node.core.lifecycle import JobState
+from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
 from dicom_node.settings import QueueSettings
 from dicom_node.telemetry import log_context
 from workers.heartbeat import Heartbeat
@@ -60,10 +61,11 @@ class Triage:
         heartbeat: Heartbeat,
         worker: str,
         forms: frozenset[Form] = BY_DEFAULT,
+        rules: tuple[TriageRule, ...] = DEFAULT_RULES,
         clock: Callable[[], float] = time.time,
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`forms` are those that reports are written in."""
+        """`forms` are those that reports are written in; `rules` say how urgent findings are."""
         self._index = index
         self._archive = archive
         self._readings = readings
@@ -72,6 +74,7 @@ class Triage:
         self._heartbeat = heartbeat
         self._worker = worker
         self._forms = forms
+        self._rules = rules
         self._clock = clock
         self._owed = Owed(index, archive, readings, worker=worker, clock=clock, stopped=self._out_of_time, forms=forms)
         self._rest = rest
@@ -225,6 +228,7 @@ class Triage:
             series=series_to_read(instances, job.algorithm, job.evidence),
             earlier=self._index.reports.earlier(job),
             forms=self._forms,
+            triage=self._rules,
         )
         reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
         self._renew(lease)

@@ -58,6 +58,8 @@ class Volume:
     headers: tuple[pydicom.Dataset, ...]
     #: By k, from 1; empty where each slice is an instance of its own.
     frame_numbers: tuple[int, ...] = ()
+    #: False for a radiograph: its pixels have no place in the patient, and its voxels are grey values.
+    is_placed: bool = True
 
     @property
     def study_instance_uid(self) -> str:

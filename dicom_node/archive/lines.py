@@ -34,6 +34,10 @@ class Result:
     inference_seconds: float | None
     #: Name and seconds of each step.
     steps: tuple[tuple[str, float], ...]
+    #: Why it is so urgent, in words.
+    priority_reason: str = ""
+    #: Code and words of each way in which the series is unlike those that the algorithm was trained on.
+    caveats: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,6 +279,8 @@ def result_of(summary: Mapping[str, Any] | None) -> Result | None:
         priority=str(summary.get("priority") or ""),
         inference_seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
         steps=_steps(steps),
+        priority_reason=str(summary.get("priority_reason") or ""),
+        caveats=tuple((str(caveat["code"]), str(caveat["words"])) for caveat in summary.get("caveats") or ()),
     )
 
 

@@ -54,6 +54,8 @@ ACTIONABLE_CATEGORY_3 = Code("RID49482", "RADLEX", "ACR Category 3 Actionable Fi
 
 # What a lung report reports (CID 100 extended by LOINC), and under which title (CID 7021).
 CT_CHEST = Code("24627-2", "LN", "CT Chest")
+CHEST_RADIOGRAPH = Code("399208008", "SCT", "Plain chest X-ray")
+COMPUTED_TOMOGRAPHY = Code("77477000", "SCT", "Computed tomography")
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 ONCOLOGY_MEASUREMENT_REPORT = Code("126001", "DCM", "Oncology Measurement Report")
 

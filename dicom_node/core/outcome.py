@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
+from dicom_node.core.urgency import Urgency
 
 #: Names of errors after which the images themselves are of no use to the algorithm.
 _OF_THE_IMAGES = ("InconsistentGeometry", "UnreadableInstance")
@@ -17,6 +18,16 @@ _READ = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Statement:
+    """What an algorithm says of an image as a whole, without a place."""
+
+    concept: Code
+    text: str
+    #: Whether it is what is looked for.
+    is_positive: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a reading ended."""
 
@@ -26,6 +37,10 @@ class Outcome:
     quality: Code | None = None
     #: Why it was not read, or not wholly, as a sentence without a full stop; empty where it was.
     reason: str = ""
+    #: How urgent the findings make the study; None: as any finding does.
+    urgency: Urgency | None = None
+    #: What was said of the images as a whole.
+    statements: tuple[Statement, ...] = ()
 
     @property
     def name(self) -> str:

@@ -40,7 +40,7 @@ def test_the_table_of_settings_is_the_settings_own() -> None:
 
 @pytest.mark.parametrize("row", settings_reference(), ids=lambda row: f"{row.section}.{row.key}")
 def test_every_setting_has_a_row_with_its_default(row: SettingReference) -> None:
-    name = f"[[{row.section}]]" if row.section in ("peers", "routes") else f"[{row.section}]"
+    name = f"[[{row.section}]]" if row.section in ("peers", "routes", "bundles", "triage") else f"[{row.section}]"
     default = f"`{row.default}`" if row.default else "must be given"
     assert section("Settings").count(f"| `{name}` | `{row.key}` | {default} | {row.meaning} |") == 1
 

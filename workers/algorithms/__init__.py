@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicom_node.core.finding import Finding
+from dicom_node.core.outcome import Statement
 from workers.volume import Volume
 
 
@@ -27,6 +28,12 @@ class Reading:
     searched: NDArray[np.bool_] | None = None
     #: What of the series was not read, as a sentence without a full stop; empty where all was.
     incomplete: str = ""
+    #: What is looked for, in the singular.
+    noun: str = "nodule"
+    #: What is said of the images as a whole.
+    statements: tuple[Statement, ...] = ()
+    #: Sentences for the report that hold whatever was found.
+    further_remarks: tuple[str, ...] = ()
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -37,7 +44,7 @@ class Reading:
         if self.not_reported:
             marks = "mark is" if self.not_reported == 1 else "marks are"
             remarks.append(f"{self.not_reported} further {marks} not outlined here.")
-        return tuple(remarks)
+        return (*remarks, *self.further_remarks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,9 +161,10 @@ class Evidence:
     @cached_property
     def slices(self) -> tuple[Dataset, ...]:
         """The slices by k as the object writers want them: whole, alike, and without the patient."""
-        spacing = self.volume.spacing_mm[0] if self.was_read else None
+        is_placed = self.was_read and self.volume.is_placed
+        spacing = self.volume.spacing_mm[0] if is_placed else None
         shared = _shared_elements(self.header, spacing)
-        keywords = _OF_EVERY_IMAGE if self.was_read else _OF_ANY_IMAGE
+        keywords = _OF_EVERY_IMAGE if is_placed else _OF_ANY_IMAGE
         first, *others = (_source_image(header, shared, keywords) for header in self.volume.headers)
         for keyword in _OF_THE_SERIES:
             if keyword in self.header:

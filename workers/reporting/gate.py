@@ -195,7 +195,8 @@ def status_faults(written: WrittenReport) -> Iterator[str]:
 def summary_faults(written: WrittenReport) -> Iterator[str]:
     """The summary says how the reading ended, and that there are findings exactly when there are; else also why."""
     expected = written.outcome.summary
-    if expected.meaning.endswith("with findings") is (written.segmentation is None):
+    found = written.segmentation is not None or any(said.is_positive for said in written.outcome.statements)
+    if expected.meaning.endswith("with findings") is not found:
         yield f"the reading ended as {expected.value} ({expected.meaning}), which its segmentation contradicts"
     if written.outcome.reason and written.outcome.reason[1:] not in _comment_of(written):
         yield "it does not say why the study was not read, or not wholly"

@@ -100,13 +100,22 @@ def _content(
     root.ContentSequence = hd_sr.ContentSequence()
     root.ContentSequence.extend(hd_sr.LanguageOfContentItemAndDescendants(_language()))
     root.ContentSequence.extend(observation_context(evidence.algorithm))
-    root.ContentSequence.append(code_of(codes.PROCEDURE_REPORTED, codes.CT_CHEST, HAS_CONCEPT_MOD))
+    procedure = procedure_of(str(evidence.header.get("Modality")), findings)
+    root.ContentSequence.append(code_of(codes.PROCEDURE_REPORTED, procedure, HAS_CONCEPT_MOD))
     if segmentation is not None:
         measurements = container_of(codes.IMAGING_MEASUREMENTS)
         measurements.ContentSequence.extend(_GROUPS[evidence.form](evidence, findings, segmentation))
         root.ContentSequence.append(measurements)
     root.ContentSequence.append(study_summary(evidence, findings, outcome, remarks))
     return root
+
+
+def procedure_of(modality: str, findings: tuple[Finding, ...]) -> Code:
+    """What was examined: a chest, unless what was found lies elsewhere."""
+    if modality in ("CR", "DX"):
+        return codes.CHEST_RADIOGRAPH
+    elsewhere = any(finding.site != codes.LUNG for finding in findings)
+    return codes.COMPUTED_TOMOGRAPHY if elsewhere else codes.CT_CHEST
 
 
 def _title(findings: tuple[Finding, ...]) -> Code:

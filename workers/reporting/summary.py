@@ -31,7 +31,8 @@ def study_summary(
     """How the processing went, how urgent the study is and why, its category, what to do, and a comment in words."""
     container = container_of(codes.QUALITATIVE_EVALUATIONS)
     container.ContentSequence.extend(_processing(outcome))
-    container.ContentSequence.extend(_urgency(findings))
+    container.ContentSequence.extend(text_of(said.concept, said.text) for said in outcome.statements)
+    container.ContentSequence.extend(_urgency(findings, outcome))
     container.ContentSequence.extend(_recommendation(findings))
     container.ContentSequence.append(text_of(codes.COMMENT, _comment(evidence, findings, outcome, remarks)))
     return container
@@ -64,9 +65,14 @@ def _processing(outcome: Outcome) -> Iterator[hd_sr.ContentItem]:
         yield code_of(codes.IMAGE_QUALITY, outcome.quality)
 
 
-def _urgency(findings: tuple[Finding, ...]) -> Iterator[hd_sr.ContentItem]:
+def _urgency(findings: tuple[Finding, ...], outcome: Outcome) -> Iterator[hd_sr.ContentItem]:
     """The priority and its reason. Without findings there is none: a study must not be read later for that."""
     if not findings:
+        return
+    if outcome.urgency is not None:
+        judged = code_of(codes.COMMUNICATION_OF_CRITICAL_RESULTS, outcome.urgency.code)
+        _infer(judged, _sentence(outcome.urgency.reason))
+        yield judged
         return
     urgency = code_of(codes.COMMUNICATION_OF_CRITICAL_RESULTS, codes.ACTIONABLE_CATEGORY_3)
     largest = max(finding.long_axis.length_mm for finding in findings)
@@ -108,7 +114,8 @@ def _comment(evidence: Evidence, findings: tuple[Finding, ...], outcome: Outcome
         found = ", ".join(f"{finding.concept.meaning} {finding.number}" for finding in findings) or "nothing"
         said = f"{by} read {images} images of one series and marked {found}."
     reason = (_sentence(outcome.reason),) if outcome.reason else ()
-    return " ".join(("AI result, not for diagnostic use.", said, *reason, *remarks, LIMITS))
+    whole = (f"{statement.concept.meaning}: {statement.text}." for statement in outcome.statements)
+    return " ".join(("AI result, not for diagnostic use.", said, *reason, *whole, *remarks, LIMITS))
 
 
 def _infer(item: hd_sr.CodeContentItem, reason: str) -> None:

@@ -1,0 +1,119 @@
+"""Urgency: how soon a person should look at what was found, by rules that a hospital sets, each with its reason.
+
+A rule asks for everything that it names of one and the same finding. What is not known of a finding fulfils no rule,
+and no rule makes a study less urgent: a study without a known reason keeps the priority that it has.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from dicom_node.core.codes import ACTIONABLE_CATEGORY_1, ACTIONABLE_CATEGORY_2, ACTIONABLE_CATEGORY_3, Code
+from dicom_node.core.finding import Finding
+from dicom_node.core.lung_rads import Composition
+from dicom_node.core.priority import Priority
+
+#: How soon findings of this priority are to be seen (CID 7035: within minutes, hours, days), and in words.
+CATEGORIES = MappingProxyType(
+    {
+        Priority.STAT: (ACTIONABLE_CATEGORY_1, "within minutes"),
+        Priority.HIGH: (ACTIONABLE_CATEGORY_2, "within hours"),
+        Priority.ROUTINE: (ACTIONABLE_CATEGORY_3, "within days"),
+        Priority.MEDIUM: (ACTIONABLE_CATEGORY_3, "within days"),
+        Priority.LOW: (ACTIONABLE_CATEGORY_3, "within days"),
+    }
+)
+
+
+def _asked(default: float, meaning: str, allowed: tuple[float, float]) -> float:
+    number: float = field(default=default, metadata={"meaning": meaning, "allowed": allowed})
+    return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriageRule:
+    """What a finding must be like to make a study urgent; the meanings are shown to users."""
+
+    name: str = field(metadata={"meaning": "the reason, as reports say it", "rule": "name"})
+    priority: Priority = field(metadata={"meaning": "how urgent such a finding is: STAT, HIGH or ROUTINE"})
+    algorithm: str = field(default="", metadata={"meaning": "findings of this algorithm alone; empty: of any"})
+    minimum_diameter_mm: float = _asked(0.0, "least mean diameter; 0: any", (0, 1000))
+    minimum_solid_diameter_mm: float = _asked(
+        0.0, "least mean diameter of the solid part, where known; 0: any", (0, 1000)
+    )
+    compositions: tuple[Composition, ...] = field(
+        default=(), metadata={"meaning": "SOLID, PART_SOLID or NON_SOLID, where known; empty: any"}
+    )
+    maximum_doubling_days: float = _asked(
+        0.0, "longest time in which its volume doubled, where an earlier one is known; 0: any", (0, 1e5)
+    )
+    minimum_score: float = _asked(0.0, "least certainty of the detector; 0: any", (0, 1))
+    minimum_malignancy: float = _asked(0.0, "least probability of cancer, where an algorithm tells it; 0: any", (0, 1))
+    minimum_findings: int = field(default=1, metadata={"meaning": "how many findings must be so", "allowed": (1, 1000)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Urgency:
+    """How urgent a study is for what was found in it."""
+
+    priority: Priority
+    #: A whole sentence without a full stop.
+    reason: str
+
+    @property
+    def code(self) -> Code:
+        """Of CID 7035."""
+        return CATEGORIES[self.priority][0]
+
+
+#: The rules where the settings have none.
+DEFAULT_RULES = (
+    TriageRule(name="its volume doubled within 400 days", priority=Priority.HIGH, maximum_doubling_days=400.0),
+    TriageRule(
+        name="its solid part measures 8 mm or more",
+        priority=Priority.HIGH,
+        compositions=(Composition.PART_SOLID,),
+        minimum_solid_diameter_mm=8.0,
+    ),
+    TriageRule(name="it measures 15 mm or more", priority=Priority.HIGH, minimum_diameter_mm=15.0),
+    TriageRule(name="something was marked", priority=Priority.ROUTINE),
+)
+
+
+def urgency_of(findings: Sequence[Finding], rules: Sequence[TriageRule], algorithm: str) -> Urgency | None:
+    """The most urgent rule that findings fulfil, of equally urgent ones the first; None where none is fulfilled."""
+    fulfilled = [found for rule in rules if (found := _fulfilled(findings, rule, algorithm)) is not None]
+    order = list(Priority)
+    return min(fulfilled, key=lambda found: order.index(found.priority), default=None)
+
+
+def _fulfilled(findings: Sequence[Finding], rule: TriageRule, algorithm: str) -> Urgency | None:
+    if rule.algorithm and rule.algorithm != algorithm:
+        return None
+    such = [finding for finding in findings if all(_holds(finding, rule))]
+    if len(such) < rule.minimum_findings:
+        return None
+    soon = CATEGORIES[rule.priority][1]
+    largest = max(such, key=lambda finding: finding.mean_diameter_mm)
+    first = f"{largest.concept.meaning} {largest.number}, of {largest.mean_diameter_mm:.1f} mm mean diameter"
+    others = f" and {len(such) - 1} more" if len(such) > 1 else ""
+    return Urgency(priority=rule.priority, reason=f"{first}{others}: {rule.name}; to be seen {soon}")
+
+
+#: What a finding must reach, what of the rule says how much, and what at most.
+_AT_LEAST: tuple[tuple[Callable[[Finding], float | None], str], ...] = (
+    (lambda finding: finding.mean_diameter_mm, "minimum_diameter_mm"),
+    (lambda finding: finding.solid_diameter_mm, "minimum_solid_diameter_mm"),
+    (lambda finding: finding.score, "minimum_score"),
+    (lambda finding: finding.malignancy, "minimum_malignancy"),
+)
+
+
+def _holds(finding: Finding, rule: TriageRule) -> Iterator[bool]:
+    for value_of, name in _AT_LEAST:
+        least, value = getattr(rule, name), value_of(finding)
+        yield not least or (value is not None and value >= least)
+    days = finding.doubling_days
+    # A shrinking one has a negative time.
+    yield not rule.maximum_doubling_days or (days is not None and 0 < days <= rule.maximum_doubling_days)
+    yield not rule.compositions or (finding.composition is not None and finding.composition in rule.compositions)

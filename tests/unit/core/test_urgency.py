@@ -1,0 +1,114 @@
+"""A study is as urgent as the most urgent rule that what is known of a finding fulfils, and says why."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicom_node.core.codes import ACTIONABLE_CATEGORY_2, LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, NODULE
+from dicom_node.core.finding import Axis, Finding, Outline
+from dicom_node.core.lung_rads import Composition
+from dicom_node.core.priority import Priority
+from dicom_node.core.urgency import DEFAULT_RULES, TriageRule, urgency_of
+
+POINT = (0.0, 0.0, 0.0)
+
+
+def nodule(diameter_mm: float = 5.0, number: int = 1, **known: object) -> Finding:
+    axis = Axis(length_mm=diameter_mm, start=POINT, end=POINT)
+    finding = Finding(
+        number=number,
+        concept=NODULE,
+        category=MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        site=LUNG,
+        laterality=None,
+        centre=POINT,
+        long_axis=axis,
+        short_axis=axis,
+        maximum_3d_diameter_mm=diameter_mm,
+        volume_mm3=1.0,
+        mean_hu=0.0,
+        deviation_hu=0.0,
+        score=0.7,
+        outline=Outline(sop_instance_uid="2.25.1", points=((0.0, 0.0),)),
+    )
+    return replace(finding, **known)  # type: ignore[arg-type]  # what a test knows
+
+
+def judged(*findings: Finding, rules: tuple[TriageRule, ...] = DEFAULT_RULES) -> Priority | None:
+    urgency = urgency_of(findings, rules, "lung_nodule")
+    return urgency.priority if urgency else None
+
+
+def test_the_default_rules_look_at_size_growth_and_solid_part() -> None:
+    assert judged() is None
+    assert judged(nodule(5.0)) is Priority.ROUTINE
+    assert judged(nodule(15.0)) is Priority.HIGH
+    assert judged(nodule(7.0, doubling_days=399.0)) is Priority.HIGH
+    assert judged(nodule(7.0, doubling_days=900.0)) is Priority.ROUTINE
+    assert judged(nodule(7.0, doubling_days=-200.0)) is Priority.ROUTINE
+    part_solid = {"composition": Composition.PART_SOLID}
+    assert judged(nodule(10.0, **part_solid, solid_diameter_mm=8.0)) is Priority.HIGH
+    assert judged(nodule(10.0, **part_solid, solid_diameter_mm=5.0)) is Priority.ROUTINE
+
+
+def test_the_reason_names_the_finding_its_size_the_rule_and_how_soon() -> None:
+    urgency = urgency_of((nodule(16.0), nodule(18.5, number=2), nodule(4.0, number=3)), DEFAULT_RULES, "lung_nodule")
+
+    assert urgency is not None
+    assert urgency.reason == (
+        "Nodule 2, of 18.5 mm mean diameter and 1 more: it measures 15 mm or more; to be seen within hours"
+    )
+    assert urgency.code == ACTIONABLE_CATEGORY_2
+
+
+def test_all_that_a_rule_asks_must_hold_of_one_and_the_same_finding() -> None:
+    rule = TriageRule(name="large and sure", priority=Priority.STAT, minimum_diameter_mm=10.0, minimum_score=0.9)
+
+    assert judged(nodule(12.0, score=0.5), nodule(4.0, score=0.95), rules=(rule,)) is None
+    assert judged(nodule(12.0, score=0.95), rules=(rule,)) is Priority.STAT
+
+
+def test_a_rule_may_ask_for_several_findings_and_for_one_algorithm() -> None:
+    several = TriageRule(name="many", priority=Priority.HIGH, minimum_findings=2)
+    other = TriageRule(name="not ours", priority=Priority.STAT, algorithm="chest_xray_pneumonia")
+
+    assert judged(nodule(), rules=(several, other)) is None
+    assert judged(nodule(), nodule(number=2), rules=(several, other)) is Priority.HIGH
+
+
+KNOWN = st.fixed_dictionaries(
+    {
+        "composition": st.sampled_from(Composition),
+        "solid_diameter_mm": st.floats(0, 40),
+        "malignancy": st.floats(0, 1),
+        "doubling_days": st.floats(-1000, 1000),
+    }
+)
+RULES = st.lists(
+    st.builds(
+        TriageRule,
+        name=st.just("a rule"),
+        priority=st.sampled_from(Priority),
+        minimum_diameter_mm=st.floats(0, 40),
+        minimum_solid_diameter_mm=st.sampled_from([0.0, 8.0]),
+        compositions=st.sampled_from([(), (Composition.PART_SOLID,)]),
+        maximum_doubling_days=st.sampled_from([0.0, 400.0]),
+        minimum_malignancy=st.sampled_from([0.0, 0.5]),
+    ),
+    max_size=4,
+).map(tuple)
+
+
+@given(rules=RULES, more=RULES, known=KNOWN, diameter_mm=st.floats(1, 60))
+def test_no_further_finding_rule_or_unknown_makes_a_study_less_urgent(
+    rules: tuple[TriageRule, ...], more: tuple[TriageRule, ...], known: dict[str, object], diameter_mm: float
+) -> None:
+    order = [*Priority, None]
+    base = judged(nodule(diameter_mm, **known), rules=rules)
+    further = judged(nodule(diameter_mm, **known), nodule(3.0, number=2), rules=rules + more)
+    unknown = judged(nodule(diameter_mm), rules=rules)
+
+    assert order.index(further) <= order.index(base)
+    # What is not known fulfils nothing: it can only fail to raise the priority that the study has.
+    assert order.index(unknown) >= order.index(base)
