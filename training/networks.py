@@ -1,0 +1,34 @@
+"""The network that an experiment's [network] table describes, as a bundle's network_def does."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.bundle.config_parser import ConfigParser
+from torch import nn
+
+
+def built(table: Mapping[str, Any], *, first_bias: float = 0.0) -> nn.Module:
+    """The network with its last bias set: what it expects before it has learnt anything, as a logit."""
+    network = ConfigParser({"network_def": dict(table)}).get_parsed_content("network_def")
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"[network] _target_ = {table.get('_target_')!r} is no network")
+    biases = [p for name, p in network.named_parameters() if name.endswith("bias") and p.numel() == 1]
+    with torch.no_grad():
+        for bias in biases[-1:]:
+            bias.fill_(first_bias)
+    return channels_last(network)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its weights laid out channels last, in which a CPU convolves twice as fast."""
+    for module in network.modules():
+        layout = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}.get(type(module))  # type: ignore[call-overload]
+        if layout is not None:
+            module.to(memory_format=layout)
+    return network
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers a network has learnt."""
+    return sum(p.numel() for p in network.parameters())
