@@ -200,11 +200,11 @@ def _judge(
         elif judged[candidate.peak]:
             wrong.append(candidate.score)
             words = f"false positive, score {candidate.score:.2f}"
-            see(_sight(words, candidate.score, candidate.peak, values, drawn, probability > lowest))
+            see(sight(words, candidate.score, candidate.peak, values, drawn, probability > lowest))
     for (mask, kind), score in zip(inserted, best, strict=True):
         if score == 0:
             middle = tuple(int(m) for m in np.argwhere(mask).mean(axis=0))
-            see(_sight(f"missed: {kind}", 1.0, middle, values, drawn, probability > lowest))
+            see(sight(f"missed: {kind}", 1.0, middle, values, drawn, probability > lowest))
     truths = [
         Truth(
             diameter_mm=float((6 / np.pi * mask.sum() * 1.5) ** (1 / 3)),
@@ -217,8 +217,9 @@ def _judge(
     return truths, wrong, float((judged & lung).sum()) * 1.5 / 1000
 
 
-def _sight(words: str, wrong: float, centre: tuple[int, ...], values: Floats, truth: Mask, ours: Mask) -> Sight:
-    k, j, i = centre
+def sight(words: str, wrong: float, centre: tuple[int, ...], values: Floats, truth: Mask, ours: Mask) -> Sight:
+    """The slice around a voxel [k, j, i], with both masks."""
+    k, j, i = (min(max(at, 0), n - 1) for at, n in zip(centre, values.shape, strict=True))
     box = (k, slice(max(j - _SEEN, 0), j + _SEEN), slice(max(i - _SEEN, 0), i + _SEEN))
     return Sight(words=words, wrong=wrong, values=values[box], truth=truth[box], ours=ours[box])
 

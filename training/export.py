@@ -24,7 +24,23 @@ from training.inference import probabilities
 from training.shapes import Shape
 from workers.preprocessing import GRID_MM, HU_WINDOW
 
-LICENCES = "see docs/README.md: trained on data under CC BY 3.0 and MIT"
+#: By task: what a bundle says of where its weights come from.
+_SOURCES = {
+    "lung_nodule": {
+        "authors": "the project",
+        "licence": "see docs/README.md: trained on data under CC BY 3.0 and MIT",
+        "data_source": "shapes of LIDC-IDRI drawn into lungs of NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395",
+        "data_type": "semi-synthetic CT",
+    },
+    "lung_nodule_cases": {
+        "authors": "whoever trained it",
+        "licence": "that of whoever trained it",
+        "data_source": "scans with findings of whoever trained it",
+        "data_type": "CT",
+    },
+}
+#: Of a network that does not say how often it halves its input.
+_USUAL_STRIDES = (2, 2, 2, 2, 2)
 
 
 def inference(experiment: Experiment, report_threshold: float) -> dict[str, Any]:
@@ -50,24 +66,25 @@ def inference(experiment: Experiment, report_threshold: float) -> dict[str, Any]
 
 def metadata(experiment: Experiment, calibration: Calibration | None = None) -> dict[str, Any]:
     """configs/metadata.json: what the bundle is, of which version, for which use, made with what."""
-    step = 2 ** len(experiment.network["strides"])
+    said = _SOURCES[experiment.task]
+    step = 2 ** len(experiment.network.get("strides", _USUAL_STRIDES))
     return {
         "schema": SCHEMA,
         "version": experiment.bundle["version"],
-        "changelog": {experiment.bundle["version"]: "first version, semi-synthetic training data"},
+        "changelog": {experiment.bundle["version"]: f"trained on {said['data_type']}"},
         "monai_version": installed("monai"),
         "pytorch_version": installed("torch"),
         "numpy_version": installed("numpy"),
         "required_packages_version": {"scipy": installed("scipy")},
         "name": experiment.name,
         "task": "lung nodule detection on chest CT",
-        "description": "Voxel-wise probability of lung nodules on chest CT; trained on semi-synthetic data.",
-        "authors": "the project",
-        "copyright": LICENCES,
-        "license": LICENCES,
+        "description": f"Voxel-wise probability of lung nodules on chest CT; trained on {said['data_type']}.",
+        "authors": said["authors"],
+        "copyright": said["licence"],
+        "license": said["licence"],
         "intended_use": "research, not for diagnostic use",
-        "data_source": "shapes of LIDC-IDRI drawn into lungs of NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395",
-        "data_type": "semi-synthetic CT",
+        "data_source": said["data_source"],
+        "data_type": said["data_type"],
         "image_classes": "one channel, HU clipped to -1000..300 and mapped to 0..1, grid of 1.5 x 1 x 1 mm",
         "pred_classes": "one channel, the logit of lung nodule",
         **({} if calibration is None else {"calibration": calibration.as_json()}),
@@ -178,13 +195,20 @@ def export_network(
         lowest=settings["candidate_threshold"],
     )
     threshold = result.threshold(settings["false_positives_wanted"], lowest=settings["candidate_threshold"])
-    documents = {
-        "configs/inference.json": json.dumps(inference(experiment, threshold), indent=2) + "\n",
-        "configs/metadata.json": json.dumps(metadata(experiment, calibration), indent=2) + "\n",
-        "docs/README.md": card(experiment, network, step, shapes, result, threshold),
-    }
-    write(bundle, network, documents)
+    text = card(experiment, network, step, shapes, result, threshold)
+    write(bundle, network, documents(experiment, threshold, calibration, text))
     return threshold
+
+
+def documents(
+    experiment: Experiment, report_threshold: float, calibration: Calibration | None, text: str
+) -> dict[str, str]:
+    """The files of a detector's bundle but its weights; text is the card."""
+    return {
+        "configs/inference.json": json.dumps(inference(experiment, report_threshold), indent=2) + "\n",
+        "configs/metadata.json": json.dumps(metadata(experiment, calibration), indent=2) + "\n",
+        "docs/README.md": text,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

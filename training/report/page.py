@@ -43,7 +43,7 @@ class Report:
     limits: tuple[str, ...] = ()
 
 
-def write(report: Report, path: Path) -> Path:
+def write_page(report: Report, path: Path) -> Path:
     """The page as one file that needs no other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(report), encoding="utf-8")

@@ -18,7 +18,7 @@ from training.metrics.classification import (
 )
 from training.metrics.reliability import calibration_error, reliability
 from training.report import pictures, plots
-from training.report.page import Picture, Plot, Report, write
+from training.report.page import Picture, Plot, Report, write_page
 
 Array = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ def report(
         f"{counts.true_negatives} others let pass, {counts.false_positives} called pneumonia"
     )
     published = ", ".join(f"{name} {value:.3f}" for name, value in PUBLISHED_ACCURACY.items())
-    return write(
+    return write_page(
         Report(
             title="Pneumonia on chest radiographs of 28 x 28 pixels",
             warnings=("Research only, not for diagnostic use.",),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from training.evaluate import Evaluation, Sight
 from training.metrics import detection
 from training.report import pictures, plots
-from training.report.page import Picture, Plot, Report, write
+from training.report.page import Picture, Plot, Report, write_page
 
 LIMITS = (
     "All nodules are semi-synthetic: real shapes drawn into real lungs by the program that drew those that taught.",
@@ -60,7 +60,7 @@ def report(result: Evaluation, worst: WorstSights, threshold: float, out: Path) 
     found, inserted = result.sensitivity(threshold)
     rate = result.false_positives(threshold)
     groups = ", ".join(f"{name}: {n} of {of}" for name, (n, of) in result.groups(threshold).items())
-    return write(
+    return write_page(
         Report(
             title="Lung nodules on chest CT",
             warnings=("Semi-synthetic data.", "Research only, not for diagnostic use."),
@@ -74,15 +74,18 @@ def report(result: Evaluation, worst: WorstSights, threshold: float, out: Path) 
                 "found by group": groups,
             },
             figures={"Free response": figures},
-            plots=(
-                Plot(
-                    title="FROC",
-                    svg=plots.froc(curve, rate),
-                    words="Points: the seven rates of CPM. The ring is the report threshold.",
-                ),
-            ),
+            plots=(froc_plot(curve, rate),),
             worst=worst.pictures(),
             limits=LIMITS,
         ),
         out,
+    )
+
+
+def froc_plot(curve: detection.Froc, rate: float | None = None) -> Plot:
+    """The curve, with the operating point where one is given."""
+    return Plot(
+        title="FROC",
+        svg=plots.froc(curve, rate),
+        words="Points: the seven rates of CPM." + ("" if rate is None else " The ring is the report threshold."),
     )

@@ -6,11 +6,13 @@ from pathlib import Path
 from training.experiment import Experiment, ExperimentInvalid
 from training.tasks.chest_xray_pneumonia import ChestXrayPneumonia
 from training.tasks.lung_nodule import LungNodule
+from training.tasks.lung_nodule_cases import LungNoduleCases
 from training.tasks.task import Task
 
 TASKS: Mapping[str, Callable[[Experiment, Path], Task]] = {
     "chest_xray_pneumonia": ChestXrayPneumonia,
     "lung_nodule": LungNodule,
+    "lung_nodule_cases": LungNoduleCases,
 }
 
 
