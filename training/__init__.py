@@ -1,1 +1,1 @@
-"""From shapes and backgrounds to a bundle: data, training, evaluation, export."""
+"""From data to a bundle: examples, training, evaluation, calibration, export."""

@@ -13,6 +13,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from training.augmentation import aerate, draw, insert, scan
+from training.experiment import CACHE, Experiment
 from training.nrrd_volume import read_nrrd
 from training.shapes import Shape, annotation_database, read_shapes
 from workers.preprocessing import GRID_MM, Spacing, grid_shape, interpolation_weights, lung_mask, normalise, resample
@@ -87,6 +88,13 @@ def load(data: Path, cache: Path) -> tuple[list[Background], list[Shape]]:
     if not backgrounds:
         raise FileNotFoundError(f"no backgrounds in {data / 'lung-backgrounds'}: give the data folder with --data")
     return backgrounds, _cached_shapes(cache / "shapes.npz")
+
+
+def load_data(experiment: Experiment, data: Path) -> tuple[list[Background], list[Shape]]:
+    """Backgrounds and shapes of the experiment's source."""
+    if experiment.data["source"] == "synthetic":
+        return synthetic(experiment.seed)
+    return load(data, CACHE)
 
 
 def _cached_shapes(kept: Path) -> list[Shape]:

@@ -21,8 +21,11 @@ from tqdm import tqdm
 
 from training.augmentation import aerate, draw, insert, scan
 from training.dataset import Background, load, site
+from training.experiment import CACHE, DATA
+from training.inference import probabilities
+from training.metrics.detection import MISSED, Matched
+from training.networks import channels_last
 from training.shapes import Shape
-from training.train import CACHE, DATA, channels_last, probabilities
 from workers.preprocessing import Candidate, candidates, normalise
 
 Floats = NDArray[np.float32]
@@ -36,6 +39,7 @@ _SCAN_ML = 4000.0
 _THICKNESSES_MM = (1.5, 2.5, 3.0, 5.0)
 _NODULES_A_SCAN = 7
 _LEAST_SHARED = 0.3  #: of a candidate's voxels that lie in or next to the nodule it is counted for
+_SEEN = 28  #: voxels shown to every side of what was wrong
 _MARGIN = 20  #: slices that the network sees beyond a slab, on either side
 
 
@@ -56,12 +60,26 @@ class Truth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sight:
+    """A missed nodule or a false positive, and what it looked like."""
+
+    words: str
+    #: How wrong it is: the score of a false positive, or what a nodule lacks to 1.
+    wrong: float
+    values: Floats  #: [row, column] 0..1, a slice around it
+    truth: Mask
+    ours: Mask
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Every inserted nodule, the scores of all false positives, and the lung that was judged."""
 
     truths: tuple[Truth, ...]
     false_scores: tuple[float, ...]
     lung_ml: float
+    #: The same by rendering, each with the share of a scan's lung that it holds.
+    scans: tuple[Matched, ...] = ()
 
     def false_positives(self, threshold: float) -> float:
         """False positives a scan at a threshold."""
@@ -106,24 +124,39 @@ def evaluate(
     scans: int,
     seed: int,
     lowest: float,
+    see: Callable[[Sight], None] = lambda _sight: None,
 ) -> Evaluation:
-    """Run a detector, from values 0..1 to probabilities, over held-out slabs; lowest is the candidate threshold."""
+    """Run a detector, from values 0..1 to probabilities, over held-out slabs; lowest is the candidate threshold.
+
+    `see` is shown every miss and every false positive.
+    """
     held_out = [shape for shape in shapes if shape.held_out]
     if not held_out:
         raise ValueError("no held-out shapes to judge with: give all shapes, not those that taught")
     truths: list[Truth] = []
     false_scores: list[float] = []
     lung_ml = 0.0
+    counted: list[Matched] = []
     for number in tqdm(range(scans), desc="evaluate"):
         for which, source in enumerate(backgrounds):
             rng = np.random.default_rng((seed, number, which))
             thickness = _THICKNESSES_MM[number % len(_THICKNESSES_MM)]
             for slab in _slabs(source):
-                made, wrong, judged = _judge(detect, slab, held_out, thickness, rng, lowest)
+                made, wrong, judged = _judge(detect, slab, held_out, thickness, rng, lowest, see)
                 truths += made
                 false_scores += wrong
                 lung_ml += judged
-    return Evaluation(truths=tuple(truths), false_scores=tuple(false_scores), lung_ml=lung_ml)
+                counted.append(_matched(f"{source.name} {number}", made, wrong, judged))
+    return Evaluation(truths=tuple(truths), false_scores=tuple(false_scores), lung_ml=lung_ml, scans=tuple(counted))
+
+
+def _matched(rendering: str, truths: Sequence[Truth], false_scores: Sequence[float], lung_ml: float) -> Matched:
+    return Matched(
+        patient=rendering,
+        nodule_scores=tuple(truth.score if truth.score > 0 else MISSED for truth in truths),
+        false_scores=tuple(false_scores),
+        share=lung_ml / _SCAN_ML,
+    )
 
 
 def _slabs(source: Background) -> Iterator[tuple[Floats, Mask, Mask]]:
@@ -148,12 +181,15 @@ def _judge(
     thickness: float,
     rng: Generator,
     lowest: float,
+    see: Callable[[Sight], None],
 ) -> tuple[list[Truth], list[float], float]:
     """Truths, scores of false positives and judged lung in ml of one slab with newly drawn nodules."""
     background, lung, judged = slab
     hu = aerate(background, rng)
     inserted = _inserted(hu, lung, judged, shapes, rng)
-    probability = detect(normalise(scan(hu, rng, thickness_mm=thickness)))
+    values = normalise(scan(hu, rng, thickness_mm=thickness))
+    probability = detect(values)
+    drawn = np.any([mask for mask, _ in inserted], axis=0) if inserted else np.zeros_like(lung)
     best = np.zeros(len(inserted))
     wrong = []
     nearby = [ndimage.binary_dilation(mask, iterations=2) for mask, _ in inserted]
@@ -163,6 +199,12 @@ def _judge(
             best[hit] = max(best[hit], candidate.score)
         elif judged[candidate.peak]:
             wrong.append(candidate.score)
+            words = f"false positive, score {candidate.score:.2f}"
+            see(sight(words, candidate.score, candidate.peak, values, drawn, probability > lowest))
+    for (mask, kind), score in zip(inserted, best, strict=True):
+        if score == 0:
+            middle = tuple(int(m) for m in np.argwhere(mask).mean(axis=0))
+            see(sight(f"missed: {kind}", 1.0, middle, values, drawn, probability > lowest))
     truths = [
         Truth(
             diameter_mm=float((6 / np.pi * mask.sum() * 1.5) ** (1 / 3)),
@@ -173,6 +215,13 @@ def _judge(
         for (mask, kind), score in zip(inserted, best, strict=True)
     ]
     return truths, wrong, float((judged & lung).sum()) * 1.5 / 1000
+
+
+def sight(words: str, wrong: float, centre: tuple[int, ...], values: Floats, truth: Mask, ours: Mask) -> Sight:
+    """The slice around a voxel [k, j, i], with both masks."""
+    k, j, i = (min(max(at, 0), n - 1) for at, n in zip(centre, values.shape, strict=True))
+    box = (k, slice(max(j - _SEEN, 0), j + _SEEN), slice(max(i - _SEEN, 0), i + _SEEN))
+    return Sight(words=words, wrong=wrong, values=values[box], truth=truth[box], ours=ours[box])
 
 
 def _points_at(candidate: Candidate, nodule: Mask) -> bool:

@@ -6,39 +6,48 @@ slabs alone.
 """
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.networks.nets.unet import UNet
+from torch import nn
 
+from training import networks
+from training.bundle import SCHEMA, installed, write
+from training.calibration import Calibration
+from training.dataset import Background, load_data
 from training.evaluate import BUNDLE, Evaluation, evaluate
+from training.experiment import DATA, EXPERIMENTS, Experiment, named, read_experiment
+from training.inference import probabilities
 from training.shapes import Shape
-from training.train import (
-    CACHE,
-    DATA,
-    EXPERIMENTS,
-    Experiment,
-    build_network,
-    load_data,
-    probabilities,
-    read_experiment,
-)
 from workers.preprocessing import GRID_MM, HU_WINDOW
 
-_SCHEMAS = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1"
-LICENCES = "see docs/README.md: trained on data under CC BY 3.0 and MIT"
+#: By task: what a bundle says of where its weights come from.
+_SOURCES = {
+    "lung_nodule": {
+        "authors": "dicom-node",
+        "licence": "see docs/README.md: trained on data under CC BY 3.0 and MIT",
+        "data_source": "shapes of LIDC-IDRI drawn into lungs of NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395",
+        "data_type": "semi-synthetic CT",
+    },
+    "lung_nodule_cases": {
+        "authors": "whoever trained it",
+        "licence": "that of whoever trained it",
+        "data_source": "scans with findings of whoever trained it",
+        "data_type": "CT",
+    },
+}
+#: Of a network that does not say how often it halves its input.
+_USUAL_STRIDES = (2, 2, 2, 2, 2)
 
 
 def inference(experiment: Experiment, report_threshold: float) -> dict[str, Any]:
     """configs/inference.json: how to build and run the network, and what to do before and after."""
     return {
         "imports": [],
-        "network_def": {"_target_": "UNet", **experiment.network},
+        "network_def": dict(experiment.network),
         "inferer": {
             "_target_": "SlidingWindowInferer",
             "roi_size": experiment.bundle["roi_size"],
@@ -55,28 +64,30 @@ def inference(experiment: Experiment, report_threshold: float) -> dict[str, Any]
     }
 
 
-def metadata(experiment: Experiment) -> dict[str, Any]:
+def metadata(experiment: Experiment, calibration: Calibration | None = None) -> dict[str, Any]:
     """configs/metadata.json: what the bundle is, of which version, for which use, made with what."""
-    step = 2 ** len(experiment.network["strides"])
+    said = _SOURCES[experiment.task]
+    step = 2 ** len(experiment.network.get("strides", _USUAL_STRIDES))
     return {
-        "schema": f"{_SCHEMAS}/meta_schema_20240725.json",
+        "schema": SCHEMA,
         "version": experiment.bundle["version"],
-        "changelog": {experiment.bundle["version"]: "first version, semi-synthetic training data"},
-        "monai_version": _installed("monai"),
-        "pytorch_version": _installed("torch"),
-        "numpy_version": _installed("numpy"),
-        "required_packages_version": {"scipy": _installed("scipy")},
+        "changelog": {experiment.bundle["version"]: f"trained on {said['data_type']}"},
+        "monai_version": installed("monai"),
+        "pytorch_version": installed("torch"),
+        "numpy_version": installed("numpy"),
+        "required_packages_version": {"scipy": installed("scipy")},
         "name": experiment.name,
         "task": "lung nodule detection on chest CT",
-        "description": "Voxel-wise probability of lung nodules on chest CT; trained on semi-synthetic data.",
-        "authors": "dicom-node",
-        "copyright": LICENCES,
-        "license": LICENCES,
+        "description": f"Voxel-wise probability of lung nodules on chest CT; trained on {said['data_type']}.",
+        "authors": said["authors"],
+        "copyright": said["licence"],
+        "license": said["licence"],
         "intended_use": "research, not for diagnostic use",
-        "data_source": "shapes of LIDC-IDRI drawn into lungs of NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395",
-        "data_type": "semi-synthetic CT",
+        "data_source": said["data_source"],
+        "data_type": said["data_type"],
         "image_classes": "one channel, HU clipped to -1000..300 and mapped to 0..1, grid of 1.5 x 1 x 1 mm",
         "pred_classes": "one channel, the logit of lung nodule",
+        **({} if calibration is None else {"calibration": calibration.as_json()}),
         "network_data_format": {
             "inputs": {
                 "image": {
@@ -107,19 +118,20 @@ def metadata(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _installed(package: str) -> str:
-    return version(package).partition("+")[0]
-
-
 def card(
-    experiment: Experiment, network: UNet, steps: int, shapes: Sequence[Shape], result: Evaluation, threshold: float
+    experiment: Experiment,
+    network: nn.Module,
+    steps: int,
+    shapes: Sequence[Shape],
+    result: Evaluation,
+    threshold: float,
 ) -> str:
     """docs/README.md from the experiment's card, with the figures of an evaluation."""
     template = (EXPERIMENTS / f"{experiment.name}.md").read_text()
     held_out = sum(shape.held_out for shape in shapes)
     return template.format(
         version=experiment.bundle["version"],
-        parameters=f"{sum(p.numel() for p in network.parameters()):,}",
+        parameters=f"{networks.parameters(network):,}",
         shapes=len(shapes),
         training_shapes=len(shapes) - held_out,
         held_out_shapes=held_out,
@@ -153,11 +165,27 @@ def figures(result: Evaluation, threshold: float, wanted: float) -> str:
 
 def export(experiment: Experiment, checkpoint: Path, bundle: Path, data: Path, scans: int) -> float:
     """Evaluate the averaged weights of a checkpoint and write them as a bundle; the report threshold."""
-    network = build_network(experiment)
+    network = networks.built(experiment.network)
     state = torch.load(checkpoint, weights_only=True)
     network.load_state_dict(state["averaged"])
+    return export_network(experiment, network, state["step"], bundle, *load_data(experiment, data), scans)
+
+
+def export_network(
+    experiment: Experiment,
+    network: nn.Module,
+    step: int,
+    bundle: Path,
+    backgrounds: Sequence[Background],
+    shapes: Sequence[Shape],
+    scans: int,
+    calibration: Calibration | None = None,
+) -> float:
+    """Evaluate a network and write it as a bundle; the report threshold.
+
+    Scores and thresholds are those of the network; a calibration goes into the metadata and tells what they mean.
+    """
     settings = experiment.bundle
-    backgrounds, shapes = load_data(experiment, data)
     result = evaluate(
         lambda values: probabilities(network, values, settings["roi_size"], settings["overlap"]),
         backgrounds,
@@ -167,39 +195,33 @@ def export(experiment: Experiment, checkpoint: Path, bundle: Path, data: Path, s
         lowest=settings["candidate_threshold"],
     )
     threshold = result.threshold(settings["false_positives_wanted"], lowest=settings["candidate_threshold"])
-    documents = {
-        "configs/inference.json": json.dumps(inference(experiment, threshold), indent=2) + "\n",
-        "configs/metadata.json": json.dumps(metadata(experiment), indent=2) + "\n",
-        "docs/README.md": card(experiment, network, state["step"], shapes, result, threshold),
-    }
-    write(bundle, network, documents)
+    text = card(experiment, network, step, shapes, result, threshold)
+    write(bundle, network, documents(experiment, threshold, calibration, text))
     return threshold
 
 
-def write(bundle: Path, network: UNet, documents: dict[str, str]) -> None:
-    """The files of a bundle, and their checksums in the format of sha256sum."""
-    for name, text in documents.items():
-        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
-        (bundle / name).write_text(text)
-    weights = bundle / "models" / "model.pt"
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({name: value.contiguous().clone() for name, value in network.state_dict().items()}, weights)
-    names = sorted([*documents, "models/model.pt"])
-    sums = [f"{hashlib.sha256((bundle / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
-    (bundle / "SHA256SUMS").write_text("".join(sums))
+def documents(
+    experiment: Experiment, report_threshold: float, calibration: Calibration | None, text: str
+) -> dict[str, str]:
+    """The files of a detector's bundle but its weights; text is the card."""
+    return {
+        "configs/inference.json": json.dumps(inference(experiment, report_threshold), indent=2) + "\n",
+        "configs/metadata.json": json.dumps(metadata(experiment, calibration), indent=2) + "\n",
+        "docs/README.md": text,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
-    parser.add_argument("experiment", type=Path)
+    parser.add_argument("experiment")
     parser.add_argument("--run", type=Path, help="folder of the checkpoint")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--data", type=Path, default=DATA, help="folder that holds lung-backgrounds/")
     parser.add_argument("--scans", type=int, default=8, help="validation scans drawn a background")
     chosen = parser.parse_args(arguments)
-    experiment = read_experiment(chosen.experiment)
-    run = chosen.run or CACHE / "runs" / experiment.name
+    experiment = read_experiment(named(chosen.experiment))
+    run = chosen.run or experiment.folder
     threshold = export(experiment, run / "checkpoint.pt", chosen.bundle, chosen.data, chosen.scans)
     print(f"{chosen.bundle}: report threshold {threshold:.2f}")
 

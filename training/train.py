@@ -1,82 +1,35 @@
-"""Train a network: `python -m training.train EXPERIMENT.toml [--out DIR] [--data DIR]`. The same call resumes a run."""
+"""Train a network: `python -m training train EXPERIMENT [--out DIR] [--data DIR]`. The same call resumes a run.
+
+Several GPUs: `torchrun --nproc-per-node N -m training train EXPERIMENT`. Read downward: a run is its weights, their
+running average, the optimiser and the step; example n is a function of seed and n, so that a run that stopped goes on
+as if it had not.
+"""
 
 import argparse
 import json
-import os
-import tomllib
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from monai.inferers.utils import sliding_window_inference
-from monai.networks.nets.unet import UNet
-from numpy.typing import NDArray
-from scipy import ndimage
-from torch import Tensor, nn
+from tensorboardX import SummaryWriter
+from torch import nn
 from tqdm import tqdm
 
-from training.augmentation import aerate, scan
-from training.dataset import Background, Patches, load, synthetic
-from training.losses import dice_focal
-from training.shapes import Shape
-from workers.preprocessing import normalise
+from training.experiment import DATA, Experiment, ExperimentInvalid, named, read_experiment
+from training.losses import weighted_sum
+from training.precision import Precision
+from training.processes import Processes, processes
+from training.tasks.table import task_of
+from training.tasks.task import CHECKPOINT, Task, Trained
 
-Floats = NDArray[np.float32]
-
-EXPERIMENTS = Path(__file__).parent / "experiments"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dicom-node"
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-_MINED_ABOVE = 0.15
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """One experiment file laid over the defaults; each table is a mapping with the keys of defaults.toml."""
-
-    name: str
-    seed: int
-    data: Mapping[str, Any]
-    network: Mapping[str, Any]
-    training: Mapping[str, Any]
-    bundle: Mapping[str, Any]
-
-
-def read_experiment(path: Path) -> Experiment:
-    """The experiment of a TOML file; a key that defaults.toml does not know is refused."""
-    merged = tomllib.loads((EXPERIMENTS / "defaults.toml").read_text())
-    for key, value in tomllib.loads(path.read_text()).items():
-        table = value if isinstance(value, dict) else {}
-        unknown = [key] if key not in merged else sorted(set(table) - set(merged[key] if table else ()))
-        if unknown:
-            raise ValueError(f"{path.name}: unknown key {', '.join(unknown)}; defaults.toml lists the keys there are")
-        merged[key] = {**merged[key], **table} if table else value
-    return Experiment(**merged)
-
-
-def build_network(experiment: Experiment) -> UNet:
-    """The network of an experiment, its last bias set so that it starts by expecting nothing."""
-    network = UNet(**experiment.network)
-    biases = [p for name, p in network.named_parameters() if name.endswith("bias") and p.numel() == 1]
-    with torch.no_grad():
-        biases[-1].fill_(float(experiment.training["first_bias"]))
-    return channels_last(network)
-
-
-def channels_last(network: UNet) -> UNet:
-    """The network with its weights laid out channels last, in which a CPU convolves twice as fast."""
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs leave this form out
-    return network
-
-
-def load_data(experiment: Experiment, data: Path) -> tuple[list[Background], list[Shape]]:
-    """Backgrounds and shapes of the experiment's source."""
-    if experiment.data["source"] == "synthetic":
-        return synthetic(experiment.seed)
-    return load(data, CACHE)
+_LARGEST_GRADIENT = 5.0
+#: What may change in an experiment between the parts of one run.
+_MAY_CHANGE = frozenset({"steps", "threads", "checkpoint_every", "device"})
 
 
 def learning_rate(step: int, training: Mapping[str, Any]) -> float:
@@ -87,57 +40,76 @@ def learning_rate(step: int, training: Mapping[str, Any]) -> float:
 
 
 class Run:
-    """All that a resumed run needs: weights, their running average, the optimiser, the mined places and the step."""
+    """All that a resumed run needs: weights, their running average, the optimiser, the task's state and the step."""
 
-    def __init__(self, experiment: Experiment, patches: Patches) -> None:
+    def __init__(self, experiment: Experiment, task: Task, here: Processes) -> None:
         torch.manual_seed(experiment.seed)
         self.experiment = experiment
-        self.patches = patches
-        self.network = build_network(experiment)
+        self.task = task
+        self.here = here
+        self.network = task.network().to(here.device)
         self.averaged = deepcopy(self.network).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=experiment.training["weight_decay"])
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
+        self._joined = here.joined(self.network)
+        self._loss = weighted_sum(experiment.loss)
+        self._precision = Precision(experiment.training["precision"], here.device)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint whole or not at all."""
         state = {
             "step": self.step,
+            "seconds": self.seconds,
+            "experiment": json.dumps(asdict(self.experiment)),
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "hard_negatives": torch.from_numpy(self.patches.hard_negatives),
+            "scaler": self._precision.scaler.state_dict(),
+            "task": dict(self.task.state()),
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Go on where the checkpoint stopped."""
-        state = torch.load(path, weights_only=True)
-        self.step = state["step"]
+        """Go on where the checkpoint stopped; refused where it is of another experiment."""
+        state = torch.load(path, map_location=self.here.device, weights_only=True)
+        _check_same(path, json.loads(state["experiment"]), asdict(self.experiment))
+        self.step, self.seconds = state["step"], state["seconds"]
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.patches.hard_negatives = state["hard_negatives"].numpy()
+        self._precision.scaler.load_state_dict(state["scaler"])
+        self.task.restore(state["task"])
 
     def advance(self) -> float:
-        """One step; the loss."""
-        batch = int(self.experiment.data["batch"])
-        drawn = [self.patches[self.step * batch + n] for n in range(batch)]
-        values, nodules, counts = (
-            _batch([getattr(patch, field) for patch in drawn]) for field in ("values", "nodules", "counts")
-        )
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, self.experiment.training)
+        """One step; the loss of this process's share of the batch."""
+        began = time.monotonic()
+        size = int(self.experiment.data["batch"])
+        numbers = self.here.share(range(self.step * size, (self.step + 1) * size))
+        batch = self.task.batch(numbers).to(self.here.device)
+        # Dropout, too, is a function of seed and step.
+        torch.manual_seed(self.experiment.seed * 1_000_003 + self.step * self.here.count + self.here.rank)
         self.network.train()
-        loss = dice_focal(self.network(values), nodules, counts)
-        self.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimiser.step()
+        with self._precision.autocast():
+            loss = self._loss(self._joined(batch.values).float(), batch.target, batch.counts)
+        self._descend(loss)
         self._average()
         self.step += 1
-        return loss.item()
+        said = loss.item()
+        self.seconds += time.monotonic() - began
+        return said
+
+    def _descend(self, loss: torch.Tensor) -> None:
+        scaler = self._precision.scaler
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, self.experiment.training)
+        self.optimiser.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
+        scaler.step(self.optimiser)
+        scaler.update()
 
     def _average(self) -> None:
         decay = min(float(self.experiment.training["average_decay"]), (1 + self.step) / (10 + self.step))
@@ -150,81 +122,96 @@ class Run:
                     value.copy_(current[name])
 
 
-def _batch(arrays: Sequence[NDArray[Any]]) -> Tensor:
-    stacked = torch.from_numpy(np.stack(arrays)[:, None].astype(np.float32))
-    return stacked.to(memory_format=torch.channels_last_3d)
+def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ExperimentInvalid where a run would go on as something else than it began."""
+    differ = [
+        f"{table}.{key}" if key else table
+        for table in ("task", "seed", "data", "augmentation", "network", "loss", "training")
+        for key in _differences(before[table], json.loads(json.dumps(now[table])))
+        if key not in _MAY_CHANGE
+    ]
+    if differ:
+        raise ExperimentInvalid(f"{path} is of another experiment ({', '.join(differ)} differ): choose another --out")
 
 
-def probabilities(network: nn.Module, values: Floats, roi_size: Sequence[int], overlap: float) -> Floats:
-    """The network's probability at each voxel of a volume [k, j, i] of values 0..1."""
-    network.eval()
-    with torch.inference_mode():
-        window = torch.from_numpy(np.ascontiguousarray(values))[None, None]
-        logits = sliding_window_inference(
-            window,
-            tuple(roi_size),
-            1,
-            lambda part: network(part.contiguous(memory_format=torch.channels_last_3d)),
-            overlap=overlap,
-            mode="gaussian",
-        )
-    return np.asarray(torch.sigmoid(logits)[0, 0], dtype=np.float32)  # type: ignore[arg-type]  # one tensor in, one out
+def _differences(before: Any, now: Any) -> list[str]:
+    if not isinstance(before, dict):
+        return [] if before == now else [""]
+    return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 
-def mine(
-    network: nn.Module, backgrounds: Sequence[Background], experiment: Experiment, round_: int
-) -> NDArray[np.float64]:
-    """Places [background, k, j, i, weight] where the network sees a nodule in backgrounds that hold none."""
-    found = []
-    for which, source in enumerate(backgrounds):
-        rng = np.random.default_rng((experiment.seed, round_, which))
-        where = ndimage.find_objects(source.lung.astype(np.int8))[0]
-        hu = scan(aerate(source.hu[where].astype(np.float32), rng), rng)
-        seen = probabilities(network, normalise(hu), experiment.bundle["roi_size"], 0.1)
-        seen = seen * (source.teaching[where] & source.lung[where])
-        labels, count = ndimage.label(seen > _MINED_ABOVE)
-        for place in ndimage.maximum_position(seen, labels, np.arange(1, count + 1)):
-            found.append((which, *(p + s.start for p, s in zip(place, where, strict=True)), seen[place]))
-    return np.array(found, dtype=np.float64).reshape(-1, 5)
+class Log:
+    """What a run says: a progress bar, losses.jsonl, and TensorBoard's files; only the first process says anything."""
+
+    def __init__(self, out: Path, run: Run, stack: ExitStack) -> None:
+        steps = int(run.experiment.training["steps"])
+        self._file = stack.enter_context((out / "losses.jsonl").open("a"))
+        self._bar = stack.enter_context(tqdm(total=steps, initial=run.step, desc=run.experiment.name))
+        self._board = stack.enter_context(SummaryWriter(str(out / "tensorboard"), write_to_disk=True))
+
+    def loss(self, step: int, loss: float, rate: float) -> None:
+        """The loss of a step."""
+        self.entry(step, {"loss": round(loss, 5)})
+        self._board.add_scalar("learning_rate", rate, step)
+        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self._bar.update()
+
+    def entry(self, step: int, values: Mapping[str, Any]) -> None:
+        """Other values of a step; TensorBoard gets those that are numbers."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, step)
 
 
-def train(experiment: Experiment, out: Path, data: Path) -> Path:
-    """Train to the experiment's last step, from the checkpoint in out if there is one; the checkpoint's path."""
+def train(experiment: Experiment, out: Path, data: Path, *, until: int | None = None) -> Path:
+    """Train to the experiment's last step, or to step `until`, from the checkpoint in out if there is one; its path."""
     torch.set_num_threads(int(experiment.training["threads"]))
+    # What the fastest algorithm is may differ from run to run, and its rounding with it.
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     out.mkdir(parents=True, exist_ok=True)
-    backgrounds, shapes = load_data(experiment, data)
-    patches = Patches(backgrounds, shapes, tuple(experiment.data["patch"]), experiment.seed)
-    run = Run(experiment, patches)
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        run.resume(checkpoint)
-    steps = int(experiment.training["steps"])
-    with (out / "losses.jsonl").open("a") as log, tqdm(total=steps, initial=run.step, desc=experiment.name) as bar:
-        while run.step < steps:
+    checkpoint = out / CHECKPOINT
+    last = min(int(experiment.training["steps"]), until or 10**12)
+    with processes(experiment.training["device"]) as here, ExitStack() as stack:
+        run = Run(experiment, task_of(experiment, data), here)
+        if checkpoint.exists():
+            run.resume(checkpoint)
+        here.wait()
+        log = Log(out, run, stack) if here.first else None
+        while run.step < last:
             loss = run.advance()
-            log.write(json.dumps({"step": run.step, "loss": round(loss, 5)}) + "\n")
-            bar.update()
-            if run.step % experiment.training["mine_every"] == 0 and run.step < steps:
-                mined = mine(run.averaged, backgrounds, experiment, run.step)
-                patches.hard_negatives = np.concatenate([mined, patches.hard_negatives])[:400]
-                highest = np.round(np.sort(mined[:, 4])[::-1][:12], 2).tolist()
-                log.write(json.dumps({"step": run.step, "mined": len(mined), "highest": highest}) + "\n")
-            if run.step % experiment.training["checkpoint_every"] == 0 or run.step == steps:
+            said = run.task.between(run.step, run.averaged) if run.step < experiment.training["steps"] else {}
+            if log is None:
+                continue
+            log.loss(run.step, loss, learning_rate(run.step - 1, experiment.training))
+            if said:
+                log.entry(run.step, said)
+            if run.step % experiment.training["checkpoint_every"] == 0 or run.step == last:
                 run.save(checkpoint)
-                log.flush()
-                bar.set_postfix(loss=f"{loss:.3f}")
+        here.wait()
     return checkpoint
 
 
+def trained(task: Task, out: Path) -> Trained:
+    """What the checkpoint in a folder holds."""
+    if not (out / CHECKPOINT).is_file():
+        raise ExperimentInvalid(f"{out} holds no {CHECKPOINT}: train first, or name the run's folder with --out")
+    state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
+    network = task.network()
+    network.load_state_dict(state["averaged"])
+    return Trained(network=network.eval(), step=int(state["step"]), seconds=float(state["seconds"]))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """The command line of before: `python -m training.train EXPERIMENT`."""
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
-    parser.add_argument("experiment", type=Path)
+    parser.add_argument("experiment")
     parser.add_argument("--out", type=Path, help="folder of the checkpoint and the losses")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder that holds lung-backgrounds/")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data")
     chosen = parser.parse_args(arguments)
-    experiment = read_experiment(chosen.experiment)
-    print(train(experiment, chosen.out or CACHE / "runs" / experiment.name, chosen.data))
+    experiment = read_experiment(named(chosen.experiment))
+    print(train(experiment, chosen.out or experiment.folder, chosen.data))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from training.evaluate import BUNDLE
+from training.experiment import EXPERIMENTS, read_experiment
 from training.export import export
-from training.train import EXPERIMENTS, read_experiment, train
+from training.train import train
 
 
 @pytest.fixture(scope="module")

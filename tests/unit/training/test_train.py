@@ -1,6 +1,9 @@
-"""Experiments open, learn a step, stop and go on."""
+"""Experiments open, learn a step, stop and go on; several processes learn what one does."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,48 +11,117 @@ import numpy as np
 import pytest
 import torch
 
-from training.dataset import Patches, synthetic
-from training.train import EXPERIMENTS, Run, learning_rate, probabilities, read_experiment, train
+from training.experiment import EXPERIMENTS, Experiment, ExperimentInvalid, named, read_experiment
+from training.inference import probabilities
+from training.precision import Precision
+from training.processes import Processes
+from training.tasks.table import task_of
+from training.train import Run, learning_rate, train, trained
 
+ALONE = Processes(rank=0, count=1, device="cpu")
 SMOKE = EXPERIMENTS / "smoke.toml"
+SMOKE_XRAY = EXPERIMENTS / "smoke_xray.toml"
+SMOKES = pytest.mark.parametrize("path", [SMOKE, SMOKE_XRAY], ids=lambda path: path.stem)
+
+
+def toy(path: Path, **training: object) -> Experiment:
+    """An experiment on toy data, in small patches, with other values in its table training."""
+    experiment = read_experiment(path)
+    data = {**experiment.data, "source": "synthetic", "patch": [16, 32, 32], "batch": 4}
+    return replace(experiment, data=data, training={**experiment.training, "threads": 1, **training})
+
+
+def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(checkpoint, weights_only=True)
+    moments = {f"{n}.{key}": v for n, row in state["optimiser"]["state"].items() for key, v in row.items()}
+    return {**state["network"], **{f"averaged.{k}": v for k, v in state["averaged"].items()}, **moments}
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_experiment_opens_and_learns_one_step(path: Path) -> None:
-    experiment = read_experiment(path)
+def test_every_experiment_opens_and_learns_one_step(path: Path, tmp_path: Path) -> None:
+    experiment = toy(path)
     torch.set_num_threads(1)
-    run = Run(experiment, Patches(*synthetic(), (16, 32, 32), seed=1))
+    run = Run(experiment, task_of(experiment, tmp_path), ALONE)
     before = [parameter.clone() for parameter in run.network.parameters()]
     loss = run.advance()
     assert np.isfinite(loss)
     assert any((a != b).any() for a, b in zip(before, run.network.parameters(), strict=True))
 
 
+@SMOKES
+def test_a_run_that_stopped_ends_bit_for_bit_where_an_unbroken_one_does(path: Path, tmp_path: Path) -> None:
+    """Four steps are two steps, another process's beginning, and two steps."""
+    experiment = toy(path, steps=4, mine_every=2)
+    whole = state_of(train(experiment, tmp_path / "whole", tmp_path))
+    train(experiment, tmp_path / "halves", tmp_path, until=2)
+    assert torch.load(tmp_path / "halves" / "checkpoint.pt", weights_only=True)["step"] == 2
+    torch.rand(7)  # whatever happens between
+    halves = state_of(train(experiment, tmp_path / "halves", tmp_path))
+    assert whole.keys() == halves.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, halves[name]), name
+
+
+@SMOKES
+def test_the_same_seed_learns_the_same_and_another_seed_something_else(path: Path, tmp_path: Path) -> None:
+    runs = [
+        state_of(train(replace(toy(path), seed=seed), tmp_path / f"{n}", tmp_path)) for n, seed in enumerate((1, 1, 2))
+    ]
+    name = next(name for name in runs[0] if name.endswith("weight"))
+    assert torch.equal(runs[0][name], runs[1][name])
+    assert not torch.equal(runs[0][name], runs[2][name])
+
+
+def test_a_run_does_not_go_on_as_another_experiment(tmp_path: Path) -> None:
+    experiment = toy(SMOKE_XRAY)
+    train(experiment, tmp_path, tmp_path)
+    train(toy(SMOKE_XRAY, steps=3), tmp_path, tmp_path)
+    with pytest.raises(ExperimentInvalid, match=r"training\.learning_rate.*choose another --out"):
+        train(toy(SMOKE_XRAY, steps=3, learning_rate=1.0), tmp_path, tmp_path)
+
+
+def test_a_folder_without_a_checkpoint_is_told_to_train_first(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentInvalid, match="train first"):
+        trained(task_of(toy(SMOKE_XRAY), tmp_path), tmp_path)
+
+
 def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "typo.toml").write_text("[training]\nstepps = 3\n")
-    with pytest.raises(ValueError, match="stepps"):
+    with pytest.raises(ExperimentInvalid, match=r"training\.stepps"):
         read_experiment(tmp_path / "typo.toml")
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
-    experiment = read_experiment(SMOKE)
-    whole = torch.load(train(experiment, tmp_path / "whole", tmp_path), weights_only=True)
-    patches = Patches(*synthetic(experiment.seed), (16, 32, 32), experiment.seed)
-    run = Run(experiment, patches)
-    run.advance()
-    (tmp_path / "halves").mkdir()
-    run.save(tmp_path / "halves" / "checkpoint.pt")
-    halves = torch.load(train(experiment, tmp_path / "halves", tmp_path), weights_only=True)
-    assert whole["step"] == halves["step"] == 2
-    for name, value in whole["averaged"].items():
-        torch.testing.assert_close(value, halves["averaged"][name])
+def test_an_unknown_task_loss_and_transform_are_refused_with_those_there_are(tmp_path: Path) -> None:
+    experiment = toy(SMOKE_XRAY)
+    with pytest.raises(ExperimentInvalid, match="lung_nodule"):
+        task_of(replace(experiment, task="lungs"), tmp_path)
+    with pytest.raises(ValueError, match="cross_entropy"):
+        Run(replace(experiment, loss={"entropy": 1.0}), task_of(experiment, tmp_path), ALONE)
+    with pytest.raises(ValueError, match="elastic_3d"):
+        task_of(replace(experiment, augmentation={"elastic": {}}), tmp_path)
 
 
-def test_the_losses_are_written_line_by_line(tmp_path: Path) -> None:
-    train(read_experiment(SMOKE), tmp_path, tmp_path)
+def test_an_experiment_is_found_by_its_name_or_its_path(tmp_path: Path) -> None:
+    assert named("smoke") == SMOKE
+    assert named(str(tmp_path / "mine.toml")) == tmp_path / "mine.toml"
+    with pytest.raises(ExperimentInvalid, match=r"mine\.toml is not there; .*smoke\.toml"):
+        read_experiment(tmp_path / "mine.toml")
+
+
+def test_a_network_with_a_target_is_said_whole(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text('[network]\n_target_ = "BasicUNet"\n')
+    assert read_experiment(tmp_path / "other.toml").network == {"_target_": "BasicUNet"}
+
+
+def test_the_losses_are_written_line_by_line_and_for_tensorboard(tmp_path: Path) -> None:
+    train(toy(SMOKE), tmp_path, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2]
     assert any("mined" in line for line in lines)
+    (events,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
+    written = events.read_bytes()
+    assert b"learning_rate" in written
+    assert written.count(b"loss") == 2
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
@@ -61,10 +133,70 @@ def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
     assert rates[100] == 0.0
 
 
-def test_probabilities_do_not_depend_on_the_window() -> None:
+def test_bfloat16_computes_in_half_precision_and_keeps_weights_whole(tmp_path: Path) -> None:
+    experiment = toy(SMOKE_XRAY, precision="bf16")
+    run = Run(experiment, task_of(experiment, tmp_path), ALONE)
+    with Precision("bf16", "cpu").autocast():
+        assert run.network(torch.zeros(1, 1, 28, 28)).dtype == torch.bfloat16
+    assert np.isfinite(run.advance())
+    assert all(p.dtype == torch.float32 for p in run.network.parameters())
+
+
+@pytest.mark.parametrize(("name", "said"), [("fp16", "bf16 or fp32"), ("fp8", "auto, fp32")])
+def test_a_precision_that_a_cpu_cannot_train_in_is_refused(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Precision(name, "cpu")
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    two = Processes(rank=1, count=2, device="cpu")
+    assert list(two.share(range(4, 8))) == [5, 7]
+    with pytest.raises(ValueError, match=r"data\.batch"):
+        two.share(range(3))
+
+
+#: Trains one step and keeps the gradients; run under torchrun and alone.
+GRADIENTS = """
+import sys, torch
+from dataclasses import replace
+from pathlib import Path
+from torch.nn.utils import parameters_to_vector
+from training.experiment import EXPERIMENTS, read_experiment
+from training.processes import processes
+from training.tasks.table import task_of
+from training.train import Run
+experiment = read_experiment(EXPERIMENTS / "smoke_xray.toml")
+with processes("cpu") as here:
+    run = Run(experiment, task_of(experiment, Path(".")), here)
+    run.advance()
+    gradients = parameters_to_vector([p.grad for p in run.network.parameters()])
+    weights = parameters_to_vector(run.network.parameters()).detach()
+    torch.save([gradients, weights], Path(sys.argv[1]) / f"{here.count}-{here.rank}.pt")
+"""
+
+
+def test_two_processes_learn_what_one_learns_of_both_their_examples(tmp_path: Path) -> None:
+    script = tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for launcher in ([sys.executable], torchrun):
+        ran = subprocess.run(
+            [*launcher, script, tmp_path], capture_output=True, text=True, env=environment, check=False, timeout=240
+        )
+        assert ran.returncode == 0, ran.stderr
+    alone, first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert float(alone[0].norm()) > 0
+    torch.testing.assert_close(alone[0], first[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(alone[1], first[1], rtol=1e-4, atol=1e-5)
+
+
+def test_probabilities_do_not_depend_on_the_window(tmp_path: Path) -> None:
     """Batch normalisation in evaluation: a window large enough gives what the whole volume gives."""
-    experiment = replace(read_experiment(SMOKE))
-    network = Run(experiment, Patches(*synthetic(), (16, 32, 32), seed=1)).network
+    experiment = toy(SMOKE)
+    network = Run(experiment, task_of(experiment, tmp_path), ALONE).network
     values = np.random.default_rng(0).random((16, 32, 32), dtype=np.float32)
     small, whole = (
         probabilities(network, values, (16, 32, 32), 0.25),
