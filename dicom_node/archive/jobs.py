@@ -293,15 +293,16 @@ class Jobs(Leases):
         under which a person took something back: whoever wrote it did not know that yet, and must read anew.
         """
         offered: dict[str, float | None] = {}
-        if any(self._written.scalars(connection, uid=row.sop_instance_uid, job=job.job_uid) for row in objects):
+        others = (self._written.scalars(connection, uid=row.sop_instance_uid, job=job.job_uid) for row in objects)
+        if not objects or any(others):
             uids = [row.sop_instance_uid for row in objects]
             replaced = {"uid": job.job_uid, "uids": uids, "all_of_it": not keep_held, "now": at}
             known = connection.execute(self._offered, replaced).all()
-            for row in known:
-                if row.sop_instance_uid in uids and row.rejected:
+            for uid in (row.sop_instance_uid for row in known if row.rejected):
+                if uid in uids:
                     # Peers are told to use nothing under this UID: to write it again would take that back.
-                    raise LeaseLost(f"object {row.sop_instance_uid} of job {job.job_uid} was withdrawn meanwhile")
-            offered = {row.sop_instance_uid: row.offered_at for row in known}
+                    raise LeaseLost(f"object {uid} of job {job.job_uid} was withdrawn meanwhile")
+            offered = {one.sop_instance_uid: one.offered_at for one in known}
             connection.execute(self._end_deliveries, replaced)
             connection.execute(self._keep_reports, replaced)
             connection.execute(self._drop_deliveries, replaced)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 from pydicom.uid import UID
+from pynetdicom import evt
 
 from dicom_node import lane as lane_module
 from dicom_node.archive.deliveries import DeliveryRow
@@ -436,6 +438,29 @@ def test_a_peer_that_returns_gets_everything_the_most_urgent_first_and_then_the_
         delivery.step()
     order = [row.sop_instance_uid for name in ("stat", *names) for row in objects(name)]
     assert (pacs.arrived, pacs.associations) == (order, 2), "one asks whether it is back, one carries all the others"
+    assert site.index.peers.all_away() == []
+
+
+@dataclass
+class EndsAfterTwo(Behaviour):
+    """Ends each association a moment after it has answered for two objects."""
+
+    def store(self, event: evt.Event) -> int | Dataset:
+        answer = super().store(event)
+        if len(self.arrived) % 2 == 0:
+            threading.Timer(0.03, event.assoc.abort).start()
+        return answer
+
+
+def test_an_association_that_ends_between_two_studies_counts_as_no_attempt_of_either(site: Site) -> None:
+    for study in "abc":
+        site.report(study)
+    pacs = EndsAfterTwo()
+    with storage_peer(pacs) as peer:
+        site.delivery(peer).step()
+    assert {site.state(study) for study in "abc"} == {StudyState.DELIVERED}
+    rows = [row for study in "abc" for row in site.rows(study).values()]
+    assert {(row.attempts, row.refusals) for row in rows} == {(1, 0)}
     assert site.index.peers.all_away() == []
 
 
