@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -17,8 +17,15 @@ _PROGRAM_FOLDERS = (Path("/usr/bin"), Path("/usr/sbin"))
 #: Set by .ci/run: a program that is not installed there is a failure and no reason to skip.
 _NOTHING_MAY_BE_ABSENT = "TESTS_SKIP_NOTHING"
 
-# No deadline: a busy machine is no defect. Derandomized: the same code gives the same verdict.
-settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
+# No deadline, however slowly examples come: a busy machine is no defect. Derandomized: the same code gives the same
+# verdict.
+settings.register_profile(
+    "default",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    print_blob=True,
+)
 settings.load_profile("default")
 
 

@@ -42,8 +42,8 @@ def folder(site: Site, part_of_phantom: Callable[..., Path], tmp_path_factory: p
 def test_every_form_arrives_and_names_the_algorithm(folder: Path) -> None:
     objects = by_modality([dcmread(path) for path in sorted(folder.iterdir())])
     (report,) = objects["SR"]
-    findings = sum(item.ConceptNameCodeSequence[0].CodeValue == "126010" for item in report.ContentSequence)
-    assert findings == 2, "the nodules of this part are found"
+    (measurements,) = (i for i in report.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "126010")
+    assert len(measurements.ContentSequence) == 4, "two nodules are in this part, each by its volume and its outline"
     # Segmentation, label map and lungs.
     assert len(objects["SEG"]) == 3
     assert [len(objects[modality]) for modality in ("KO", "PR", "DOC")] == [1, 1, 1]

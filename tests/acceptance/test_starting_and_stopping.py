@@ -88,7 +88,7 @@ def test_a_signal_ends_every_process_in_order_and_without_a_fault(rig: Rig, numb
         for line in rig.node.program.log.read_text()[said:].splitlines()
         if '"a part stopped"' in line
     ]
-    inner = ["stocktaking", "retention", "dispatch", "leases", "assembly", "commitment", "delivery"]
+    inner = ["stocktaking", "retention", "dispatch", "leases", "assembly", "commitment", "delivery to pacs", "delivery"]
     assert stopped == ["receiver", "promises", "web", *inner, "worker", "redis"]
 
 
