@@ -111,9 +111,11 @@ def fill(database: Path, rows: int) -> None:
 def _compare(folder: Path, instances: int, console: Console) -> list[float]:
     """The median time of a C-STORE into the full index by that into the empty one, by workload."""
     ports = {name: free_port() for name in ("empty", "full")}
-    receivers = {name: _receiver(folder, name, port) for name, port in ports.items()}
+    receivers: list[Program] = []
     ratios = []
     try:
+        for name, port in ports.items():
+            _start(receivers, folder, name, port)
         _store_in_turns(ports, instances // 4, 10_000)
         for workload, size in _WORKLOADS.items():
             seconds = _store_in_turns(ports, instances, size)
@@ -124,18 +126,19 @@ def _compare(folder: Path, instances: int, console: Console) -> list[float]:
                 f"{1000 * full:.2f} ms into the full one; full by empty {full / empty:.2f}, goal at most {GOAL:.2f}"
             )
     finally:
-        for receiver in receivers.values():
+        for receiver in receivers:
             receiver.stop()
     return ratios
 
 
-def _receiver(folder: Path, name: str, port: int) -> Program:
+def _start(receivers: list[Program], folder: Path, name: str, port: int) -> None:
+    """Start one more; it is among the receivers, to be stopped, also where it does not come to listen."""
     (folder / name).mkdir(exist_ok=True)
     words = ["receive", "--any-peer", "--port", str(port), "--data-dir", str(folder / name)]
     receiver = Program([sys.executable, "-m", "dicom_node", *words], folder / f"{name}.log")
     receiver.start()
+    receivers.append(receiver)
     receiver.wait_for(f"the receiver with the {name} index", lambda: _listens(port), 300.0)
-    return receiver
 
 
 def _listens(port: int) -> bool:

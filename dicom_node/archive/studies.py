@@ -10,7 +10,7 @@ from dicom_node.archive.faults import Faults
 from dicom_node.archive.prepared import Prepared, unless_there
 from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.retention import Evictions
-from dicom_node.archive.study_rows import Added, HistoryRow, Reception, StudyRow
+from dicom_node.archive.study_rows import Added, HistoryRow, Reception, StudyRow, receptions
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import DuplicateInstance
 from dicom_node.core.lifecycle import JobState, StudyState
@@ -55,7 +55,7 @@ class Studies:
         self._sent = unless_there(sent, "study_instance_uid", "association_id")
         ended = sa.update(associations).where(associations.c.association_id == uid)
         self._ended = Prepared(ended, "ended_at", "ending")
-        self._receptions = _receptions(self._tables)
+        self._receptions = receptions(self._tables)
         some = studies.c.study_instance_uid.in_(sa.bindparam("uids", expanding=True))
         self._receptions_of_some = self._receptions.where(some)
 
@@ -304,30 +304,6 @@ class Studies:
     def _note_association(self, connection: sa.Connection, instance: Instance, association_id: str) -> None:
         new = self._sent[connection.dialect.name]
         new(connection, study_instance_uid=instance.study_instance_uid, association_id=association_id)
-
-
-def _receptions(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
-    """The fields of each RECEIVING study's `Reception`, in their order."""
-    studies, associations, sent = (tables[name] for name in ("studies", "associations", "association_studies"))
-    is_open = sa.case((associations.c.ended_at.is_(None), 1), else_=0)
-    was_aborted = sa.case((associations.c.ending.in_(("aborted", "lost")), 1), else_=0)
-    joined = studies.outerjoin(sent, sent.c.study_instance_uid == studies.c.study_instance_uid).outerjoin(
-        associations,
-        sa.and_(associations.c.association_id == sent.c.association_id, associations.c.opened_at.is_not(None)),
-    )
-    return (
-        sa.select(
-            studies.c.study_instance_uid,
-            studies.c.first_received_at,
-            studies.c.last_received_at,
-            sa.func.sum(sa.case((associations.c.association_id.is_(None), 0), else_=is_open)),
-            sa.func.max(associations.c.ended_at),
-            sa.func.sum(was_aborted),
-        )
-        .select_from(joined)
-        .where(studies.c.state == StudyState.RECEIVING.value)
-        .group_by(studies.c.study_instance_uid, studies.c.first_received_at, studies.c.last_received_at)
-    )
 
 
 def _names(reason: str, uid: str) -> bool:
