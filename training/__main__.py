@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from training.calibration import Calibration
@@ -17,34 +18,48 @@ from training.tasks.table import task_of
 from training.tasks.task import CALIBRATION
 from training.train import train, trained
 
-Verb = Callable[[Experiment, Path, Path, Path], str]
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a person asked for."""
+
+    experiment: Experiment
+    data: Path
+    #: The run's folder.
+    out: Path
+    bundle: Path
+    #: The step to stop at, before the experiment's last.
+    until: int | None
 
 
-def _train(experiment: Experiment, data: Path, out: Path, bundle: Path) -> str:
-    return f"{train(experiment, out, data)}: trained to step {experiment.training['steps']}"
+Verb = Callable[[Asked], str]
 
 
-def _calibrate(experiment: Experiment, data: Path, out: Path, bundle: Path) -> str:
-    task = task_of(experiment, data)
-    found = task.calibrate(trained(task, out).network)
-    (out / CALIBRATION).write_text(json.dumps(found.as_json(), indent=2) + "\n")
+def _train(asked: Asked) -> str:
+    return str(train(asked.experiment, asked.out, asked.data, until=asked.until))
+
+
+def _calibrate(asked: Asked) -> str:
+    task = task_of(asked.experiment, asked.data)
+    found = task.calibrate(trained(task, asked.out).network)
+    (asked.out / CALIBRATION).write_text(json.dumps(found.as_json(), indent=2) + "\n")
     said = ", ".join(f"{name} {value:.4f}" for name, value in found.likelihoods.items())
-    return f"{out / CALIBRATION}: {found.method} (negative log-likelihood on held-out folds: {said})"
+    return f"{asked.out / CALIBRATION}: {found.method} (negative log-likelihood on held-out folds: {said})"
 
 
-def _evaluate(experiment: Experiment, data: Path, out: Path, bundle: Path) -> str:
-    task = task_of(experiment, data)
-    return str(task.evaluate(trained(task, out).network, _calibration(out), out))
+def _evaluate(asked: Asked) -> str:
+    task = task_of(asked.experiment, asked.data)
+    return str(task.evaluate(trained(task, asked.out).network, _calibration(asked.out), asked.out))
 
 
-def _export(experiment: Experiment, data: Path, out: Path, bundle: Path) -> str:
-    task = task_of(experiment, data)
-    calibration = _calibration(out)
+def _export(asked: Asked) -> str:
+    task = task_of(asked.experiment, asked.data)
+    calibration = _calibration(asked.out)
     if calibration is None:
-        raise ExperimentInvalid(f"{out} holds no {CALIBRATION}: run calibrate first")
-    run = trained(task, out)
-    task.export(run.network, calibration, run, bundle)
-    return str(bundle)
+        raise ExperimentInvalid(f"{asked.out} holds no {CALIBRATION}: run calibrate first")
+    run = trained(task, asked.out)
+    task.export(run.network, calibration, run, asked.bundle)
+    return str(asked.bundle)
 
 
 VERBS: Mapping[str, Verb] = {"train": _train, "calibrate": _calibrate, "evaluate": _evaluate, "export": _export}
@@ -57,13 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("experiment")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data")
     parser.add_argument("--out", type=Path, help="the run's folder")
+    parser.add_argument("--until", type=int, help="train: the step to stop at, before the experiment's last")
     parser.add_argument("--bundle", type=Path, help="export: the bundle's folder; else bundle/NAME in the run's")
     chosen = parser.parse_args(arguments)
     try:
         experiment = read_experiment(named(chosen.experiment))
         out = chosen.out or experiment.folder
         bundle = chosen.bundle or out / "bundle" / experiment.name
-        print(VERBS[chosen.verb](experiment, chosen.data, out, bundle))
+        asked = Asked(experiment=experiment, data=chosen.data, out=out, bundle=bundle, until=chosen.until)
+        print(VERBS[chosen.verb](asked))
     except (DatasetInvalid, ExperimentInvalid, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -109,7 +109,7 @@ def export(
         "docs/README.md": card.format(
             version=experiment.bundle["version"],
             parameters=f"{networks.parameters(network):,}",
-            steps=step,
+            steps=f"{step} of {experiment.training['steps']}",
             batch=experiment.data["batch"],
             minutes=f"{seconds / 60:.0f}",
             threads=experiment.training["threads"],
