@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dicom_node.archive.holdings import Holdings, index_url
 from dicom_node.assembly import Assembly
+from dicom_node.audit import AuditFile, AuditTrail, Sink, audit_key
 from dicom_node.broker import OwnRedis, broker_url, socket_path
 from dicom_node.commitment import Commitment
 from dicom_node.core.errors import SettingsError
@@ -34,6 +35,7 @@ from dicom_node.scp.notifications import Notifications
 from dicom_node.scp.promise_requests import PromiseRequests
 from dicom_node.settings import Settings
 from dicom_node.stocktaking import STEP_SECONDS, Stocktaking
+from dicom_node.syslog import Syslog, SyslogAddress
 from dicom_node.telemetry import Metrics
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
@@ -138,7 +140,9 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     def health() -> Mapping[str, bool]:
         return {**supervisor_health[0](), BROKER: dispatch.broker_answers}
 
-    web = _web(settings, holdings, dispatch.lengths, metrics, health)
+    audit, sending = _audit(settings)
+    parts += sending
+    web = _web(settings, holdings, dispatch.lengths, metrics, health, audit)
     parts.append(Served("web", web.start, lambda: web.alive, web.stop))
     promising = Promising(settings, holdings.index, holdings.archive, time.time)
     telling = Periodic("promises", promising.step, ROUND_SECONDS)
@@ -257,15 +261,33 @@ def _web(
     lengths: Callable[[], Mapping[str, int] | None],
     metrics: Metrics,
     health: Callable[[], Mapping[str, bool]],
+    audit: AuditTrail,
 ) -> WebServer:
     application = build_application(
         index=holdings.index,
         queue_lengths=lengths,
         health=health,
         clock=time.time,
+        settings=settings,
+        audit=audit,
         metrics=metrics,
         free_bytes=holdings.archive.free_bytes,
         dispensable=_DISPENSABLE,
         title=f"DICOM node {settings.node.ae_title}",
     )
-    return WebServer(application, settings.web.host, settings.web.port)
+    web, proxies = settings.web, settings.access.trusted_proxies
+    return WebServer(application, web.host, web.port, trusted_proxies=proxies)
+
+
+def _audit(settings: Settings) -> tuple[AuditTrail, list[Part]]:
+    """The audit trail: a file in the data folder, and a syslog receiver where one is named."""
+    data_dir, access = settings.node.data_dir, settings.access
+    sinks: list[Sink] = [AuditFile(data_dir / "audit")]
+    parts: list[Part] = []
+    if access.audit_syslog:
+        authority = Path(access.audit_authority) if access.audit_authority else None
+        syslog = Syslog(SyslogAddress.of(access.audit_syslog), authority=authority)
+        sinks.append(syslog)
+        parts.append(Served("syslog", syslog.start, lambda: syslog.alive, syslog.stop))
+    key = audit_key(data_dir)
+    return AuditTrail(sinks, source=settings.node.ae_title, key=key), parts

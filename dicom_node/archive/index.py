@@ -21,10 +21,13 @@ from dicom_node.archive.promises import Promises
 from dicom_node.archive.reports import Reports
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.schema import prepare_schema
+from dicom_node.archive.sessions import Sessions
 from dicom_node.archive.studies import Studies
 from dicom_node.archive.tables import build_metadata
+from dicom_node.archive.tokens import Tokens
 from dicom_node.archive.transactions import Transactions
 from dicom_node.archive.turns import Turns
+from dicom_node.archive.users import Users
 from dicom_node.archive.withdrawals import Withdrawals
 from dicom_node.archive.workers import Workers
 from dicom_node.core.errors import IndexUnavailable
@@ -58,6 +61,9 @@ class Index:
         self.evictions = Evictions(transactions)
         self.conditions = Conditions(transactions)
         self.withdrawals = Withdrawals(transactions)
+        self.users = Users(transactions)
+        self.sessions = Sessions(transactions)
+        self.tokens = Tokens(transactions)
 
     @classmethod
     def open(cls, url: str) -> "Index":

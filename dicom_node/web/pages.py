@@ -16,6 +16,7 @@ from dicom_node.archive.lines import (
     duration_in_words,
     time_in_words,
 )
+from dicom_node.core.access import NOBODY, Visitor
 
 #: How often an open overview asks again.
 REFRESH_SECONDS = 10
@@ -47,7 +48,13 @@ class Pages:
         environment.globals.update(title=title)
         self._environment = environment
 
-    def overview(self, overview: Overview, messages: Mapping[str, int] | None, health: Mapping[str, bool]) -> str:
+    def overview(
+        self,
+        overview: Overview,
+        messages: Mapping[str, int] | None,
+        health: Mapping[str, bool],
+        visitor: Visitor = NOBODY,
+    ) -> str:
         """The first page; `messages` are the broker's queue lengths, None when it does not answer."""
         groups = {
             "Need a person": overview.group(NEED_A_PERSON),
@@ -60,18 +67,23 @@ class Pages:
             "Done": sum(map(overview.count, DONE)),
         }
         facts = {"overview": overview, "messages": messages, "health": health, "groups": groups, "totals": totals}
-        return self._render("overview.html", refresh=REFRESH_SECONDS, now=overview.now, **facts)
+        return self._render("overview.html", visitor, refresh=REFRESH_SECONDS, now=overview.now, **facts)
 
-    def study(self, detail: StudyDetail) -> str:
+    def study(self, detail: StudyDetail, visitor: Visitor = NOBODY) -> str:
         """One study's whole story."""
-        return self._render("study.html", refresh=REFRESH_SECONDS, now=detail.now, detail=detail)
+        return self._render("study.html", visitor, refresh=REFRESH_SECONDS, now=detail.now, detail=detail)
 
-    def message(self, status: HTTPStatus, text: str, now: float) -> str:
+    def message(self, status: HTTPStatus, text: str, now: float, visitor: Visitor = NOBODY) -> str:
         """A page that says in words why there is no other."""
-        return self._render("message.html", refresh=None, now=now, heading=status.phrase, text=text)
+        return self._render("message.html", visitor, refresh=None, now=now, heading=status.phrase, text=text)
 
-    def _render(self, template: str, **facts: Any) -> str:
-        return self._environment.get_template(template).render(**facts)
+    def login(self, now: float, *, after: str, words: str = "", with_provider: bool = False) -> str:
+        """The page to log in on; `after` is where to go then, `words` say what was wrong."""
+        facts = {"after": after, "words": words, "with_provider": with_provider}
+        return self._render("login.html", NOBODY, refresh=None, now=now, **facts)
+
+    def _render(self, template: str, visitor: Visitor, **facts: Any) -> str:
+        return self._environment.get_template(template).render(visitor=visitor, **facts)
 
 
 def _time(at: float) -> Markup:

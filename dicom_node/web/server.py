@@ -3,6 +3,7 @@
 import logging
 import socket
 import threading
+from collections.abc import Sequence
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,8 +19,12 @@ _PATIENCE_SECONDS = 5
 class WebServer:
     """Serves an application until it is stopped; port 0 takes any free one."""
 
-    def __init__(self, application: FastAPI, host: str, port: int) -> None:
+    def __init__(
+        self, application: FastAPI, host: str, port: int, *, trusted_proxies: Sequence[str] = ()
+    ) -> None:
+        """`trusted_proxies` are addresses whose word is believed on whom they ask for."""
         self._application = application
+        self._trusted_proxies = list(trusted_proxies)
         self._host = host
         self._asked_port = port
         self._socket: socket.socket | None = None
@@ -44,6 +49,9 @@ class WebServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Else whoever asks from this machine could name any address as his own.
+            proxy_headers=bool(self._trusted_proxies),
+            forwarded_allow_ips=self._trusted_proxies,
             lifespan="off",
             timeout_graceful_shutdown=_PATIENCE_SECONDS,
         )
