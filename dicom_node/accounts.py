@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from dicom_node.archive.holdings import Holdings
 from dicom_node.archive.index import Index
-from dicom_node.audit import USERS_CHANGED, AuditFile, AuditTrail, Happening, audit_key
+from dicom_node.audit import USERS_CHANGED, AuditFile, AuditTrail, Happening
 from dicom_node.core.access import Role, Scope
 from dicom_node.core.errors import AccountError
 from dicom_node.credentials import LONGEST_PASSWORD, SHORTEST_PASSWORD, Passwords, new_password
@@ -75,7 +75,7 @@ def _run(actions: Mapping[str, "_Action"], settings: Settings, options: argparse
         index.close()
     if done:
         sinks = [AuditFile(settings.node.data_dir / "audit")]
-        trail = AuditTrail(sinks, source=settings.node.ae_title, key=audit_key(settings.node.data_dir))
+        trail = AuditTrail(sinks, source=settings.node.ae_title)
         who = getpass.getuser()
         trail.note(Happening(event=USERS_CHANGED, at=time.time(), user=f"command line of {who}", description=done))
     return 0

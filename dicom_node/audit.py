@@ -2,7 +2,7 @@
 
 Each message is XML by the schema of A.5.1. It names people, studies and addresses. Of the patient, whom A.5.3.6 asks for,
 it has a keyed hash of the Patient ID and nothing else: the index holds no patient data, and a trail that leaves this
-machine must not either. Whoever has the key (`audit.key` in the data folder) can tell whether a given ID is meant.
+machine must not either. Whoever has the key (`hash.key` in the data folder) can tell whether a given ID is meant.
 """
 
 import logging
@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 from xml.etree import ElementTree
-
-from dicom_node.telemetry import hashed
 
 log = logging.getLogger(__name__)
 
@@ -88,14 +86,12 @@ class AuditTrail:
         sinks: Sequence[Sink],
         *,
         source: str,
-        key: bytes,
-        patient_id: Callable[[str], str] = lambda _study: "",
+        patient: Callable[[str], str] = lambda _study: "",
     ) -> None:
-        """`source` is our AE title; `patient_id` gives a study's Patient ID, empty where it is not known."""
+        """`source` is our AE title; `patient` gives the keyed hash of a study's Patient ID, empty where not known."""
         self._sinks = tuple(sinks)
         self._source = source
-        self._key = key
-        self._patient_id = patient_id
+        self._patient = patient
         self._lock = threading.Lock()
         self.lost = 0
 
@@ -110,10 +106,6 @@ class AuditTrail:
             except OSError as error:
                 self.lost += 1
                 log.error("an audit message was not written", extra={"reason": type(error).__name__})
-
-    def _patient(self, study: str) -> str:
-        patient_id = self._patient_id(study)
-        return hashed(patient_id, self._key) if patient_id else ""
 
 
 def xml_of(happening: Happening, source: str, patients: dict[str, str]) -> str:
@@ -194,9 +186,9 @@ class AuditFile:
             file.write(message + "\n")
 
 
-def audit_key(data_dir: Path) -> bytes:
+def hash_key(data_dir: Path) -> bytes:
     """The key of the hashes: made once, kept beside the archive, readable by the node's user alone."""
-    path = data_dir / "audit.key"
+    path = data_dir / "hash.key"
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

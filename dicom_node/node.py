@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dicom_node.archive.holdings import Holdings, index_url
 from dicom_node.assembly import Assembly
-from dicom_node.audit import AuditFile, AuditTrail, Sink, audit_key
+from dicom_node.audit import AuditFile, AuditTrail, Sink, hash_key
 from dicom_node.broker import OwnRedis, broker_url, socket_path
 from dicom_node.commitment import Commitment
 from dicom_node.core.errors import SettingsError
@@ -24,6 +24,7 @@ from dicom_node.dispatch import Dispatch
 from dicom_node.inquiry import Inquiry
 from dicom_node.intake import Intake
 from dicom_node.job_queue import CeleryJobQueue
+from dicom_node.keying import KEYING_SECONDS, Keying
 from dicom_node.notice import Notices
 from dicom_node.parts import ChildProcess, Part, Periodic, Served, Supervisor
 from dicom_node.promise import Promising
@@ -140,9 +141,11 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     def health() -> Mapping[str, bool]:
         return {**supervisor_health[0](), BROKER: dispatch.broker_answers}
 
-    audit, sending = _audit(settings)
+    key = hash_key(settings.node.data_dir)
+    audit, sending = _audit(settings, holdings)
     parts += sending
-    web = _web(settings, holdings, dispatch.lengths, metrics, health, audit)
+    parts.append(Periodic("keying", Keying(holdings.index, holdings.archive, key).step, KEYING_SECONDS))
+    web = _web(settings, holdings, dispatch.lengths, metrics, health, audit, key)
     parts.append(Served("web", web.start, lambda: web.alive, web.stop))
     promising = Promising(settings, holdings.index, holdings.archive, time.time)
     telling = Periodic("promises", promising.step, ROUND_SECONDS)
@@ -262,6 +265,7 @@ def _web(
     metrics: Metrics,
     health: Callable[[], Mapping[str, bool]],
     audit: AuditTrail,
+    key: bytes,
 ) -> WebServer:
     application = build_application(
         index=holdings.index,
@@ -269,7 +273,9 @@ def _web(
         health=health,
         clock=time.time,
         settings=settings,
+        archive=holdings.archive,
         audit=audit,
+        key=key,
         metrics=metrics,
         free_bytes=holdings.archive.free_bytes,
         dispensable=_DISPENSABLE,
@@ -279,7 +285,7 @@ def _web(
     return WebServer(application, web.host, web.port, trusted_proxies=proxies)
 
 
-def _audit(settings: Settings) -> tuple[AuditTrail, list[Part]]:
+def _audit(settings: Settings, holdings: Holdings) -> tuple[AuditTrail, list[Part]]:
     """The audit trail: a file in the data folder, and a syslog receiver where one is named."""
     data_dir, access = settings.node.data_dir, settings.access
     sinks: list[Sink] = [AuditFile(data_dir / "audit")]
@@ -289,5 +295,4 @@ def _audit(settings: Settings) -> tuple[AuditTrail, list[Part]]:
         syslog = Syslog(SyslogAddress.of(access.audit_syslog), authority=authority)
         sinks.append(syslog)
         parts.append(Served("syslog", syslog.start, lambda: syslog.alive, syslog.stop))
-    key = audit_key(data_dir)
-    return AuditTrail(sinks, source=settings.node.ae_title, key=key), parts
+    return AuditTrail(sinks, source=settings.node.ae_title, patient=holdings.index.study_keys.patient), parts

@@ -60,6 +60,9 @@ class WebSettings:
     study_link: str = _setting(
         "", "where the page opens a study in a viewer or PACS, with {study}; empty: no such link", rule="study_link"
     )
+    longest_wait_minutes: float = _setting(
+        240.0, "a study that waits so long to be read goes before all routine ones on the worklist", (1, 525600)
+    )
     picture_megabytes: int = _setting(256, "disk that drawn pictures may take before the oldest go", (1, 1e6))
 
 

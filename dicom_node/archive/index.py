@@ -23,6 +23,7 @@ from dicom_node.archive.retention import Evictions
 from dicom_node.archive.schema import prepare_schema
 from dicom_node.archive.sessions import Sessions
 from dicom_node.archive.studies import Studies
+from dicom_node.archive.study_keys import StudyKeys
 from dicom_node.archive.tables import build_metadata
 from dicom_node.archive.tokens import Tokens
 from dicom_node.archive.transactions import Transactions
@@ -64,6 +65,7 @@ class Index:
         self.users = Users(transactions)
         self.sessions = Sessions(transactions)
         self.tokens = Tokens(transactions)
+        self.study_keys = StudyKeys(transactions)
 
     @classmethod
     def open(cls, url: str) -> "Index":

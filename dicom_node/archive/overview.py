@@ -38,7 +38,7 @@ from dicom_node.core.errors import UnknownStudy
 from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 from dicom_node.core.priority import QUEUES, Priority, queue_of
 
-__all__ = ["Overview", "StudyDetail", "read_overview", "read_study", "to_json"]
+__all__ = ["Overview", "StudyDetail", "read_lines", "read_overview", "read_study", "to_json"]
 
 
 def read_overview(index: Index, now: float, limit: int = 200) -> Overview:
@@ -78,6 +78,11 @@ def read_study(index: Index, study_instance_uid: str, now: float) -> StudyDetail
         ),
         withdrawals=tuple(map(_withdrawal, index.withdrawals.of_study(study_instance_uid))),
     )
+
+
+def read_lines(index: Index, uids: Sequence[str]) -> list[StudyLine]:
+    """The lines of these studies, in no order."""
+    return _study_lines(index, _table(index, "studies").c.study_instance_uid.in_(uids), limit=len(uids))
 
 
 def _transactions(index: Index) -> Transactions:

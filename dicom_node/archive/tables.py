@@ -34,7 +34,7 @@ def build_metadata() -> MetaData:
 
 
 def _received(metadata: MetaData) -> None:
-    Table(
+    studies = Table(
         "studies",
         metadata,
         Column("study_instance_uid", _UID, primary_key=True),
@@ -49,6 +49,7 @@ def _received(metadata: MetaData) -> None:
         #: Files of it still lie in the archive that are to be removed.
         Column("files_left", Boolean, nullable=False, default=False, server_default=false()),
     )
+    Index("studies_by_arrival", studies.c.last_received_at)
     Table(
         "instances",
         metadata,
@@ -393,4 +394,12 @@ def _admitted(metadata: MetaData) -> None:
         Column("scopes", JSON, nullable=False),
         Column("created_at", Float, nullable=False),
         Column("expires_at", Float),
+    )
+    #: Keyed hashes by which a study can be found, and its patient be named in the audit trail, without their being here.
+    Table(
+        "study_keys",
+        metadata,
+        Column("study_instance_uid", _UID, primary_key=True),
+        Column("accession", String(16), nullable=False, index=True),
+        Column("patient", String(16), nullable=False),
     )

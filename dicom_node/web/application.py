@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from importlib import resources
+from threading import Event
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -10,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
+from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.archive.overview import read_overview, read_study
 from dicom_node.audit import SEEN, AuditTrail, Happening
@@ -24,6 +26,9 @@ from dicom_node.web.metrics import IndexCollector
 from dicom_node.web.needs import SECURITY_HEADERS
 from dicom_node.web.oidc import IdentityProvider
 from dicom_node.web.pages import Pages
+from dicom_node.web.picture_cache import PictureCache
+from dicom_node.web.reading import Reading, Watch, build_reading
+from dicom_node.web.study_pictures import StudyPictures
 
 __all__ = ["SECURITY_HEADERS", "build_application"]
 
@@ -41,7 +46,9 @@ def build_application(
     clock: Callable[[], float],
     *,
     settings: Settings | None = None,
+    archive: Archive | None = None,
     audit: AuditTrail | None = None,
+    key: bytes = b"",
     metrics: Metrics | None = None,
     free_bytes: Callable[[], int] | None = None,
     title: str = "DICOM node",
@@ -51,11 +58,13 @@ def build_application(
 
     `queue_lengths` answers None when the broker does not; `health` tells of each part whether it lives; `clock` gives
     seconds since 1970 UTC; `free_bytes` the archive's free room; `metrics` are this process's own counts, and are
-    extended by what the index knows; `dispensable` names the parts without which the node still does its work.
+    extended by what the index knows; without `archive` there are no pictures; `key` is that of the study keys, and `dispensable` names the parts without which the node still does its work.
     """
     settings = Settings() if settings is None else settings
-    audit = AuditTrail((), source=settings.node.ae_title, key=b"") if audit is None else audit
+    audit = AuditTrail((), source=settings.node.ae_title) if audit is None else audit
     application = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
+    # Whoever serves the application sets it: streams must not hold up its end.
+    application.state.ending = Event()
     pages = Pages(title)
     own = Metrics() if metrics is None else metrics
     own.registry.register(IndexCollector(index, queue_lengths, clock, free_bytes))
@@ -63,6 +72,18 @@ def build_application(
     login = _login(index, doorkeeper, audit, pages, clock)
     application.include_router(build_router(login))
     _add_pages(application, pages, index, queue_lengths, health, clock, audit)
+    reading = Reading(
+        index=index,
+        pages=pages,
+        pictures=_pictures(index, archive, settings),
+        settings=settings.web,
+        audit=audit,
+        clock=clock,
+        key=key,
+        ending=application.state.ending,
+        watch=Watch(index=index),
+    )
+    application.include_router(build_reading(reading))
     application.include_router(build_deeds(index, clock, audit))
     _add_machine_readables(application, own, health, dispensable)
     _add_manners(application, pages, clock)
@@ -74,6 +95,13 @@ def build_application(
         words=lambda status, text, visitor: pages.message(HTTPStatus(status), text, clock(), visitor),
     )
     return application
+
+
+def _pictures(index: Index, archive: Archive | None, settings: Settings) -> StudyPictures | None:
+    if archive is None:
+        return None
+    cache = PictureCache(settings.node.data_dir / "pictures", settings.web.picture_megabytes * 2**20)
+    return StudyPictures(index, archive, cache)
 
 
 def _login(
@@ -103,7 +131,7 @@ def _add_pages(
     audit: AuditTrail,
 ) -> None:
     # Plain functions: the framework runs them in threads, where waiting for the database holds nobody up.
-    @application.api_route("/", methods=["GET", "HEAD"])
+    @application.api_route("/overview", methods=["GET", "HEAD"])
     def overview(request: Request) -> HTMLResponse:
         visitor = visitor_of(request.scope)
         return HTMLResponse(pages.overview(read_overview(index, clock()), queue_lengths(), health(), visitor))

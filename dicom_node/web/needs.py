@@ -60,6 +60,7 @@ RULES: Sequence[Rule] = (
     Rule(path="/overview", read=READER, is_page=True),
     Rule(path="/events", read=READER),
     Rule(path="/worklist", read=READER),
+    Rule(path="/search", write=READER),
     Rule(path="/studies/*", read=READER, is_page=True),
     Rule(path="/studies/*/report/*", read=READER, is_page=True),
     Rule(path="/studies/*/preview.png", read=READER),

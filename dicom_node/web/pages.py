@@ -16,6 +16,7 @@ from dicom_node.archive.lines import (
     duration_in_words,
     time_in_words,
 )
+from dicom_node.archive.worklist import Worklist
 from dicom_node.core.access import NOBODY, Visitor
 
 #: How often an open overview asks again.
@@ -68,6 +69,11 @@ class Pages:
         }
         facts = {"overview": overview, "messages": messages, "health": health, "groups": groups, "totals": totals}
         return self._render("overview.html", visitor, refresh=REFRESH_SECONDS, now=overview.now, **facts)
+
+    def worklist(self, visitor: Visitor, *, whole: bool, worklist: Worklist, **facts: Any) -> str:
+        """The reading worklist: the whole page, or only the list itself."""
+        template = "worklist.html" if whole else "worklist_rows.html"
+        return self._render(template, visitor, refresh=None, now=worklist.now, worklist=worklist, **facts)
 
     def study(self, detail: StudyDetail, visitor: Visitor = NOBODY) -> str:
         """One study's whole story."""

@@ -43,6 +43,7 @@ class WebServer:
 
     def start(self) -> None:
         """Serve; return when requests are answered, SettingsError when the port is not to be had."""
+        self._application.state.ending.clear()
         self._socket = self._listen()
         config = uvicorn.Config(
             self._application,
@@ -65,6 +66,7 @@ class WebServer:
 
     def stop(self) -> None:
         """Finish the answers in progress and listen no more."""
+        self._application.state.ending.set()
         if self._server is not None:
             self._server.should_exit = True
         if self._thread is not None:

@@ -73,7 +73,7 @@ def overview(address: str, folder: Path) -> str:
         secret = session(index, at=time.time())
     finally:
         index.close()
-    return Person(int(address.rpartition(":")[2]), secret).get("/").text
+    return Person(int(address.rpartition(":")[2]), secret).get("/overview").text
 
 
 def parts(address: str) -> dict[str, Any]:

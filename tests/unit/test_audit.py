@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dicom_node.audit import CHANGED, LOGIN, AuditFile, AuditTrail, Happening, audit_key, syslog_line, xml_of
+from dicom_node.audit import CHANGED, LOGIN, AuditFile, AuditTrail, Happening, hash_key, syslog_line, xml_of
 from dicom_node.core.errors import SettingsError
 from dicom_node.syslog import Syslog, SyslogAddress
 from dicom_node.telemetry import hashed
@@ -20,7 +20,7 @@ SAW = Happening(event=CHANGED, at=NOW, user="ann", address="10.0.0.7", descripti
 
 
 def trail(*sinks: object) -> AuditTrail:
-    return AuditTrail(sinks, source="TRIAGE", key=b"key", patient_id=lambda _study: "PAT-4711")  # type: ignore[arg-type]  # sinks
+    return AuditTrail(sinks, source="TRIAGE", patient=lambda _study: hashed("PAT-4711", b"key"))  # type: ignore[arg-type]  # sinks
 
 
 def test_a_message_says_who_did_what_when_and_from_where() -> None:
@@ -64,10 +64,10 @@ def test_what_a_user_typed_cannot_become_markup_or_a_second_message() -> None:
 
 
 def test_the_key_is_made_once_and_is_the_nodes_alone(tmp_path: Path) -> None:
-    key = audit_key(tmp_path)
+    key = hash_key(tmp_path)
     assert len(key) == 32
-    assert audit_key(tmp_path) == key
-    assert stat.S_IMODE((tmp_path / "audit.key").stat().st_mode) == 0o600
+    assert hash_key(tmp_path) == key
+    assert stat.S_IMODE((tmp_path / "hash.key").stat().st_mode) == 0o600
 
 
 def test_a_message_that_cannot_be_written_is_counted_and_the_others_still_go(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class House:
         for role in Role:
             self.index.users.add(f"an-{role}", role=role, password=quick.hash(PASSWORD), at=NOW)
         self.clock, self.sheet = Clock(), Sheet()
-        audit = AuditTrail([self.sheet], source="TRIAGE", key=b"key")
+        audit = AuditTrail([self.sheet], source="TRIAGE")
         settings = Settings(access=access or AccessSettings())
         self.application: FastAPI = build_application(
             self.index, dict, dict, self.clock, settings=settings, audit=audit

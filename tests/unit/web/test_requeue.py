@@ -46,7 +46,7 @@ def visitor(index: Index) -> Iterator[Visitor]:
 
 
 def test_a_dead_letter_is_shown_as_such_with_its_reason_and_a_button(visitor: Visitor, index: Index) -> None:
-    for path in ("/", f"/studies/{STUDY}"):
+    for path in ("/overview", f"/studies/{STUDY}"):
         text = visitor.get(path).text
         assert "Dead letter: lung_nodule gave up after the last attempt." in text
         assert "the reading process was killed" in text
