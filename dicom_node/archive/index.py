@@ -19,6 +19,7 @@ from dicom_node.archive.peers import Peers
 from dicom_node.archive.performed_steps import PerformedSteps
 from dicom_node.archive.promises import Promises
 from dicom_node.archive.reports import Reports
+from dicom_node.archive.resending import Resending
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.schema import prepare_schema
 from dicom_node.archive.sessions import Sessions
@@ -62,6 +63,7 @@ class Index:
         self.evictions = Evictions(transactions)
         self.conditions = Conditions(transactions)
         self.withdrawals = Withdrawals(transactions)
+        self.resending = Resending(transactions)
         self.users = Users(transactions)
         self.sessions = Sessions(transactions)
         self.tokens = Tokens(transactions)

@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
-from dicom_node.archive.overview import read_overview, read_study
-from dicom_node.audit import SEEN, AuditTrail, Happening
+from dicom_node.archive.overview import read_overview
+from dicom_node.audit import AuditTrail
 from dicom_node.credentials import Passwords
 from dicom_node.settings import Settings
 from dicom_node.telemetry import Metrics
-from dicom_node.web.deeds import answering_for, build_deeds
+from dicom_node.web.deeds import build_deeds
 from dicom_node.web.gate import Doorkeeper, Gate, visitor_of
 from dicom_node.web.login import Login, build_router
 from dicom_node.web.login_limits import LoginLimits
@@ -28,6 +28,7 @@ from dicom_node.web.oidc import IdentityProvider
 from dicom_node.web.pages import Pages
 from dicom_node.web.picture_cache import PictureCache
 from dicom_node.web.reading import Reading, Watch, build_reading
+from dicom_node.web.study_page import StudyPages, build_study_pages
 from dicom_node.web.study_pictures import StudyPictures
 
 __all__ = ["SECURITY_HEADERS", "build_application"]
@@ -71,11 +72,23 @@ def build_application(
     doorkeeper = Doorkeeper(index=index, settings=settings.access, clock=clock)
     login = _login(index, doorkeeper, audit, pages, clock)
     application.include_router(build_router(login))
-    _add_pages(application, pages, index, queue_lengths, health, clock, audit)
+    _add_pages(application, pages, index, queue_lengths, health, clock)
+    pictures = _pictures(index, archive, settings)
+    study_pages = StudyPages(
+        index=index,
+        archive=archive,
+        pages=pages,
+        pictures=pictures,
+        settings=settings.web,
+        routes=settings.routes,
+        audit=audit,
+        clock=clock,
+    )
+    application.include_router(build_study_pages(study_pages))
     reading = Reading(
         index=index,
         pages=pages,
-        pictures=_pictures(index, archive, settings),
+        pictures=pictures,
         settings=settings.web,
         audit=audit,
         clock=clock,
@@ -128,24 +141,12 @@ def _add_pages(
     queue_lengths: Callable[[], Mapping[str, int] | None],
     health: Callable[[], Mapping[str, bool]],
     clock: Callable[[], float],
-    audit: AuditTrail,
 ) -> None:
     # Plain functions: the framework runs them in threads, where waiting for the database holds nobody up.
     @application.api_route("/overview", methods=["GET", "HEAD"])
     def overview(request: Request) -> HTMLResponse:
         visitor = visitor_of(request.scope)
         return HTMLResponse(pages.overview(read_overview(index, clock()), queue_lengths(), health(), visitor))
-
-    @application.api_route("/studies/{study_instance_uid}", methods=["GET", "HEAD"])
-    def study(request: Request, study_instance_uid: str) -> HTMLResponse:
-        visitor = visitor_of(request.scope)
-        with answering_for(study_instance_uid):
-            detail = read_study(index, study_instance_uid, clock())
-        seen = Happening(
-            event=SEEN, at=clock(), user=visitor.name, address=visitor.address, studies=[study_instance_uid]
-        )
-        audit.note(seen)
-        return HTMLResponse(pages.study(detail, visitor))
 
 
 def _add_machine_readables(

@@ -79,6 +79,15 @@ def build_deeds(index: Index, clock: Callable[[], float], audit: AuditTrail) -> 
         log.info("a study was asked for again", extra=facts)
         return back_to(study_instance_uid)
 
+    @router.post("/studies/{study_instance_uid}/resend")
+    def resend(request: Request, study_instance_uid: str) -> RedirectResponse:
+        visitor = visitor_of(request.scope)
+        with deed(visitor, study_instance_uid, "sent again"):
+            index.resending.send_again(study_instance_uid, actor=visitor.actor, at=clock())
+        facts = {"study_instance_uid": study_instance_uid, "actor": visitor.actor}
+        log.info("a study's results were asked to be sent again", extra=facts)
+        return back_to(study_instance_uid)
+
     @router.post("/studies/{study_instance_uid}/withdraw")
     async def withdraw(request: Request, study_instance_uid: str) -> RedirectResponse:
         visitor, given = visitor_of(request.scope), await form_of(request)

@@ -18,6 +18,7 @@ from dicom_node.archive.lines import (
 )
 from dicom_node.archive.worklist import Worklist
 from dicom_node.core.access import NOBODY, Visitor
+from dicom_node.web.report_text import ReportText
 
 #: How often an open overview asks again.
 REFRESH_SECONDS = 10
@@ -31,6 +32,17 @@ OBJECTS: Mapping[str, str] = {
     "1.2.840.10008.5.1.4.1.1.88.34": "SR",
     "1.2.840.10008.5.1.4.1.1.88.59": "KOS",
     "1.2.840.10008.5.1.4.1.1.104.1": "PDF",
+}
+
+#: Of a study page without the archive beside it.
+_NO_FACTS: Mapping[str, Any] = {
+    "findings": (),
+    "read_series": {},
+    "not_read": {},
+    "windows": (),
+    "can_draw": False,
+    "reports": (),
+    "elsewhere": "",
 }
 
 
@@ -75,9 +87,13 @@ class Pages:
         template = "worklist.html" if whole else "worklist_rows.html"
         return self._render(template, visitor, refresh=None, now=worklist.now, worklist=worklist, **facts)
 
-    def study(self, detail: StudyDetail, visitor: Visitor = NOBODY) -> str:
-        """One study's whole story."""
-        return self._render("study.html", visitor, refresh=REFRESH_SECONDS, now=detail.now, detail=detail)
+    def study(self, detail: StudyDetail, visitor: Visitor = NOBODY, **facts: Any) -> str:
+        """One study's whole story; `facts` as `study_page` gathers them."""
+        return self._render("study.html", visitor, refresh=None, now=detail.now, detail=detail, **{**_NO_FACTS, **facts})
+
+    def report(self, visitor: Visitor, now: float, *, study: str, report: ReportText) -> str:
+        """A structured report as text."""
+        return self._render("report.html", visitor, refresh=None, now=now, study=study, report=report)
 
     def message(self, status: HTTPStatus, text: str, now: float, visitor: Visitor = NOBODY) -> str:
         """A page that says in words why there is no other."""
