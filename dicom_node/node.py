@@ -34,6 +34,7 @@ from dicom_node.scp.application_entity import ApplicationEntity
 from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.scp.notifications import Notifications
 from dicom_node.scp.promise_requests import PromiseRequests
+from dicom_node.scu.verification import echo
 from dicom_node.settings import Settings
 from dicom_node.stocktaking import STEP_SECONDS, Stocktaking
 from dicom_node.syslog import Syslog, SyslogAddress
@@ -267,6 +268,12 @@ def _web(
     audit: AuditTrail,
     key: bytes,
 ) -> WebServer:
+    peers = {peer.name: peer for peer in settings.peers}
+    timeout_seconds = settings.delivery.timeout_seconds
+
+    def ask(name: str) -> float:
+        return echo(peers[name], ae_title=settings.node.ae_title, timeout_seconds=timeout_seconds)
+
     application = build_application(
         index=holdings.index,
         queue_lengths=lengths,
@@ -276,6 +283,7 @@ def _web(
         archive=holdings.archive,
         audit=audit,
         key=key,
+        echo=ask,
         metrics=metrics,
         free_bytes=holdings.archive.free_bytes,
         dispensable=_DISPENSABLE,

@@ -17,6 +17,7 @@ from dicom_node.archive.inventory import Inventory
 from dicom_node.archive.jobs import Jobs
 from dicom_node.archive.peers import Peers
 from dicom_node.archive.performed_steps import PerformedSteps
+from dicom_node.archive.priorities import Priorities
 from dicom_node.archive.promises import Promises
 from dicom_node.archive.reports import Reports
 from dicom_node.archive.resending import Resending
@@ -63,6 +64,7 @@ class Index:
         self.evictions = Evictions(transactions)
         self.conditions = Conditions(transactions)
         self.withdrawals = Withdrawals(transactions)
+        self.priorities = Priorities(transactions)
         self.resending = Resending(transactions)
         self.users = Users(transactions)
         self.sessions = Sessions(transactions)

@@ -27,7 +27,9 @@ from dicom_node.web.needs import SECURITY_HEADERS
 from dicom_node.web.oidc import IdentityProvider
 from dicom_node.web.pages import Pages
 from dicom_node.web.picture_cache import PictureCache
+from dicom_node.web.queue_page import QueuePage, build_queue_page
 from dicom_node.web.reading import Reading, Watch, build_reading
+from dicom_node.web.rule_tester import build_rule_tester
 from dicom_node.web.study_page import StudyPages, build_study_pages
 from dicom_node.web.study_pictures import StudyPictures
 
@@ -50,6 +52,7 @@ def build_application(
     archive: Archive | None = None,
     audit: AuditTrail | None = None,
     key: bytes = b"",
+    echo: Callable[[str], float] | None = None,
     metrics: Metrics | None = None,
     free_bytes: Callable[[], int] | None = None,
     title: str = "DICOM node",
@@ -59,7 +62,8 @@ def build_application(
 
     `queue_lengths` answers None when the broker does not; `health` tells of each part whether it lives; `clock` gives
     seconds since 1970 UTC; `free_bytes` the archive's free room; `metrics` are this process's own counts, and are
-    extended by what the index knows; without `archive` there are no pictures; `key` is that of the study keys, and `dispensable` names the parts without which the node still does its work.
+    extended by what the index knows; without `archive` there are no pictures; `key` is that of the study keys,
+    `echo` asks a peer by name whether it is there, and `dispensable` names the parts without which the node still does its work.
     """
     settings = Settings() if settings is None else settings
     audit = AuditTrail((), source=settings.node.ae_title) if audit is None else audit
@@ -97,6 +101,19 @@ def build_application(
         watch=Watch(index=index),
     )
     application.include_router(build_reading(reading))
+    queue_page = QueuePage(
+        index=index,
+        pages=pages,
+        settings=settings,
+        audit=audit,
+        clock=clock,
+        free_bytes=free_bytes,
+        total_bytes=None if archive is None else archive.total_bytes,
+        queue_lengths=queue_lengths,
+        echo=echo,
+    )
+    application.include_router(build_queue_page(queue_page))
+    application.include_router(build_rule_tester(index, pages, settings.routes, clock))
     application.include_router(build_deeds(index, clock, audit))
     _add_machine_readables(application, own, health, dispensable)
     _add_manners(application, pages, clock)

@@ -15,6 +15,7 @@ from dicom_node.archive.index import Index
 from dicom_node.audit import CHANGED, AuditTrail, Happening
 from dicom_node.core.access import Visitor
 from dicom_node.core.errors import IllegalTransition, UnknownStudy
+from dicom_node.core.priority import Priority
 from dicom_node.core.uid import is_uid
 from dicom_node.web.gate import visitor_of
 
@@ -87,6 +88,19 @@ def build_deeds(index: Index, clock: Callable[[], float], audit: AuditTrail) -> 
         facts = {"study_instance_uid": study_instance_uid, "actor": visitor.actor}
         log.info("a study's results were asked to be sent again", extra=facts)
         return back_to(study_instance_uid)
+
+    @router.post("/studies/{study_instance_uid}/priority")
+    async def change_priority(request: Request, study_instance_uid: str) -> RedirectResponse:
+        visitor, given = visitor_of(request.scope), (await form_of(request)).get("priority", "")
+        if given not in list(Priority):
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"There is no such priority; there are {', '.join(Priority)}.")
+
+        def change() -> None:
+            with deed(visitor, study_instance_uid, f"priority {given}"):
+                index.priorities.change(study_instance_uid, Priority(given), actor=visitor.actor, at=clock())
+
+        await run_in_threadpool(change)
+        return RedirectResponse("/queue", status_code=HTTPStatus.SEE_OTHER)
 
     @router.post("/studies/{study_instance_uid}/withdraw")
     async def withdraw(request: Request, study_instance_uid: str) -> RedirectResponse:

@@ -70,6 +70,7 @@ RULES: Sequence[Rule] = (
     Rule(path="/studies/*/resend", write=OPERATOR),
     Rule(path="/studies/*/withdraw", write=OPERATOR),
     Rule(path="/studies/*/priority", write=ADMIN),
+    Rule(path="/peers/*/echo", write=ADMIN),
     Rule(path="/queue", read=ADMIN, is_page=True),
     Rule(path="/rules", read=ADMIN, write=ADMIN, is_page=True),
 )

@@ -57,7 +57,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(time=_time, duration=duration_in_words, object=_object, size=_size)
+        environment.filters.update(time=_time, duration=duration_in_words, object=_object, size=_size, plain_time=time_in_words)
         environment.globals.update(title=title)
         self._environment = environment
 
@@ -89,7 +89,15 @@ class Pages:
 
     def study(self, detail: StudyDetail, visitor: Visitor = NOBODY, **facts: Any) -> str:
         """One study's whole story; `facts` as `study_page` gathers them."""
-        return self._render("study.html", visitor, refresh=None, now=detail.now, detail=detail, **{**_NO_FACTS, **facts})
+        return self._render("study.html", visitor, refresh=REFRESH_SECONDS, now=detail.now, detail=detail, **{**_NO_FACTS, **facts})
+
+    def queue(self, visitor: Visitor, now: float, **facts: Any) -> str:
+        """The queue page; `facts` as `queue_page` gathers them."""
+        return self._render("queue.html", visitor, refresh=REFRESH_SECONDS, now=now, **facts)
+
+    def rules(self, visitor: Visitor, now: float, **facts: Any) -> str:
+        """The rule tester; `facts` are the routes and what was tested."""
+        return self._render("rules.html", visitor, refresh=None, now=now, **facts)
 
     def report(self, visitor: Visitor, now: float, *, study: str, report: ReportText) -> str:
         """A structured report as text."""
@@ -120,4 +128,4 @@ def _object(sop_class_uid: str) -> str:
 
 
 def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB"
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

@@ -4,10 +4,11 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset, dcmread
 from pydicom.pixels import pixel_array
 
@@ -80,7 +81,9 @@ def outline(mask: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
 def missing(words: str, size: int = 256) -> bytes:
     """A picture that says that there is none."""
     picture = Image.new("RGB", (size, size), (24, 33, 43))
-    ImageDraw.Draw(picture).multiline_text((12, size // 2 - 8), words, fill=(159, 176, 192))
+    font = ImageFont.load_default(size=size / 11)
+    middle = (size / 2, size / 2)
+    ImageDraw.Draw(picture).multiline_text(middle, fill(words, 18), fill=(159, 176, 192), font=font, anchor="mm", align="center")
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()

@@ -96,4 +96,4 @@ _ATTRIBUTES: Mapping[str, str] = {
 }
 
 #: UCUM codes that people write otherwise.
-_UNITS: Mapping[str, str] = {"1": "", "mm3": "mm³", "[hnsf'U]": "HU", "{hounsfield}": "HU"}
+_UNITS: Mapping[str, str] = {"1": "", "mm2": "mm²", "mm3": "mm³", "[hnsf'U]": "HU", "{hounsfield}": "HU"}

@@ -104,8 +104,11 @@ def build_study_pages(study_pages: StudyPages) -> APIRouter:
             return JSONResponse([], HTTPStatus.NOT_FOUND)
         try:
             return JSONResponse(pictures.slices(study_instance_uid, series_instance_uid))
-        except (UnknownStudy, UnreadableInstance):
+        except UnknownStudy:
             return JSONResponse([], HTTPStatus.NOT_FOUND)
+        except UnreadableInstance:
+            # Without its outlines a series is not shown: somebody would take it for one without findings.
+            return JSONResponse([])
 
     @router.get("/studies/{study_instance_uid}/slices/{sop_instance_uid}")
     def slice_picture(study_instance_uid: str, sop_instance_uid: str, window: str = "lung") -> Response:

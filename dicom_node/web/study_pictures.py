@@ -55,8 +55,14 @@ class StudyPictures:
                 marked.setdefault(uid, set()).update(frame.segment for frame in frames)
         for found in self._index.studies.study(study).series:
             if found.series_instance_uid == series:
+                attributes = {one.sop_instance_uid: one.attributes for one in found.instances}
                 return [
-                    {"image": uid, "position_mm": position, "findings": sorted(marked.get(uid, ()))}
+                    {
+                        "image": uid,
+                        "position_mm": position,
+                        "findings": sorted(marked.get(uid, ())),
+                        "sides": sides(attributes[uid].get("ImageOrientationPatient")),
+                    }
                     for position, uid in in_order(found)
                 ]
         raise UnknownStudy(f"series {series} is not in the index")
@@ -112,6 +118,20 @@ def in_order(series: Series) -> list[tuple[float | None, str]]:
         order = (position is None, position or 0.0, number if isinstance(number, int) else 0)
         found.append((order, position, instance.sop_instance_uid))
     return [(None if position is None else round(position, 2), uid) for _, position, uid in sorted(found, key=lambda one: (one[0], one[2]))]
+
+
+def sides(orientation: Any) -> tuple[str, str]:
+    """What lies at the right and at the bottom of an image, in letters (PS3.3 Section C.7.6.1.1.1); empty if unknown."""
+    try:
+        cosines = [float(value) for value in orientation or ()]
+    except (TypeError, ValueError):
+        return "", ""
+    return (_towards(cosines[:3]), _towards(cosines[3:])) if len(cosines) == 6 else ("", "")
+
+
+def _towards(direction: list[float]) -> str:
+    axis = max(range(3), key=lambda number: abs(direction[number]))
+    return ("RL", "AP", "FH")[axis][direction[axis] > 0]
 
 
 def _position(attributes: Mapping[str, Any]) -> float | None:

@@ -44,6 +44,10 @@ async function watch(section) {
     const millimetres = one.position_mm === null ? "" : ", " + one.position_mm.toFixed(1) + " mm";
     const findings = one.findings.length ? ", finding " + one.findings.join(", ") : "";
     where.textContent = (to + 1) + " of " + slices.length + millimetres + findings;
+    const opposite = { R: "L", L: "R", A: "P", P: "A", F: "H", H: "F", "": "" };
+    const [right, bottom] = one.sides;
+    const letters = { right, bottom, left: opposite[right], top: opposite[bottom] };
+    for (const side of Object.keys(letters)) picture.querySelector("." + side).textContent = letters[side];
     image.alt = "Slice " + where.textContent;
     for (const near of [1, -1, 2, -2]) load(to + near);
   }
