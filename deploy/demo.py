@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.rig import RigError, RunningNode, Sending, clean, little_pacs, time_shares
-from dicom_node.archive.jobs import JobRow
 from dicom_node.accounts import FIRST_ADMIN
+from dicom_node.archive.jobs import JobRow
 from dicom_node.core.errors import NodeError, UnreadableInstance
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.scu.storage import FileToSend

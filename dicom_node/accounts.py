@@ -24,14 +24,18 @@ def add_commands(users: argparse.ArgumentParser, tokens: argparse.ArgumentParser
     """What can be done with users and tokens, as options of their two commands."""
     users.add_argument("action", choices=sorted(_USERS), metavar="add|list|remove|password|role|link")
     users.add_argument("name", nargs="?", default="", metavar="NAME")
-    users.add_argument("--role", type=Role, choices=list(Role), help="reader, operator or admin; add: reader if not given")
+    users.add_argument(
+        "--role", type=Role, choices=list(Role), help="reader, operator or admin; add: reader if not given"
+    )
     users.add_argument("--no-password", action="store_true", help="add: comes in by identity provider or link alone")
     users.add_argument("--minutes", type=float, default=15.0, metavar="N", help="link: how long it holds")
     users.add_argument("--data-dir", metavar="DIR", help="folder of archive and index")
     tokens.add_argument("action", choices=sorted(_TOKENS), metavar="add|list|remove")
     tokens.add_argument("name", nargs="?", default="", metavar="NAME")
     scopes = ", ".join(Scope)
-    tokens.add_argument("--scope", type=Scope, choices=list(Scope), action="append", metavar="SCOPE", help=f"of {scopes}")
+    tokens.add_argument(
+        "--scope", type=Scope, choices=list(Scope), action="append", metavar="SCOPE", help=f"of {scopes}"
+    )
     tokens.add_argument("--days", type=float, metavar="N", help="how long it holds; until removed if not given")
     tokens.add_argument("--data-dir", metavar="DIR", help="folder of archive and index")
 
@@ -113,7 +117,9 @@ def _set_role(index: Index, options: argparse.Namespace) -> str:
 
 def _link(index: Index, options: argparse.Namespace) -> str:
     secret = index.sessions.make_entry(options.name, expires_at=time.time() + options.minutes * 60)
-    print(f"/enter/{secret}  lets {options.name} in once, for {options.minutes:g} min; put the page's address before it")
+    print(
+        f"/enter/{secret}  lets {options.name} in once, for {options.minutes:g} min; put the page's address before it"
+    )
     return f"a link that lets user {options.name} in once was made"
 
 

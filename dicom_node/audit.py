@@ -50,9 +50,7 @@ LOGOUT = Event(id=_AUTHENTICATION, action="E", type=Code(value="110123", meaning
 SEEN = Event(id=_ACCESSED, action="R")
 CHANGED = Event(id=_ACCESSED, action="U")
 QUERIED = Event(id=Code(value="110112", meaning="Query"), action="E")
-USERS_CHANGED = Event(
-    id=_SECURITY, action="E", type=Code(value="110137", meaning="User Security Attributes Changed")
-)
+USERS_CHANGED = Event(id=_SECURITY, action="E", type=Code(value="110137", meaning="User Security Attributes Changed"))
 NODE_CHANGED = Event(id=_SECURITY, action="E", type=Code(value="110131", meaning="Software Configuration"))
 
 
@@ -124,9 +122,7 @@ def xml_of(happening: Happening, source: str, patients: dict[str, str]) -> str:
         _code(event, "EventTypeCode", happening.event.type)
     if happening.description:
         ElementTree.SubElement(event, "EventOutcomeDescription").text = happening.description
-    who = ElementTree.SubElement(
-        root, "ActiveParticipant", UserID=happening.user or "unknown", UserIsRequestor="true"
-    )
+    who = ElementTree.SubElement(root, "ActiveParticipant", UserID=happening.user or "unknown", UserIsRequestor="true")
     if happening.address:
         who.set("NetworkAccessPointID", happening.address)
         # An IP address: RFC 3881 Section 5.3.3.
@@ -141,9 +137,7 @@ def xml_of(happening: Happening, source: str, patients: dict[str, str]) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _object(
-    root: ElementTree.Element, name: str, kind: str, role: str, code: Code, system: str = "DCM"
-) -> None:
+def _object(root: ElementTree.Element, name: str, kind: str, role: str, code: Code, system: str = "DCM") -> None:
     added = ElementTree.SubElement(
         root,
         "ParticipantObjectIdentification",

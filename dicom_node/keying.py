@@ -45,7 +45,7 @@ class Keying:
     def _keys(self, path: str) -> tuple[str, str]:
         """Both hashes; empty ones for a file that cannot be read, which is the archive check's business."""
         try:
-            ds = dcmread(self._archive.path_of(path), specific_tags=_TAGS, stop_before_pixels=True)  # type: ignore[arg-type]  # keywords are taken
+            ds = dcmread(self._archive.path_of(path), specific_tags=_TAGS, stop_before_pixels=True)
             accession, patient = (str(ds.get(name) or "") for name in _TAGS)
         except Exception as error:  # a stranger's file: pydicom raises whatever its parts raise
             log.warning("a header could not be read for its keys", extra={"kind": type(error).__name__})

@@ -11,7 +11,6 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.job_rows import ReportRow
 from dicom_node.core.form import Form
 from dicom_node.core.uid import derived_uid
-from tests.factories import ct_series
 from tests.received_study import queued, receive
 from tests.unit.workers.reporting.conftest import Reading, reading_of
 from workers.reporting.report import as_file
@@ -35,7 +34,9 @@ def chest(slices: int = 20, size: int = 128) -> NDArray[np.float32]:
     return voxels + rough.astype(np.float32)
 
 
-def read_study(index: Index, archive: Archive, folder: Path, *, at: float, seed: str = "ct series", **series: Any) -> str:
+def read_study(
+    index: Index, archive: Archive, folder: Path, *, at: float, seed: str = "ct series", **series: Any
+) -> str:
     """Receive the study, read it, keep its report, and return its Study Instance UID."""
     reading = reading_of(folder, CENTRES, voxels=chest(), seed=seed, **series)
     receive(index, archive, sorted(folder.glob("*.dcm")), at=at)

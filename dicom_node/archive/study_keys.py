@@ -28,7 +28,11 @@ class StudyKeys:
         keys = self._keys
         path = sa.select(instances.c.path).where(instances.c.study_instance_uid == studies.c.study_instance_uid)
         known = sa.select(keys.c.accession).where(keys.c.study_instance_uid == studies.c.study_instance_uid)
-        columns = (studies.c.study_instance_uid, path.limit(1).scalar_subquery().label("path"), studies.c.last_received_at)
+        columns = (
+            studies.c.study_instance_uid,
+            path.limit(1).scalar_subquery().label("path"),
+            studies.c.last_received_at,
+        )
         self._unkeyed = (
             sa.select(*columns)
             .where(studies.c.last_received_at >= sa.bindparam("since"), ~known.exists(), studies.c.evicted_at.is_(None))

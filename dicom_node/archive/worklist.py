@@ -16,6 +16,9 @@ from dicom_node.core.reading_order import Candidate, Urgency, place, urgency_of
 #: States in which a job's result does not stand.
 _NO_RESULT = (StudyState.WITHDRAWN, StudyState.RECEIVING, StudyState.COMPLETE)
 
+#: Studies of one query for their flags, and how many are so few that such queries are made.
+_A_LOOK, _FEW = 500, 5000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
@@ -134,20 +137,29 @@ def _candidates(index: Index, wish: Wish) -> list[Candidate]:
     if not (wish.study or wish.accession):
         conditions.append(studies.c.last_received_at >= wish.since)
     flag = jobs.c.summary["priority"].as_string()
-    flagged = sa.select(jobs.c.study_instance_uid, flag.label("flag")).join(
-        studies, studies.c.study_instance_uid == jobs.c.study_instance_uid
-    )
-    stands = studies.c.state.not_in([state.value for state in _NO_RESULT])
+    flagged = sa.select(jobs.c.study_instance_uid, flag.label("flag")).where(jobs.c.current.is_(True), flag != "")
+    silent = {state.value for state in _NO_RESULT}
     with index.transactions.read() as connection:
         rows = connection.execute(sa.select(*columns).where(*conditions)).all()
+        uids = [uid for uid, *_, state in rows if state not in silent]
+        # Few are looked up one by one; of many, one look at all jobs is quicker.
+        looks = (
+            [jobs.c.study_instance_uid.in_(uids[start : start + _A_LOOK]) for start in range(0, len(uids), _A_LOOK)]
+            if len(uids) <= _FEW
+            else [sa.true()]
+        )
         flags: dict[str, list[str]] = {}
-        for uid, text in connection.execute(flagged.where(*conditions, stands, jobs.c.current.is_(True), flag != "")):
-            flags.setdefault(uid, []).append(text)
+        for look in looks:
+            for uid, text in connection.execute(flagged.where(look)):
+                flags.setdefault(uid, []).append(text)
     return [
         Candidate(
-            study_instance_uid=uid, priority=Priority(priority), last_received_at=at, flags=tuple(flags.get(uid, ()))
+            study_instance_uid=uid,
+            priority=Priority(priority),
+            last_received_at=at,
+            flags=() if state in silent else tuple(flags.get(uid, ())),
         )
-        for uid, priority, at, _state in rows
+        for uid, priority, at, state in rows
     ]
 
 

@@ -134,9 +134,7 @@ def _pictures(index: Index, archive: Archive | None, settings: Settings) -> Stud
     return StudyPictures(index, archive, cache)
 
 
-def _login(
-    index: Index, doorkeeper: Doorkeeper, audit: AuditTrail, pages: Pages, clock: Callable[[], float]
-) -> Login:
+def _login(index: Index, doorkeeper: Doorkeeper, audit: AuditTrail, pages: Pages, clock: Callable[[], float]) -> Login:
     access = doorkeeper.settings
     limits = LoginLimits(attempts=access.login_attempts, wait_seconds=access.login_wait_minutes * 60, clock=clock)
     return Login(

@@ -79,7 +79,9 @@ class Doorkeeper:
         if (given := headers.get("authorization")) is not None:
             token = _BEARER.fullmatch(given)
             row = self.index.tokens.find(token[1], at=self.clock()) if token else None
-            return Visitor(name=row.name, scopes=row.scopes, address=address) if row else replace(NOBODY, address=address)
+            return (
+                Visitor(name=row.name, scopes=row.scopes, address=address) if row else replace(NOBODY, address=address)
+            )
         return self.person(self.session_of(headers), address)
 
     def person(self, secret: str, address: str = "") -> Visitor:
@@ -165,7 +167,9 @@ class Gate:
     def _not_known(self, rule: Rule | None, scope: Scope, headers: Headers, visitor: Visitor) -> Response:
         is_page = rule is None or rule.is_page
         if is_page and scope["method"] in SAFE_METHODS and "authorization" not in headers:
-            asked = str(scope["path"]) + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
+            asked = str(scope["path"]) + (
+                f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+            )
             return RedirectResponse(f"/login?next={quote(asked, safe='')}", HTTPStatus.SEE_OTHER)
         words = "Log in first, or send a token that holds: Authorization: Bearer TOKEN."
         refused = self._refuse(HTTPStatus.UNAUTHORIZED, words, visitor)
@@ -248,4 +252,3 @@ def visitor_of(scope: Scope) -> Visitor:
     """Who the gate let in with this request."""
     visitor = scope.get("state", {}).get("visitor", NOBODY)
     return visitor if isinstance(visitor, Visitor) else NOBODY
-

@@ -53,7 +53,9 @@ class Login:
         user, after = given.get("user", "").strip(), own_path(given.get("next", ""))
         if wait := self.limits.try_once(user, address):
             self._note(user, address, "too many attempts")
-            words = f"Too many wrong passwords for this user or from this address. Try again in {duration_in_words(wait)}."
+            words = (
+                f"Too many wrong passwords for this user or from this address. Try again in {duration_in_words(wait)}."
+            )
             refused = self.form(HTTPStatus.TOO_MANY_REQUESTS, after=after, words=words)
             refused.headers["Retry-After"] = str(int(wait) + 1)
             return refused

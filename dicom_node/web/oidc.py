@@ -134,7 +134,9 @@ class IdentityProvider:
         login = (self._settings.oidc_client_id, secret) if form and secret else None
         try:
             async with self._client(timeout=_TIMEOUT_SECONDS) as client, asyncio.timeout(2 * _TIMEOUT_SECONDS):
-                answer = await client.request("POST" if form else "GET", address, data=dict(form or {}) or None, auth=login)
+                answer = await client.request(
+                    "POST" if form else "GET", address, data=dict(form or {}) or None, auth=login
+                )
                 answer.raise_for_status()
                 told = answer.json()
         except (httpx.HTTPError, ValueError, TimeoutError) as error:

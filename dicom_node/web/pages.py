@@ -57,7 +57,9 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(time=_time, duration=duration_in_words, object=_object, size=_size, plain_time=time_in_words)
+        environment.filters.update(
+            time=_time, duration=duration_in_words, object=_object, size=_size, plain_time=time_in_words
+        )
         environment.globals.update(title=title)
         self._environment = environment
 
@@ -89,7 +91,9 @@ class Pages:
 
     def study(self, detail: StudyDetail, visitor: Visitor = NOBODY, **facts: Any) -> str:
         """One study's whole story; `facts` as `study_page` gathers them."""
-        return self._render("study.html", visitor, refresh=REFRESH_SECONDS, now=detail.now, detail=detail, **{**_NO_FACTS, **facts})
+        return self._render(
+            "study.html", visitor, refresh=REFRESH_SECONDS, now=detail.now, detail=detail, **{**_NO_FACTS, **facts}
+        )
 
     def queue(self, visitor: Visitor, now: float, **facts: Any) -> str:
         """The queue page; `facts` as `queue_page` gathers them."""

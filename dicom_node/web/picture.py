@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset, dcmread
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 from dicom_node.core.errors import UnreadableInstance
 
@@ -83,7 +83,8 @@ def missing(words: str, size: int = 256) -> bytes:
     picture = Image.new("RGB", (size, size), (24, 33, 43))
     font = ImageFont.load_default(size=size / 11)
     middle = (size / 2, size / 2)
-    ImageDraw.Draw(picture).multiline_text(middle, fill(words, 18), fill=(159, 176, 192), font=font, anchor="mm", align="center")
+    quiet = (159, 176, 192)
+    ImageDraw.Draw(picture).multiline_text(middle, fill(words, 18), fill=quiet, font=font, anchor="mm", align="center")
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
@@ -100,8 +101,10 @@ def _grey(path: Path, ds: Dataset, window: str) -> NDArray[np.uint8]:
     values = stored.astype(np.float32) * float(ds.get("RescaleSlope", 1)) + float(ds.get("RescaleIntercept", 0))
     centre, width = _window(ds, window, values)
     # PS3.3 Section C.11.2.1.2.1, LINEAR.
-    grey = np.clip(((values - (centre - 0.5)) / max(width - 1, 1) + 0.5) * 255, 0, 255).astype(np.uint8)
-    return 255 - grey if ds.get("PhotometricInterpretation") == "MONOCHROME1" else grey
+    grey: NDArray[np.uint8] = np.clip(((values - (centre - 0.5)) / max(width - 1, 1) + 0.5) * 255, 0, 255).astype(
+        np.uint8
+    )
+    return np.invert(grey) if ds.get("PhotometricInterpretation") == "MONOCHROME1" else grey
 
 
 def _window(ds: Dataset, window: str, values: NDArray[np.float32]) -> tuple[float, float]:
@@ -109,7 +112,7 @@ def _window(ds: Dataset, window: str, values: NDArray[np.float32]) -> tuple[floa
         return WINDOWS[window]
     centre, width = (ds.get(name) for name in ("WindowCenter", "WindowWidth"))
     if centre is not None and width is not None:
-        first = [value[0] if isinstance(value, list | tuple) or hasattr(value, "__len__") else value for value in (centre, width)]
+        first = [value if isinstance(value, int | float) else value[0] for value in (centre, width)]
         return float(first[0]), float(first[1])
     low, high = np.percentile(values, (1, 99))
     return float(low + high) / 2, max(float(high - low), 1.0)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -118,9 +119,8 @@ def build_queue_page(queue_page: QueuePage) -> APIRouter:
         seconds = request.query_params.get("seconds", "")
         facts = queue_page.facts()
         answered = float(seconds) if _is_number(seconds) else None
-        return HTMLResponse(
-            queue_page.pages.queue(visitor_of(request.scope), queue_page.clock(), asked=asked, answered=answered, **facts)
-        )
+        said_of = {"asked": asked, "answered": answered}
+        return HTMLResponse(queue_page.pages.queue(visitor_of(request.scope), queue_page.clock(), **said_of, **facts))
 
     @router.post("/peers/{name}/echo")
     async def echo(request: Request, name: str) -> RedirectResponse:
@@ -130,10 +130,8 @@ def build_queue_page(queue_page: QueuePage) -> APIRouter:
         facts = {"user": visitor.name, "address": visitor.address, "description": f"C-ECHO to {name}"}
         queue_page.audit.note(Happening(event=NODE_CHANGED, at=queue_page.clock(), **facts))  # type: ignore[arg-type]  # by name
         asked = {"echo": name}
-        try:
+        with suppress(NodeError):
             asked["seconds"] = f"{await run_in_threadpool(queue_page.echo, name):.3f}"
-        except NodeError:
-            pass
         return RedirectResponse(f"/queue?{urlencode(asked)}", 303)
 
     return router

@@ -5,9 +5,11 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from threading import Event
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request
@@ -37,6 +39,8 @@ HOURS = (24, 8, 72, 168, 720)
 _STREAM_SECONDS = 120.0
 _LOOK_SECONDS = 1.0
 _MOST_STREAMS = 200
+
+Term = TypeVar("Term", Urgency, StudyState)
 
 _HASH = re.compile(r"[0-9a-f]{16}")
 
@@ -92,10 +96,8 @@ class Watch:
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = now
-            try:
+            with suppress(IndexUnavailable):
                 self._version = await run_in_threadpool(read_version, self.index)
-            except IndexUnavailable:
-                pass
         return self._version
 
 
@@ -149,7 +151,7 @@ def study_link(template: str, study: str) -> str:
 def _shown(reading: Reading, request: Request, *, whole: bool) -> str:
     wish, visitor = reading.wish(request), visitor_of(request.scope)
     given = {name: value for name, value in request.query_params.items() if name in _FILTERS}
-    facts = {
+    facts: dict[str, Any] = {
         "worklist": reading.worklist(wish),
         "wish": wish,
         "hours": round((reading.clock() - wish.since) / 3600),
@@ -205,5 +207,5 @@ async def _stream(reading: Reading, request: Request) -> AsyncIterator[str]:
         watch.streams -= 1
 
 
-def _member(kind: type[Urgency] | type[StudyState], text: str) -> Urgency | StudyState | None:
+def _member(kind: type[Term], text: str) -> Term | None:
     return kind(text) if text in [member.value for member in kind] else None

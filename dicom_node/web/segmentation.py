@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,8 @@ class Segmentation:
         return max(areas, key=lambda uid: (areas[uid], uid)) if areas else None
 
     def _mask(self, frame: Frame) -> NDArray[np.bool_]:
-        return np.asarray(pixel_array(self.path, index=frame.index)) != 0
+        mask: NDArray[np.bool_] = np.asarray(pixel_array(self.path, index=frame.index)) != 0
+        return mask
 
 
 @lru_cache(maxsize=64)

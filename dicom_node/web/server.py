@@ -19,9 +19,7 @@ _PATIENCE_SECONDS = 5
 class WebServer:
     """Serves an application until it is stopped; port 0 takes any free one."""
 
-    def __init__(
-        self, application: FastAPI, host: str, port: int, *, trusted_proxies: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, application: FastAPI, host: str, port: int, *, trusted_proxies: Sequence[str] = ()) -> None:
         """`trusted_proxies` are addresses whose word is believed on whom they ask for."""
         self._application = application
         self._trusted_proxies = list(trusted_proxies)

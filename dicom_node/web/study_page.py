@@ -135,7 +135,7 @@ def build_study_pages(study_pages: StudyPages) -> APIRouter:
         except OSError as error:
             raise HTTPException(HTTPStatus.NOT_FOUND, "The report's file is not here.") from error
         seen(request, study_instance_uid, "structured report")
-        facts = {"study": study_instance_uid, "report": text}
-        return HTMLResponse(study_pages.pages.report(visitor_of(request.scope), clock(), **facts))
+        page = study_pages.pages.report(visitor_of(request.scope), clock(), study=study_instance_uid, report=text)
+        return HTMLResponse(page)
 
     return router

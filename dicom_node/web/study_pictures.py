@@ -44,8 +44,8 @@ class StudyPictures:
         path, sha256 = found
         rows = read_segmentations(self._index, study)
         made_of = ("slice", sha256, window, *(row.sop_instance_uid for row in rows))
-        masks = lambda: self._masks(rows, sop)  # noqa: E731 - only where it is not drawn yet
-        return self._cache.picture(made_of, lambda: draw(self._archive.path_of(path), masks(), window=window))
+        file = self._archive.path_of(path)
+        return self._cache.picture(made_of, lambda: draw(file, self._masks(rows, sop), window=window))
 
     def slices(self, study: str, series: str) -> list[dict[str, Any]]:
         """The slices of a series in their order along the patient, and which findings each shows."""
@@ -117,7 +117,8 @@ def in_order(series: Series) -> list[tuple[float | None, str]]:
         number = instance.attributes.get("InstanceNumber")
         order = (position is None, position or 0.0, number if isinstance(number, int) else 0)
         found.append((order, position, instance.sop_instance_uid))
-    return [(None if position is None else round(position, 2), uid) for _, position, uid in sorted(found, key=lambda one: (one[0], one[2]))]
+    found.sort(key=lambda one: (one[0], one[2]))
+    return [(None if position is None else round(position, 2), uid) for _, position, uid in found]
 
 
 def sides(orientation: Any) -> tuple[str, str]:

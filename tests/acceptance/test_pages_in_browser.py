@@ -17,7 +17,7 @@ from dicom_node.audit import AuditFile, AuditTrail
 from dicom_node.core.access import Role
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.credentials import Passwords
-from dicom_node.settings import NodeSettings, Settings, WebSettings
+from dicom_node.settings import NodeSettings, Peer, Settings, WebSettings
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
 from tests.populated_index import NOW, populate, receive, study_uid
@@ -42,12 +42,22 @@ class Site:
         for role in Role:
             self.index.users.add(f"an-{role}", role=role, password=Passwords().hash(PASSWORD), at=NOW)
         settings = Settings(
-            node=NodeSettings(data_dir=folder), web=WebSettings(study_link="https://pacs.example/open?study={study}")
+            node=NodeSettings(data_dir=folder),
+            peers=(Peer(name="pacs", ae_title="ORTHANC", host="10.0.0.5", port=4242, results=True),),
+            web=WebSettings(study_link="https://pacs.example/open?study={study}"),
         )
         audit = AuditTrail([AuditFile(folder / "audit")], source="TRIAGE")
         health = {"receiver": True, "worker": True}
         application = build_application(
-            self.index, lambda: LENGTHS, lambda: health, lambda: NOW, settings=settings, archive=archive, audit=audit
+            self.index,
+            lambda: LENGTHS,
+            lambda: health,
+            lambda: NOW,
+            settings=settings,
+            archive=archive,
+            audit=audit,
+            free_bytes=lambda: 40_000_000_000,
+            echo=lambda _name: 0.012,
         )
         self.server = WebServer(application, "127.0.0.1", 0)
         self.server.start()
@@ -73,7 +83,9 @@ def browser(program: Callable[[str], Path]) -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, site: Site) -> Iterator[Any]:
     """A window of nobody; it may speak with our server alone, and what a page breaks fails the test."""
-    context = browser.new_context(base_url=site.address, viewport={"width": 1280, "height": 1000}, timezone_id="Europe/Berlin")
+    context = browser.new_context(
+        base_url=site.address, viewport={"width": 1280, "height": 1000}, timezone_id="Europe/Berlin"
+    )
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -110,7 +122,9 @@ def faults(page: Any) -> list[str]:
     """What axe-core finds serious or critical."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed")
     found = axe.Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in found if one["impact"] in ("serious", "critical")]
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in found if one["impact"] in ("serious", "critical")
+    ]
 
 
 def test_log_in_with_a_wrong_and_the_right_password(page: Any, keep: Callable[..., Path]) -> None:
@@ -164,7 +178,9 @@ def test_the_worklist_is_walked_by_keys(page: Any) -> None:
     assert page.locator("#number").evaluate("field => field === document.activeElement")
 
 
-def test_slices_scroll_by_wheel_and_keys_and_findings_are_found(page: Any, site: Site, keep: Callable[..., Path]) -> None:
+def test_slices_scroll_by_wheel_and_keys_and_findings_are_found(
+    page: Any, site: Site, keep: Callable[..., Path]
+) -> None:
     log_in(page)
     page.goto(f"/studies/{site.study}")
     page.locator("#where").get_by_text("of 20").wait_for()
@@ -228,6 +244,7 @@ def test_a_result_is_sent_again_and_withdrawn(page: Any, site: Site, keep: Calla
     page.get_by_label("Reason, without names").fill("outlined <b>the wrong</b> lung")
     page.get_by_role("button", name="Withdraw").click()
     page.get_by_text("outlined <b>the wrong</b> lung").first.wait_for()
+    page.get_by_text("To be told to pacs").wait_for()
     keep(page, "withdrawn")
     assert site.index.studies.rows(study)[0].state is StudyState.WITHDRAWN
 
@@ -246,12 +263,16 @@ def test_the_overview_passes_axe_core(page: Any, keep: Callable[..., Path]) -> N
     assert faults(page) == []
 
 
-def test_the_queue_page_tells_what_waits_and_changes_a_priority(page: Any, site: Site, keep: Callable[..., Path]) -> None:
+def test_the_queue_page_tells_what_waits_and_changes_a_priority(
+    page: Any, site: Site, keep: Callable[..., Path]
+) -> None:
     log_in(page, Role.ADMIN)
     page.goto("/queue")
     page.get_by_role("heading", name="Waiting, in the order of reading").wait_for()
     keep(page, "queue")
     assert faults(page) == []
+    page.get_by_role("button", name="C-ECHO to pacs").click()
+    page.get_by_text("pacs answered C-ECHO in 12 ms.").wait_for()
     select = page.get_by_label("Priority of").last
     study = (select.get_attribute("aria-label") or "").removeprefix("Priority of ")
     select.select_option("STAT")
@@ -274,4 +295,4 @@ def test_the_rule_tester_says_which_route_takes_it(page: Any, site: Site, keep: 
     page.get_by_text("No route takes it").wait_for()
     page.get_by_label("Study Instance UID of").fill(site.study)
     page.get_by_role("button", name="Test").click()
-    page.get_by_text("not \"MR\"").first.wait_for()
+    page.get_by_text('not "MR"').first.wait_for()

@@ -39,7 +39,11 @@ def test_a_message_says_who_did_what_when_and_from_where() -> None:
     }
     who = root.find("ActiveParticipant")
     assert who is not None
-    assert (who.get("UserID"), who.get("NetworkAccessPointID"), who.get("UserIsRequestor")) == ("ann", "10.0.0.7", "true")
+    assert (who.get("UserID"), who.get("NetworkAccessPointID"), who.get("UserIsRequestor")) == (
+        "ann",
+        "10.0.0.7",
+        "true",
+    )
     assert [part.tag for part in root] == [
         "EventIdentification",
         "ActiveParticipant",
@@ -104,7 +108,18 @@ def test_messages_arrive_over_tcp_and_tls_each_with_its_length(tmp_path: Path, k
     context, authority = None, None
     if kind == "tls":
         authority, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ]
         command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
         subprocess.run([*command, "-keyout", str(key), "-out", str(authority)], check=True, capture_output=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -126,7 +141,18 @@ def test_messages_arrive_over_tcp_and_tls_each_with_its_length(tmp_path: Path, k
 
 def test_a_receiver_whose_certificate_nobody_signed_gets_nothing(tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
     command += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -65,7 +65,9 @@ def test_who_waits_too_long_goes_before_every_routine_study_and_every_later_acti
     for one in studies:
         if NOW - one.last_received_at < LONGEST:
             continue
-        behind = [other for other in studies if order.index(other.study_instance_uid) < order.index(one.study_instance_uid)]
+        behind = [
+            other for other in studies if order.index(other.study_instance_uid) < order.index(one.study_instance_uid)
+        ]
         for other in behind:
             assert urgency_of(other, NOW, LONGEST) is not Urgency.ROUTINE
             assert urgency_of(other, NOW, LONGEST) is Urgency.CRITICAL or other.last_received_at <= one.last_received_at

@@ -165,7 +165,9 @@ def test_the_right_password_lets_in_and_leads_to_where_one_wanted(house: House) 
     assert {"HttpOnly", "SameSite=lax", "Path=/"} <= set(cookie.split("; "))
     secret = cookie.partition("=")[2].partition(";")[0]
     assert Person(house.server.port, secret).get("/").status == 200
-    assert secret not in (house.index._engine.url.database and Path(house.index._engine.url.database).read_bytes().decode("latin-1"))
+    assert secret not in (
+        house.index._engine.url.database and Path(house.index._engine.url.database).read_bytes().decode("latin-1")
+    )
 
 
 def test_behind_tls_the_cookie_says_so(tmp_path: Path) -> None:
@@ -300,7 +302,9 @@ def test_a_form_without_this_sessions_token_changes_nothing(house: House, fields
 
 
 def test_another_sites_form_is_refused_even_with_the_right_token(house: House) -> None:
-    answer = house.person(Role.OPERATOR).post(f"/studies/{STUDY}/withdraw", {"reason": "x"}, Origin="http://evil.example")
+    answer = house.person(Role.OPERATOR).post(
+        f"/studies/{STUDY}/withdraw", {"reason": "x"}, Origin="http://evil.example"
+    )
     assert answer.status == 403
     assert not house.index.withdrawals.of_study(STUDY)
 
@@ -310,6 +314,7 @@ def test_a_program_needs_the_scope_and_no_form_token(house: House) -> None:
     right = tokens.add("prometheus", scopes=[Scope.METRICS], at=NOW)
     other = tokens.add("viewer", scopes=[Scope.DICOMWEB_READ], at=NOW)
     over = tokens.add("old", scopes=[Scope.METRICS], at=NOW - 9, expires_at=NOW - 1)
+
     def ask(secret: str, path: str = "/metrics") -> int:
         return house.stranger.ask("GET", path, headers={"Authorization": f"Bearer {secret}"}).status
 
@@ -360,7 +365,16 @@ def test_path_traversal_and_double_slashes_lead_nowhere(house: House, path: str)
 
 @pytest.mark.parametrize(
     "after",
-    ["//evil.example", "https://evil.example", "/\\evil.example", "/a\r\nSet-Cookie: x=1", "javascript:alert(1)", "", "x", "/a\\b"],
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "/a\r\nSet-Cookie: x=1",
+        "javascript:alert(1)",
+        "",
+        "x",
+        "/a\\b",
+    ],
 )
 def test_a_login_leads_to_no_other_site_and_injects_no_header(house: House, after: str) -> None:
     assert own_path(after) == "/"
@@ -411,7 +425,9 @@ def test_slow_bodies_are_cut_off_and_hold_nobody_up(house: House, monkeypatch: p
             slow.append(connection)
         # Heads that never end, beside them.
         for _ in range(20):
-            stack.enter_context(socket.create_connection(("127.0.0.1", house.server.port), timeout=20)).sendall(b"GET / ")
+            stack.enter_context(socket.create_connection(("127.0.0.1", house.server.port), timeout=20)).sendall(
+                b"GET / "
+            )
         began = time.monotonic()
         assert house.stranger.get("/healthz").status == 200
         assert time.monotonic() - began < 5

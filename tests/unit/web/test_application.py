@@ -119,7 +119,9 @@ def test_the_page_tells_reasons_results_queues_workers_and_deliveries(page: str)
 @pytest.mark.parametrize(
     "path", ["/", "/overview", f"/studies/{study_uid('delivered 1')}", f"/studies/{study_uid('receiving')}", "/x"]
 )
-def test_a_page_closes_every_element_and_has_no_script_of_its_own_and_needs_no_other_host(visitor: Person, path: str) -> None:
+def test_a_page_closes_every_element_and_has_no_script_of_its_own_and_needs_no_other_host(
+    visitor: Person, path: str
+) -> None:
     elements = Elements(visitor.get(path).text)
     assert elements.open == []
     assert not {"iframe", "style"} & {tag for tag, _ in elements.found}
@@ -132,7 +134,9 @@ def test_a_page_closes_every_element_and_has_no_script_of_its_own_and_needs_no_o
             assert (attributes.get(name) or "/").startswith(("/", "#")), tag
 
 
-@pytest.mark.parametrize("path", ["/", "/x", "/healthz", "/metrics", "/static/page.css", "/studies/not-a-uid", "/login"])
+@pytest.mark.parametrize(
+    "path", ["/", "/x", "/healthz", "/metrics", "/static/page.css", "/studies/not-a-uid", "/login"]
+)
 def test_every_answer_has_the_security_headers(visitor: Person, path: str) -> None:
     headers = visitor.get(path).headers
     assert {name: headers.get(name) for name in SECURITY_HEADERS} == dict(SECURITY_HEADERS)

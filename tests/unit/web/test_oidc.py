@@ -107,7 +107,9 @@ def browser(tmp_path: Path, provider: Provider) -> Iterator[Person]:
     index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
     index.users.add("ann", role=Role.OPERATOR, password="", at=NOW)
     access = AccessSettings(oidc_issuer=provider.issuer, oidc_client_id=CLIENT, oidc_client_secret=SECRET)
-    server = WebServer(build_application(index, dict, dict, lambda: NOW, settings=Settings(access=access)), "127.0.0.1", 0)
+    server = WebServer(
+        build_application(index, dict, dict, lambda: NOW, settings=Settings(access=access)), "127.0.0.1", 0
+    )
     server.start()
     yield Person(server.port)
     server.stop()
