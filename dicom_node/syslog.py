@@ -1,6 +1,7 @@
-"""Syslog as a place for audit messages: over TLS (RFC 5425), TCP (RFC 6587) or UDP (RFC 5426), without holding anybody up.
+"""Syslog as a place for audit messages: over TLS (RFC 5425), TCP (RFC 6587) or UDP (RFC 5426).
 
-A thread of its own sends; what a receiver that is away cannot take waits, up to a bound, and is sent when it is back.
+It holds nobody up: a thread of its own sends. What a receiver that is away cannot take waits, up to a bound, and is
+sent when it is back.
 The file of the audit trail has everything in any case.
 """
 

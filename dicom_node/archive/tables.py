@@ -395,7 +395,7 @@ def _admitted(metadata: MetaData) -> None:
         Column("created_at", Float, nullable=False),
         Column("expires_at", Float),
     )
-    #: Keyed hashes by which a study can be found, and its patient be named in the audit trail, without their being here.
+    #: Keyed hashes: a study can be found, and its patient be told in the audit trail, without being named here.
     Table(
         "study_keys",
         metadata,

@@ -38,7 +38,7 @@ class Tokens:
         self._find = sa.select(*columns).where(tokens.c.token == sa.bindparam("secret"))
 
     def add(self, name: str, *, scopes: Collection[Scope], at: float, expires_at: float | None = None) -> str:
-        """Make a token; its secret is told here and never again. AccountError for a name that cannot be, or is taken."""
+        """Make a token; its secret is told here alone. AccountError for a name that cannot be, or is taken."""
         if not USER_NAME.fullmatch(name):
             raise AccountError(f"{name!r} is no name of a token; 1 to 40 letters, digits and . _ @ + -, no spaces")
         secret = _PREFIX + secrets.token_urlsafe(32)

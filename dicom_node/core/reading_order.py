@@ -1,8 +1,8 @@
 """The order in which people are offered studies to open: by urgency, then by waiting time.
 
-A study's normal place follows from what was asked for (Requested Procedure Priority) and how long it has waited. What an
-algorithm saw can only move a study up from there: without a finding, unread, failed or withdrawn, it stands exactly
-where it would without any algorithm. Whoever has waited too long moves up, too, so that flags of others starve nobody.
+A study's normal place follows from what was asked for (Requested Procedure Priority) and how long it has waited. What
+an algorithm saw can only move a study up from there: without a finding, unread, failed or withdrawn, it stands where
+it would without any algorithm. Whoever has waited too long moves up, too, so that flags of others starve nobody.
 """
 
 from dataclasses import dataclass

@@ -63,7 +63,8 @@ def build_application(
     `queue_lengths` answers None when the broker does not; `health` tells of each part whether it lives; `clock` gives
     seconds since 1970 UTC; `free_bytes` the archive's free room; `metrics` are this process's own counts, and are
     extended by what the index knows; without `archive` there are no pictures; `key` is that of the study keys,
-    `echo` asks a peer by name whether it is there, and `dispensable` names the parts without which the node still does its work.
+    `echo` asks a peer by name whether it is there, and `dispensable` names the parts without which the node
+    still does its work.
     """
     settings = Settings() if settings is None else settings
     audit = AuditTrail((), source=settings.node.ae_title) if audit is None else audit

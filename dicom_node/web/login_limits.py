@@ -1,4 +1,4 @@
-"""How often a password may be tried: so many times for a user and from an address, then a wait for whoever asks again."""
+"""How often a password may be tried: so many times for a user and from an address, then whoever asks must wait."""
 
 import threading
 from collections.abc import Callable, Iterable

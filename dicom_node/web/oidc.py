@@ -1,7 +1,7 @@
 """OpenID Connect: people log in at an identity provider, by the authorization code flow with PKCE.
 
-OpenID Connect Core 1.0 Section 3.1, RFC 7636. What is kept between question and answer (state, nonce, verifier) lies in a
-cookie of the browser that asked, so that an answer which another browser was made to bring is worth nothing.
+OpenID Connect Core 1.0 Section 3.1, RFC 7636. What is kept between question and answer (state, nonce, verifier) lies in
+a cookie of the browser that asked, so that an answer which another browser was made to bring is worth nothing.
 """
 
 import asyncio

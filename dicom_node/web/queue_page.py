@@ -92,8 +92,8 @@ class QueuePage:
 def estimates(overview: Overview, service: dict[str, float]) -> dict[str, float | None]:
     """Seconds until a study that came now would have its report, by queue; None where nobody reads or nothing is known.
 
-    Whatever is in an equal or more urgent queue is read before, by the workers that serve it and were heard, each taking
-    the median time of the last day. What waits too long and overtakes others is not in it.
+    Whatever is in an equal or more urgent queue is read before, by the workers that serve it and were heard, each
+    taking the median time of the last day. What waits too long and overtakes others is not in it.
     """
     found: dict[str, float | None] = {}
     for number, queue in enumerate(QUEUES):

@@ -1,4 +1,4 @@
-"""The rule tester: which route takes a study, or a series as it is described, which series it reads, and why no other."""
+"""The rule tester: which route takes a study, or a described series, which series it reads, and why no other."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

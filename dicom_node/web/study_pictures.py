@@ -122,7 +122,7 @@ def in_order(series: Series) -> list[tuple[float | None, str]]:
 
 
 def sides(orientation: Any) -> tuple[str, str]:
-    """What lies at the right and at the bottom of an image, in letters (PS3.3 Section C.7.6.1.1.1); empty if unknown."""
+    """What lies right and at the bottom of an image, in letters (PS3.3 Section C.7.6.1.1.1); empty if unknown."""
     try:
         cosines = [float(value) for value in orientation or ()]
     except (TypeError, ValueError):

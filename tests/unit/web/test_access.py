@@ -94,7 +94,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 def walked(routes: list, before: str = "") -> Iterator[tuple[str, str]]:
-    """Method and path of every route, those of routers and mounted parts too, each with something for its parameters."""
+    """Method and path of every route, those of routers and mounted parts too, with something for its parameters."""
     for route in routes:
         if isinstance(route, Mount):
             yield "GET", f"{before}{route.path}/something"
