@@ -1,8 +1,8 @@
 """The gate: every request passes here first; who asks, whether he may, and whether a form is of our own page.
 
 It stands around the whole application, mounted parts too, so that no route needs access code of its own: it needs a
-line in `needs.RULES`, and without one it is closed. A session's POST must come from our own origin and carry the session's
-CSRF token, in the field `csrf` of a form or in the header X-CSRF-Token. A program with a token carries no cookie, so
+line in `needs.RULES`, and without one it is closed. A session's POST must come from our own origin and carry the
+session's CSRF token, in the field `csrf` of a form or in the header X-CSRF-Token. A program with a token carries no cookie, so
 nothing of that holds for it.
 """
 
@@ -179,7 +179,7 @@ class Gate:
     async def _look_at_form(
         self, headers: Headers, receive: Receive, visitor: Visitor, need: Need
     ) -> tuple[Response | None, Receive]:
-        """Whether a browser's POST is of our own page; a form is read here, whole, in time and no larger than it may be."""
+        """Whether a browser's POST is of our own page; a form is read here, whole, in time, and not too large."""
         if not is_from_our_page(headers):
             words = "This can only be asked for by the button of the node's own page."
             return self._refuse(HTTPStatus.FORBIDDEN, words, visitor), receive
