@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.rig import RigError, RunningNode, Sending, clean, little_pacs, time_shares
+from dicom_node.accounts import FIRST_ADMIN
 from dicom_node.archive.jobs import JobRow
 from dicom_node.core.errors import NodeError, UnreadableInstance
 from dicom_node.core.lifecycle import StudyState
@@ -27,6 +28,8 @@ MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 ENDS = (StudyState.DELIVERED, StudyState.FAILED, StudyState.NOT_ROUTED)
 #: A reading on a slow machine without a GPU.
 PATIENCE_SECONDS = 900.0
+#: How long the link to the page holds.
+LINK_SECONDS = 3600.0
 
 
 def main() -> int:
@@ -229,10 +232,17 @@ def _match(nodule: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapp
     return hits[0] if hits else None
 
 
+def entry_link(node: RunningNode) -> str:
+    """A link to the node's page that lets its first visitor in as an admin, once and within the hour."""
+    index = node.index
+    index.users.add_first(FIRST_ADMIN, password="", at=time.time())
+    secret = index.sessions.make_entry(FIRST_ADMIN, expires_at=time.time() + LINK_SECONDS)
+    return f"http://127.0.0.1:{node.web_port}/enter/{secret}"
+
+
 def _stay(console: Console, node: RunningNode) -> None:
-    console.print(
-        f"\nThe node runs: C-STORE to TRIAGE at 127.0.0.1:{node.port}, page http://127.0.0.1:{node.web_port}/"
-    )
+    console.print(f"\nThe node runs: C-STORE to TRIAGE at 127.0.0.1:{node.port}")
+    console.print(f"page {entry_link(node)}  (lets you in once)", soft_wrap=True, highlight=False)
     console.print(f"settings {node.config}, log {node.program.log}; Ctrl-C ends it")
     try:
         while node.program.process is not None and node.program.process.poll() is None:

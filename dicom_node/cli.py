@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dicom_node import __version__
+from dicom_node.accounts import add_commands, first_admin, run_tokens, run_users
 from dicom_node.archive.holdings import Holdings
 from dicom_node.archive.overview import read_overview, read_study, to_json
 from dicom_node.core.errors import NodeError, SettingsError, UnreadableInstance
@@ -76,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     withdraw.add_argument("study", metavar="STUDY_UID")
     withdraw.add_argument("--reason", required=True, help="why, in words, without names")
     withdraw.add_argument("--safety", action="store_true", help="for the safety of the patient, not for its quality")
+    users = command("users", run_users, "who may see the pages: add, list, remove, password, role, link")
+    tokens = command("tokens", run_tokens, "what programs may ask by: add, list, remove")
+    add_commands(users, tokens)
     command("bundles", _bundles, "the installed bundles: version, checksum, intended use")
     reindex = command("reindex", _reindex, "make the index again, or complete it, from the archive's files")
     reindex.add_argument("--read-days", type=float, metavar="N", help="do not read older studies again")
@@ -93,7 +97,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
     with sole_owner(settings.node.data_dir):
-        build_node(settings, options.config).run(_announce)
+        build_node(settings, options.config).run(lambda node: _announce_pages(node, settings))
     return 0
 
 
@@ -108,6 +112,11 @@ def _announce(node: Node) -> None:
     print(f"dicom-node: Storage SCP on port {node.application_entity.port}", flush=True)
     if (port := node.web_port()) is not None:
         print(f"dicom-node: web page on http://127.0.0.1:{port}/", flush=True)
+
+
+def _announce_pages(node: Node, settings: Settings) -> None:
+    _announce(node)
+    first_admin(settings, lambda text: print(text, flush=True), is_terminal=sys.stdout.isatty())
 
 
 def _worker(_settings: Settings, options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dicom_node.archive.holdings import Holdings, index_url
 from dicom_node.assembly import Assembly
+from dicom_node.audit import AuditFile, AuditTrail, Sink, hash_key
 from dicom_node.broker import OwnRedis, broker_url, socket_path
 from dicom_node.commitment import Commitment
 from dicom_node.core.errors import SettingsError
@@ -23,6 +24,7 @@ from dicom_node.dispatch import Dispatch
 from dicom_node.inquiry import Inquiry
 from dicom_node.intake import Intake, IntakeRules
 from dicom_node.job_queue import CeleryJobQueue
+from dicom_node.keying import KEYING_SECONDS, Keying
 from dicom_node.notice import Notices
 from dicom_node.parts import ChildProcess, Part, Periodic, Served, Supervisor
 from dicom_node.promise import Promising
@@ -32,8 +34,10 @@ from dicom_node.scp.application_entity import ApplicationEntity
 from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.scp.notifications import Notifications
 from dicom_node.scp.promise_requests import PromiseRequests
+from dicom_node.scu.verification import echo
 from dicom_node.settings import Settings
 from dicom_node.stocktaking import STEP_SECONDS, Stocktaking
+from dicom_node.syslog import Syslog, SyslogAddress
 from dicom_node.telemetry import Metrics
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
@@ -138,7 +142,11 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     def health() -> Mapping[str, bool]:
         return {**supervisor_health[0](), BROKER: dispatch.broker_answers}
 
-    web = _web(settings, holdings, dispatch.lengths, metrics, health)
+    key = hash_key(settings.node.data_dir)
+    audit, sending = _audit(settings, holdings)
+    parts += sending
+    parts.append(Periodic("keying", Keying(holdings.index, holdings.archive, key).step, KEYING_SECONDS))
+    web = _web(settings, holdings, dispatch.lengths, metrics, health, audit, key)
     parts.append(Served("web", web.start, lambda: web.alive, web.stop))
     promising = Promising(settings, holdings.index, holdings.archive, time.time)
     telling = Periodic("promises", promising.step, ROUND_SECONDS)
@@ -257,15 +265,42 @@ def _web(
     lengths: Callable[[], Mapping[str, int] | None],
     metrics: Metrics,
     health: Callable[[], Mapping[str, bool]],
+    audit: AuditTrail,
+    key: bytes,
 ) -> WebServer:
+    peers = {peer.name: peer for peer in settings.peers}
+    timeout_seconds = settings.delivery.timeout_seconds
+
+    def ask(name: str) -> float:
+        return echo(peers[name], ae_title=settings.node.ae_title, timeout_seconds=timeout_seconds)
+
     application = build_application(
         index=holdings.index,
         queue_lengths=lengths,
         health=health,
         clock=time.time,
+        settings=settings,
+        archive=holdings.archive,
+        audit=audit,
+        key=key,
+        echo=ask,
         metrics=metrics,
         free_bytes=holdings.archive.free_bytes,
         dispensable=_DISPENSABLE,
         title=f"DICOM node {settings.node.ae_title}",
     )
-    return WebServer(application, settings.web.host, settings.web.port)
+    web, proxies = settings.web, settings.access.trusted_proxies
+    return WebServer(application, web.host, web.port, trusted_proxies=proxies)
+
+
+def _audit(settings: Settings, holdings: Holdings) -> tuple[AuditTrail, list[Part]]:
+    """The audit trail: a file in the data folder, and a syslog receiver where one is named."""
+    data_dir, access = settings.node.data_dir, settings.access
+    sinks: list[Sink] = [AuditFile(data_dir / "audit")]
+    parts: list[Part] = []
+    if access.audit_syslog:
+        authority = Path(access.audit_authority) if access.audit_authority else None
+        syslog = Syslog(SyslogAddress.of(access.audit_syslog), authority=authority)
+        sinks.append(syslog)
+        parts.append(Served("syslog", syslog.start, lambda: syslog.alive, syslog.stop))
+    return AuditTrail(sinks, source=settings.node.ae_title, patient=holdings.index.study_keys.patient), parts

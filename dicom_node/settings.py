@@ -58,6 +58,38 @@ class WebSettings:
 
     host: str = _setting("127.0.0.1", "address that the web page listens on", rule="not_empty")
     port: int = _setting(8080, "port of the web page; 0 takes a free one", PORTS)
+    study_link: str = _setting(
+        "", "where the page opens a study in a viewer or PACS, with {study}; empty: no such link", rule="study_link"
+    )
+    longest_wait_minutes: float = _setting(
+        240.0, "a study that waits so long to be read goes before all routine ones on the worklist", (1, 525600)
+    )
+    picture_megabytes: int = _setting(256, "disk that drawn pictures may take before the oldest go", (1, 1e6))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessSettings:
+    """Who may see the pages, and what is written of it."""
+
+    secure_cookies: bool = _setting(False, "cookies over TLS alone: set it where a proxy speaks TLS with browsers")
+    trusted_proxies: tuple[str, ...] = _setting((), "addresses of proxies whose X-Forwarded-For is believed")
+    session_hours: float = _setting(12.0, "a session ends after so long", (0.1, 8760))
+    idle_minutes: float = _setting(60.0, "a session that nobody uses ends after so long", (1, 525600))
+    login_attempts: int = _setting(10, "wrong passwords for a user, or from an address, before it must wait", (1, 1e4))
+    login_wait_minutes: float = _setting(10.0, "how long it must wait", (0.01, 1440))
+    metrics: Literal["token", "open"] = _setting(
+        "token", "who may ask for /metrics: a token with the scope metrics, or anybody (open)"
+    )
+    oidc_issuer: str = _setting("", "OpenID Connect: address of the identity provider; empty: none", rule="https")
+    oidc_client_id: str = _setting("", "our name at the identity provider")
+    oidc_client_secret: str = _setting("", "our secret at the identity provider", secret=True)
+    oidc_claim: str = _setting(
+        "preferred_username", "claim that names the user; must be unique, and nobody may change his own"
+    )
+    audit_syslog: str = _setting(
+        "", "audit messages also go to tls://host:port, tcp://host:port or udp://host:port", rule="syslog"
+    )
+    audit_authority: str = _setting("", "file of certificates that sign the syslog receiver's; empty: the system's")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +285,7 @@ class Settings:
     index: IndexSettings = field(default_factory=IndexSettings)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     web: WebSettings = field(default_factory=WebSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     completeness: CompletenessSettings = field(default_factory=CompletenessSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)

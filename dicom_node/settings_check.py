@@ -112,6 +112,18 @@ _RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
         lambda text: all(part in encodings for part in text.split("\\")),
         "it must be a defined term of Specific Character Set, such as ISO_IR 100 or ISO_IR 192",
     ),
+    "https": (
+        lambda text: text == "" or re.match(r"https://|http://(127\.0\.0\.1|localhost)[:/]", text) is not None,
+        "it must begin with https://",
+    ),
+    "study_link": (
+        lambda text: text == "" or (re.match(r"https?://|/", text) is not None and "{study}" in text),
+        "it must begin with https://, http:// or / and have {study} in it",
+    ),
+    "syslog": (
+        lambda text: text == "" or re.fullmatch(r"(tls|tcp|udp)://[^/]+", text) is not None,
+        "write tls://host:6514, tcp://host or udp://host",
+    ),
     "queue": (lambda text: text in QUEUES, f"queues are {', '.join(QUEUES)}"),
     "device": (lambda text: re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is not None, "write auto, cpu, cuda or cuda:0"),
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from dicom_node.archive.index import Index
+from dicom_node.archive.resending import SENT_AGAIN
 from dicom_node.core.lifecycle import JobState, StudyState
 
 
@@ -22,14 +23,16 @@ class Durations:
 def read_time_to_result(index: Index, bounds: Sequence[float]) -> Durations:
     """From a study's last instance to its report's acceptance by every peer.
 
-    Studies that a person asked for again are left out: their clock did not start with an instance.
+    Studies that a person asked for again, or had sent again, are left out: their clock did not start with an instance.
     """
     tables = index.transactions.tables
     studies, deliveries, history = (tables[name] for name in ("studies", "deliveries", "history"))
     asked_again = sa.select(history.c.number).where(
         history.c.study_instance_uid == studies.c.study_instance_uid,
-        history.c.after == StudyState.COMPLETE.value,
-        history.c.before != StudyState.RECEIVING.value,
+        sa.or_(
+            sa.and_(history.c.after == StudyState.COMPLETE.value, history.c.before != StudyState.RECEIVING.value),
+            history.c.cause == SENT_AGAIN,
+        ),
     )
     seconds = (sa.func.max(deliveries.c.accepted_at) - studies.c.last_received_at).label("seconds")
     query = (

@@ -17,14 +17,20 @@ from dicom_node.archive.inventory import Inventory
 from dicom_node.archive.jobs import Jobs
 from dicom_node.archive.peers import Peers
 from dicom_node.archive.performed_steps import PerformedSteps
+from dicom_node.archive.priorities import Priorities
 from dicom_node.archive.promises import Promises
 from dicom_node.archive.reports import Reports
+from dicom_node.archive.resending import Resending
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.schema import prepare_schema
+from dicom_node.archive.sessions import Sessions
 from dicom_node.archive.studies import Studies
+from dicom_node.archive.study_keys import StudyKeys
 from dicom_node.archive.tables import build_metadata
+from dicom_node.archive.tokens import Tokens
 from dicom_node.archive.transactions import Transactions
 from dicom_node.archive.turns import Turns
+from dicom_node.archive.users import Users
 from dicom_node.archive.withdrawals import Withdrawals
 from dicom_node.archive.workers import Workers
 from dicom_node.core.errors import IndexUnavailable
@@ -58,6 +64,12 @@ class Index:
         self.evictions = Evictions(transactions)
         self.conditions = Conditions(transactions)
         self.withdrawals = Withdrawals(transactions)
+        self.priorities = Priorities(transactions)
+        self.resending = Resending(transactions)
+        self.users = Users(transactions)
+        self.sessions = Sessions(transactions)
+        self.tokens = Tokens(transactions)
+        self.study_keys = StudyKeys(transactions)
 
     @classmethod
     def open(cls, url: str) -> "Index":

@@ -27,7 +27,7 @@ from dicom_node.archive.study_detail import read_study
 from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 from dicom_node.core.priority import QUEUES, Priority, queue_of
 
-__all__ = ["Overview", "StudyDetail", "read_overview", "read_study", "to_json"]
+__all__ = ["Overview", "StudyDetail", "read_lines", "read_overview", "read_study", "to_json"]
 
 
 def read_overview(index: Index, now: float, limit: int = 200) -> Overview:
@@ -45,6 +45,11 @@ def read_overview(index: Index, now: float, limit: int = 200) -> Overview:
         peers=_peers(index, away, now),
         workers=_workers(index, now),
     )
+
+
+def read_lines(index: Index, uids: Sequence[str]) -> list[StudyLine]:
+    """The lines of these studies, in no order."""
+    return study_lines(index, table_of(index, "studies").c.study_instance_uid.in_(uids), limit=len(uids))
 
 
 def _counts(index: Index) -> dict[StudyState, dict[Priority, int]]:

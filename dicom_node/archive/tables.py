@@ -29,11 +29,12 @@ def build_metadata() -> MetaData:
     add_sent(metadata)
     _promised(metadata)
     _kept(metadata)
+    _admitted(metadata)
     return metadata
 
 
 def _received(metadata: MetaData) -> None:
-    Table(
+    studies = Table(
         "studies",
         metadata,
         Column("study_instance_uid", _UID, primary_key=True),
@@ -48,6 +49,7 @@ def _received(metadata: MetaData) -> None:
         #: Files of it still lie in the archive that are to be removed.
         Column("files_left", Boolean, nullable=False, default=False, server_default=false()),
     )
+    Index("studies_by_arrival", studies.c.last_received_at)
     Table(
         "instances",
         metadata,
@@ -247,4 +249,52 @@ def _kept(metadata: MetaData) -> None:
         metadata,
         Column("name", String(32), primary_key=True),
         Column("value", Text, nullable=False),
+    )
+
+
+def _admitted(metadata: MetaData) -> None:
+    """Who may see and do what, and what a study is found by; every secret is here as a hash alone."""
+    Table(
+        "users",
+        metadata,
+        Column("name", String(40), primary_key=True),
+        Column("role", String(16), nullable=False),
+        #: Of argon2, with its parameters and salt; empty: comes in by the identity provider or a link alone.
+        Column("password", Text, nullable=False, default=""),
+        Column("created_at", Float, nullable=False),
+        Column("changed_at", Float, nullable=False),
+    )
+    Table(
+        "sessions",
+        metadata,
+        #: SHA-256 of the cookie's value.
+        Column("token", String(64), primary_key=True),
+        Column("user", String(40), ForeignKey("users.name"), nullable=False, index=True),
+        Column("began_at", Float, nullable=False),
+        Column("seen_at", Float, nullable=False, index=True),
+    )
+    #: Links that let a user in once.
+    Table(
+        "entries",
+        metadata,
+        Column("token", String(64), primary_key=True),
+        Column("user", String(40), ForeignKey("users.name"), nullable=False, index=True),
+        Column("expires_at", Float, nullable=False),
+    )
+    Table(
+        "tokens",
+        metadata,
+        Column("token", String(64), primary_key=True),
+        Column("name", String(40), nullable=False, unique=True),
+        Column("scopes", JSON, nullable=False),
+        Column("created_at", Float, nullable=False),
+        Column("expires_at", Float),
+    )
+    #: Keyed hashes: a study can be found, and its patient be told in the audit trail, without being named here.
+    Table(
+        "study_keys",
+        metadata,
+        Column("study_instance_uid", _UID, primary_key=True),
+        Column("accession", String(16), nullable=False, index=True),
+        Column("patient", String(16), nullable=False),
     )

@@ -4,6 +4,7 @@ NodeError
 |-- SettingsError               the settings file or environment cannot be used
 |   `-- IndexDamaged            the SQLite index is no whole database any more
 |-- UnknownStudy                a study that is not in the index
+|-- AccountError                a user or token that is not there, is there already, or cannot be
 |-- IndexUnavailable            the database does not answer, or takes no change now
 |-- ExpressionError             a route's `when` that is no expression of the small language
 |-- IntakeError (.status)       an instance that is not kept; the status goes back to its sender
@@ -62,6 +63,10 @@ class IndexDamaged(SettingsError):
 
 class UnknownStudy(NodeError):
     """A Study Instance UID that the index does not hold."""
+
+
+class AccountError(NodeError):
+    """A user or token that is not there, is there already, or cannot be."""
 
 
 class IndexUnavailable(NodeError):

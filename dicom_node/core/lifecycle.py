@@ -76,7 +76,7 @@ STUDY_TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
     _S.DELIVERED: frozenset({_S.COMMITTED, _S.REPORTED, _S.RECEIVING, _S.COMPLETE, _S.WITHDRAWN, _S.FAILED}),
     _S.COMMITTED: frozenset({_S.RECEIVING, _S.COMPLETE, _S.WITHDRAWN, _S.FAILED}),
     _S.WITHDRAWN: frozenset({_S.RECEIVING, _S.COMPLETE, _S.FAILED}),
-    _S.FAILED: frozenset({_S.RECEIVING, _S.COMPLETE, _S.WITHDRAWN}),
+    _S.FAILED: frozenset({_S.RECEIVING, _S.COMPLETE, _S.REPORTED, _S.WITHDRAWN}),
 }
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {

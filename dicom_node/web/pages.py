@@ -16,6 +16,9 @@ from dicom_node.archive.lines import (
     duration_in_words,
     time_in_words,
 )
+from dicom_node.archive.worklist import Worklist
+from dicom_node.core.access import NOBODY, Visitor
+from dicom_node.web.report_text import ReportText
 
 #: How often an open overview asks again.
 REFRESH_SECONDS = 10
@@ -31,6 +34,17 @@ OBJECTS: Mapping[str, str] = {
     "1.2.840.10008.5.1.4.1.1.104.1": "PDF",
 }
 
+#: Of a study page without the archive beside it.
+_NO_FACTS: Mapping[str, Any] = {
+    "findings": (),
+    "read_series": {},
+    "not_read": {},
+    "windows": (),
+    "can_draw": False,
+    "reports": (),
+    "elsewhere": "",
+}
+
 
 class Pages:
     """Renders pages; templates are read when they are first used."""
@@ -43,11 +57,19 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(time=_time, duration=duration_in_words, object=_object, size=_size)
+        environment.filters.update(
+            time=_time, duration=duration_in_words, object=_object, size=_size, plain_time=time_in_words
+        )
         environment.globals.update(title=title)
         self._environment = environment
 
-    def overview(self, overview: Overview, messages: Mapping[str, int] | None, health: Mapping[str, bool]) -> str:
+    def overview(
+        self,
+        overview: Overview,
+        messages: Mapping[str, int] | None,
+        health: Mapping[str, bool],
+        visitor: Visitor = NOBODY,
+    ) -> str:
         """The first page; `messages` are the broker's queue lengths, None when it does not answer."""
         groups = {
             "Need a person": overview.group(NEED_A_PERSON),
@@ -60,18 +82,42 @@ class Pages:
             "Done": sum(map(overview.count, DONE)),
         }
         facts = {"overview": overview, "messages": messages, "health": health, "groups": groups, "totals": totals}
-        return self._render("overview.html", refresh=REFRESH_SECONDS, now=overview.now, **facts)
+        return self._render("overview.html", visitor, refresh=REFRESH_SECONDS, now=overview.now, **facts)
 
-    def study(self, detail: StudyDetail) -> str:
-        """One study's whole story."""
-        return self._render("study.html", refresh=REFRESH_SECONDS, now=detail.now, detail=detail)
+    def worklist(self, visitor: Visitor, *, whole: bool, worklist: Worklist, **facts: Any) -> str:
+        """The reading worklist: the whole page, or only the list itself."""
+        template = "worklist.html" if whole else "worklist_rows.html"
+        return self._render(template, visitor, refresh=None, now=worklist.now, worklist=worklist, **facts)
 
-    def message(self, status: HTTPStatus, text: str, now: float) -> str:
+    def study(self, detail: StudyDetail, visitor: Visitor = NOBODY, **facts: Any) -> str:
+        """One study's whole story; `facts` as `study_page` gathers them."""
+        return self._render(
+            "study.html", visitor, refresh=REFRESH_SECONDS, now=detail.now, detail=detail, **{**_NO_FACTS, **facts}
+        )
+
+    def queue(self, visitor: Visitor, now: float, **facts: Any) -> str:
+        """The queue page; `facts` as `queue_page` gathers them."""
+        return self._render("queue.html", visitor, refresh=REFRESH_SECONDS, now=now, **facts)
+
+    def rules(self, visitor: Visitor, now: float, **facts: Any) -> str:
+        """The rule tester; `facts` are the routes and what was tested."""
+        return self._render("rules.html", visitor, refresh=None, now=now, **facts)
+
+    def report(self, visitor: Visitor, now: float, *, study: str, report: ReportText) -> str:
+        """A structured report as text."""
+        return self._render("report.html", visitor, refresh=None, now=now, study=study, report=report)
+
+    def message(self, status: HTTPStatus, text: str, now: float, visitor: Visitor = NOBODY) -> str:
         """A page that says in words why there is no other."""
-        return self._render("message.html", refresh=None, now=now, heading=status.phrase, text=text)
+        return self._render("message.html", visitor, refresh=None, now=now, heading=status.phrase, text=text)
 
-    def _render(self, template: str, **facts: Any) -> str:
-        return self._environment.get_template(template).render(**facts)
+    def login(self, now: float, *, after: str, words: str = "", with_provider: bool = False) -> str:
+        """The page to log in on; `after` is where to go then, `words` say what was wrong."""
+        facts = {"after": after, "words": words, "with_provider": with_provider}
+        return self._render("login.html", NOBODY, refresh=None, now=now, **facts)
+
+    def _render(self, template: str, visitor: Visitor, **facts: Any) -> str:
+        return self._environment.get_template(template).render(visitor=visitor, **facts)
 
 
 def _time(at: float) -> Markup:
@@ -86,4 +132,4 @@ def _object(sop_class_uid: str) -> str:
 
 
 def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB"
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

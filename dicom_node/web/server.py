@@ -3,6 +3,7 @@
 import logging
 import socket
 import threading
+from collections.abc import Sequence
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,8 +19,10 @@ _PATIENCE_SECONDS = 5
 class WebServer:
     """Serves an application until it is stopped; port 0 takes any free one."""
 
-    def __init__(self, application: FastAPI, host: str, port: int) -> None:
+    def __init__(self, application: FastAPI, host: str, port: int, *, trusted_proxies: Sequence[str] = ()) -> None:
+        """`trusted_proxies` are addresses whose word is believed on whom they ask for."""
         self._application = application
+        self._trusted_proxies = list(trusted_proxies)
         self._host = host
         self._asked_port = port
         self._socket: socket.socket | None = None
@@ -38,12 +41,16 @@ class WebServer:
 
     def start(self) -> None:
         """Serve; return when requests are answered, SettingsError when the port is not to be had."""
+        self._application.state.ending.clear()
         self._socket = self._listen()
         config = uvicorn.Config(
             self._application,
             log_config=None,
             access_log=False,
             server_header=False,
+            # Else whoever asks from this machine could name any address as his own.
+            proxy_headers=bool(self._trusted_proxies),
+            forwarded_allow_ips=self._trusted_proxies,
             lifespan="off",
             timeout_graceful_shutdown=_PATIENCE_SECONDS,
         )
@@ -57,6 +64,7 @@ class WebServer:
 
     def stop(self) -> None:
         """Finish the answers in progress and listen no more."""
+        self._application.state.ending.set()
         if self._server is not None:
             self._server.should_exit = True
         if self._thread is not None:

@@ -90,7 +90,7 @@ def test_the_next_study_still_works(site: Site, part_of_phantom: Callable[..., P
     assert row.state is StudyState.DELIVERED
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz"])
+@pytest.mark.parametrize("path", ["/login", "/healthz"])
 def test_the_node_still_answers(site: Site, path: str) -> None:
     import urllib.request
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.acceptance.conftest import (
     by_modality,
     study_uid,
 )
+from tests.visitors import Person, session
 from training.ct_series import read_nrrd
 
 
@@ -170,9 +170,10 @@ def test_a_chest_without_nodules_is_answered_by_a_report_without_a_segmentation(
 
 
 def test_the_page_metrics_and_health_tell_of_the_studies(site: Site, arrived: dict[str, list[Dataset]]) -> None:
+    person = Person(site.node.web_port, session(site.node.index, at=time.time()))
+
     def get(path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{site.node.web_port}{path}", timeout=10) as answer:
-            return str(answer.read().decode())
+        return person.get(path).text
 
     assert str(arrived["SR"][0].StudyInstanceUID) in get("/")
     assert 'state="DELIVERED"' in get("/metrics")

@@ -43,11 +43,11 @@ def imported(package):
 @pytest.mark.parametrize(
     ("package", "lists"),
     [
-        ("dicom_node", [PROJECT["dependencies"]]),
+        ("dicom_node", [PROJECT["dependencies"], EXTRAS["oidc"]]),
         ("workers", [PROJECT["dependencies"], EXTRAS["worker"]]),
         ("training", [PROJECT["dependencies"], EXTRAS["worker"], EXTRAS["train"]]),
         ("deploy", [PROJECT["dependencies"], EXTRAS["worker"], EXTRAS["train"]]),
-        ("tests", [PROJECT["dependencies"], EXTRAS["worker"], EXTRAS["train"], EXTRAS["test"]]),
+        ("tests", [PROJECT["dependencies"], EXTRAS["worker"], EXTRAS["train"], EXTRAS["oidc"], EXTRAS["test"]]),
     ],
 )
 def test_every_package_declares_what_it_imports(package, lists):

@@ -1,7 +1,6 @@
 """The one thing that the page can change: the button that has a study read again."""
 
-import http.client
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,30 +13,18 @@ from dicom_node.core.lifecycle import StudyState
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
 from tests.populated_index import NOW, claim, queue, receive, study_uid
+from tests.visitors import Person, session
 
 STUDY = study_uid("poison")
 
 
-class Visitor:
+class Visitor(Person):
     """Presses buttons of a running page, from wherever a test says."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str, str]:
-        """Status, Location and text of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path, headers=dict(headers))
-            answer = connection.getresponse()
-            return answer.status, answer.headers.get("Location", ""), answer.read().decode()
-        finally:
-            connection.close()
 
     def press(self, study: str = STUDY, **headers: str) -> tuple[int, str, str]:
         """The button of a study's page, by default as a browser on the page does."""
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.ask("POST", f"/studies/{study}/requeue", sent or {"Origin": f"http://127.0.0.1:{self.port}"})
+        answer = self.post(f"/studies/{study}/requeue", **headers)
+        return answer.status, answer.headers.get("Location", ""), answer.text
 
 
 @pytest.fixture
@@ -54,17 +41,17 @@ def index(tmp_path: Path) -> Iterator[Index]:
 def visitor(index: Index) -> Iterator[Visitor]:
     server = WebServer(build_application(index, dict, dict, lambda: NOW), "127.0.0.1", 0)
     server.start()
-    yield Visitor(server.port)
+    yield Visitor(server.port, session(index))
     server.stop()
 
 
 def test_a_dead_letter_is_shown_as_such_with_its_reason_and_a_button(visitor: Visitor, index: Index) -> None:
-    for path in ("/", f"/studies/{STUDY}"):
-        _status, _location, text = visitor.ask("GET", path, {})
+    for path in ("/overview", f"/studies/{STUDY}"):
+        text = visitor.get(path).text
         assert "Dead letter: lung_nodule gave up after the last attempt." in text
         assert "the reading process was killed" in text
         assert f'action="/studies/{STUDY}/requeue"' in text
-    assert "dicom_node_dead_letters 1.0" in visitor.ask("GET", "/metrics", {})[2]
+    assert "dicom_node_dead_letters 1.0" in visitor.get("/metrics").text
     assert read_overview(index, NOW).dead_letters == 1
     (job,) = to_json(read_study(index, STUDY, NOW))["jobs"]
     assert (job["dead_letter"], job["state"], job["next_try_at"]) == (True, "FAILED", None)
@@ -80,11 +67,11 @@ def test_the_button_has_the_study_read_again_and_leads_back_to_its_page(visitor:
         "FAILED",
         "COMPLETE",
         "asked for again",
-        "page",
+        "user an-admin",
     )
     assert index.jobs.dead_letters() == 0
-    _status, _location, text = visitor.ask("GET", location, {})
-    assert "page" in text
+    text = visitor.get(location).text
+    assert "user an-admin" in text
     assert "requeue" not in text, "what waits needs no button"
 
 
@@ -122,5 +109,6 @@ def test_what_cannot_be_read_again_says_why(visitor: Visitor, index: Index) -> N
 
 
 def test_the_button_cannot_be_pressed_by_following_a_link(visitor: Visitor, index: Index) -> None:
-    assert visitor.ask("GET", f"/studies/{STUDY}/requeue", {"Sec-Fetch-Site": "same-origin"})[0] in (404, 405)
+    answer = visitor.ask("GET", f"/studies/{STUDY}/requeue", headers={"Sec-Fetch-Site": "same-origin"})
+    assert answer.status in (404, 405)
     assert index.studies.rows(STUDY)[0].state is StudyState.FAILED

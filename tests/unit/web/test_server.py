@@ -35,7 +35,7 @@ def test_a_server_answers_when_start_returns_and_is_gone_when_stop_does(server: 
     try:
         assert server.alive
         assert get(port, "/healthz") == (200, b'{"ok":true,"missed":[],"parts":{"broker":true}}')
-        assert get(port, "/")[0] == 200
+        assert get(port, "/login")[0] == 200
     finally:
         server.stop()
     assert not server.alive

@@ -1,0 +1,99 @@
+"""The index's users: names, roles and password hashes of those who may see the pages."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from dicom_node.archive.transactions import Transactions
+from dicom_node.core.access import USER_NAME, Role
+from dicom_node.core.errors import AccountError
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserRow:
+    """A user; the hash of the password is shown by nothing."""
+
+    name: str
+    role: Role
+    password: str
+    created_at: float
+    changed_at: float
+
+    def __repr__(self) -> str:
+        return f"UserRow(name={self.name!r}, role={self.role!r})"
+
+
+class Users:
+    """The users of the index; whatever changes one ends his sessions."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        names = ("users", "sessions", "entries")
+        self._users, self._sessions, self._entries = (transactions.tables[name] for name in names)
+        self._find = sa.select(self._users).where(self._users.c.name == sa.bindparam("user"))
+
+    def add(self, name: str, *, role: Role, password: str, at: float) -> None:
+        """Add a user with the hash of a password, or none; AccountError for a name that cannot be, or is taken."""
+        if not USER_NAME.fullmatch(name):
+            raise AccountError(f"{name!r} is no name of a user; 1 to 40 letters, digits and . _ @ + -, no spaces")
+        row = {"name": name, "role": role.value, "password": password, "created_at": at, "changed_at": at}
+        with self._transactions.write() as connection:
+            if connection.execute(self._find, {"user": name}).first() is not None:
+                raise AccountError(f"there is a user {name} already; see `dicom-node users list`")
+            connection.execute(sa.insert(self._users).values(**row))
+
+    def add_first(self, name: str, *, password: str, at: float) -> bool:
+        """Add an admin if there is no user at all; whether it was done."""
+        with self._transactions.write() as connection:
+            if connection.execute(sa.select(sa.func.count()).select_from(self._users)).scalar_one():
+                return False
+            row = {"name": name, "role": Role.ADMIN.value, "password": password, "created_at": at, "changed_at": at}
+            connection.execute(sa.insert(self._users).values(**row))
+        return True
+
+    def change(self, name: str, *, at: float, role: Role | None = None, password: str | None = None) -> None:
+        """Give a user another role or password, and end his sessions; AccountError where there is none."""
+        values: dict[str, object] = {"changed_at": at}
+        values |= {} if role is None else {"role": role.value}
+        values |= {} if password is None else {"password": password}
+        with self._transactions.write() as connection:
+            change = sa.update(self._users).where(self._users.c.name == name).values(**values)
+            if connection.execute(change).rowcount != 1:
+                raise _unknown(name)
+            self._shut_out(connection, name)
+
+    def rehash(self, name: str, password: str) -> None:
+        """Keep the same password by a newer hash."""
+        with self._transactions.write() as connection:
+            connection.execute(sa.update(self._users).where(self._users.c.name == name).values(password=password))
+
+    def remove(self, name: str) -> None:
+        """Forget a user; AccountError where there is none."""
+        with self._transactions.write() as connection:
+            self._shut_out(connection, name)
+            if connection.execute(sa.delete(self._users).where(self._users.c.name == name)).rowcount != 1:
+                raise _unknown(name)
+
+    def find(self, name: str) -> UserRow | None:
+        """The user of this name."""
+        with self._transactions.read() as connection:
+            row = connection.execute(self._find, {"user": name}).mappings().first()
+        return None if row is None else _user(row)
+
+    def rows(self) -> list[UserRow]:
+        """Every user, by name."""
+        with self._transactions.read() as connection:
+            rows = connection.execute(sa.select(self._users).order_by(self._users.c.name)).mappings().all()
+        return [_user(row) for row in rows]
+
+    def _shut_out(self, connection: sa.Connection, name: str) -> None:
+        for table in (self._sessions, self._entries):
+            connection.execute(sa.delete(table).where(table.c.user == name))
+
+
+def _user(row: sa.RowMapping) -> UserRow:
+    return UserRow(**{**row, "role": Role(row["role"])})
+
+
+def _unknown(name: str) -> AccountError:
+    return AccountError(f"there is no user {name}; see `dicom-node users list`")

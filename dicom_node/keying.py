@@ -1,0 +1,53 @@
+"""Keying: of each new study one header is read for the keyed hashes by which it is found and audited."""
+
+import logging
+from collections.abc import Mapping
+
+from pydicom import dcmread
+
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.telemetry import hashed
+
+log = logging.getLogger(__name__)
+
+#: How often it is looked for new studies, and how many are taken at a time: receiving goes first.
+KEYING_SECONDS = 2.0
+_MOST = 100
+_TAGS = ["AccessionNumber", "PatientID"]
+
+
+def key_of(text: str, key: bytes) -> str:
+    """The hash of an identifier as people write it, with or without spaces around it; empty for none."""
+    plain = text.strip()
+    return hashed(plain, key) if plain else ""
+
+
+class Keying:
+    """Reads the headers of studies that lack their keys, a few in each round."""
+
+    def __init__(self, index: Index, archive: Archive, key: bytes) -> None:
+        self._index = index
+        self._archive = archive
+        self._key = key
+        self._since = 0.0
+
+    def step(self) -> None:
+        """One round."""
+        found = self._index.study_keys.unkeyed(self._since, _MOST)
+        if not found:
+            return
+        keys: Mapping[str, tuple[str, str]] = {study.study_instance_uid: self._keys(study.path) for study in found}
+        self._index.study_keys.keep(keys)
+        # Studies may share a moment; what was keyed is not found again.
+        self._since = found[-1].last_received_at
+
+    def _keys(self, path: str) -> tuple[str, str]:
+        """Both hashes; empty ones for a file that cannot be read, which is the archive check's business."""
+        try:
+            ds = dcmread(self._archive.path_of(path), specific_tags=_TAGS, stop_before_pixels=True)
+            accession, patient = (str(ds.get(name) or "") for name in _TAGS)
+        except Exception as error:  # a stranger's file: pydicom raises whatever its parts raise
+            log.warning("a header could not be read for its keys", extra={"kind": type(error).__name__})
+            return "", ""
+        return key_of(accession, self._key), key_of(patient, self._key)

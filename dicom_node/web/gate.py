@@ -1,0 +1,254 @@
+"""The gate: every request passes here first; who asks, whether he may, and whether a form is of our own page.
+
+It stands around the whole application, mounted parts too, so that no route needs access code of its own: it needs a
+line in `needs.RULES`, and without one it is closed. A session's POST must come from our own origin and carry the
+session's CSRF token, in the field `csrf` of a form or in the header X-CSRF-Token. A program with a token carries no cookie, so
+nothing of that holds for it.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, quote, urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dicom_node.archive.index import Index
+from dicom_node.core.access import NOBODY, Need, Visitor
+from dicom_node.core.errors import IndexUnavailable
+from dicom_node.settings import AccessSettings
+from dicom_node.web.needs import CLOSED, SAFE_METHODS, SECURITY_HEADERS, Rule, rule_of, rules_with
+
+#: Bytes of a form, and how long it may take to come.
+LONGEST_FORM_BYTES = 64 * 1024
+FORM_SECONDS = 10.0
+
+_FORM = "application/x-www-form-urlencoded"
+_BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*)")
+
+#: Makes a page that says why there is no other: status, words, and who asked.
+Words = Callable[[int, str, Visitor], str]
+
+
+def csrf_of(session: str) -> str:
+    """What forms of a session carry: follows from its secret, and tells nothing of it."""
+    return hmac.new(session.encode(), b"csrf", hashlib.sha256).hexdigest()
+
+
+def is_from_our_page(headers: Headers) -> bool:
+    """Whether a form of this very origin was sent: another site's must not be able to ask in a visitor's name.
+
+    Browsers say so in Sec-Fetch-Site over TLS and on this machine, else in Origin; no site can forge either.
+    """
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return site == "same-origin"
+    return urlsplit(headers.get("origin", "")).netloc == headers.get("host", "") != ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doorkeeper:
+    """Knows people by their sessions and programs by their tokens."""
+
+    index: Index
+    settings: AccessSettings
+    clock: Callable[[], float]
+
+    @property
+    def cookie(self) -> str:
+        """The cookie's name; the prefix has browsers refuse it without TLS, or from another host of the domain."""
+        return "__Host-session" if self.settings.secure_cookies else "session"
+
+    def session_of(self, headers: Headers) -> str:
+        """The secret in the request's cookie, or nothing."""
+        try:
+            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
+        except CookieError:
+            return ""
+        return "" if found is None else found.value
+
+    def visitor(self, headers: Headers, address: str) -> Visitor:
+        """Who sends these headers; a token counts before a cookie."""
+        if (given := headers.get("authorization")) is not None:
+            token = _BEARER.fullmatch(given)
+            row = self.index.tokens.find(token[1], at=self.clock()) if token else None
+            return (
+                Visitor(name=row.name, scopes=row.scopes, address=address) if row else replace(NOBODY, address=address)
+            )
+        return self.person(self.session_of(headers), address)
+
+    def person(self, secret: str, address: str = "") -> Visitor:
+        """Whose session this is, if it still lasts."""
+        session = None
+        if secret:
+            hours, minutes = self.settings.session_hours, self.settings.idle_minutes
+            limits = {"idle_seconds": minutes * 60, "longest_seconds": hours * 3600}
+            session = self.index.sessions.find(secret, at=self.clock(), **limits)
+        if session is None:
+            return replace(NOBODY, address=address)
+        return Visitor(name=session.user, role=session.role, address=address, csrf=csrf_of(secret))
+
+    def keep(self, response: Response, secret: str) -> None:
+        """Let the browser keep a session's secret: no script sees it, and no other site's form brings it along."""
+        response.set_cookie(
+            self.cookie, secret, path="/", httponly=True, samesite="lax", secure=self.settings.secure_cookies
+        )
+
+    def drop(self, response: Response) -> None:
+        """Let the browser forget it."""
+        response.delete_cookie(
+            self.cookie, path="/", httponly=True, samesite="lax", secure=self.settings.secure_cookies
+        )
+
+
+class Gate:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, application: ASGIApp, *, doorkeeper: Doorkeeper, words: Words) -> None:
+        self._application = application
+        self._doorkeeper = doorkeeper
+        self._words = words
+        self._rules: Sequence[Rule] = rules_with(doorkeeper.settings.metrics)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer it."""
+        if scope["type"] != "http":
+            # No websockets are served; a lifespan has no visitor.
+            if scope["type"] == "lifespan":
+                await self._application(scope, receive, send)
+            return
+        send = _with_headers(send)
+        headers, path = Headers(scope=scope), str(scope["path"])
+        rule = rule_of(path, self._rules)
+        visitor = await self._visitor(scope, headers)
+        if visitor is None:
+            words = "The index does not answer; see `dicom-node doctor`."
+            await self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, words, NOBODY)(scope, receive, send)
+            return
+        need = CLOSED if rule is None else rule.need(scope["method"])
+        refusal = None if visitor.meets(need) else self._refusal(rule, need, scope, headers, visitor)
+        if refusal is None and scope["method"] not in SAFE_METHODS and "authorization" not in headers:
+            refusal, receive = await self._look_at_form(headers, receive, visitor, need)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        scope.setdefault("state", {})["visitor"] = visitor
+        await self._application(scope, receive, send)
+
+    async def _visitor(self, scope: Scope, headers: Headers) -> Visitor | None:
+        address = scope["client"][0] if scope.get("client") else ""
+        if "cookie" not in headers and "authorization" not in headers:
+            return replace(NOBODY, address=address)
+        try:
+            # In a thread: the database may let it wait.
+            return await run_in_threadpool(self._doorkeeper.visitor, headers, address)
+        except IndexUnavailable:
+            return None
+
+    def _refusal(self, rule: Rule | None, need: Need, scope: Scope, headers: Headers, visitor: Visitor) -> Response:
+        if not visitor.known:
+            return self._not_known(rule, scope, headers, visitor)
+        if rule is None:
+            return self._refuse(HTTPStatus.NOT_FOUND, "There is no such page. The worklist has the studies.", visitor)
+        if need == CLOSED:
+            return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "This page can only be read.", visitor)
+        wanted = [f"the role {need.role}"] if need.role else []
+        wanted += [f"a token with the scope {need.scope}"] if need.scope else []
+        words = f"This needs {' or '.join(wanted)}; ask whoever runs this node."
+        return self._refuse(HTTPStatus.FORBIDDEN, words, visitor)
+
+    def _not_known(self, rule: Rule | None, scope: Scope, headers: Headers, visitor: Visitor) -> Response:
+        is_page = rule is None or rule.is_page
+        if is_page and scope["method"] in SAFE_METHODS and "authorization" not in headers:
+            asked = str(scope["path"]) + (
+                f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+            )
+            return RedirectResponse(f"/login?next={quote(asked, safe='')}", HTTPStatus.SEE_OTHER)
+        words = "Log in first, or send a token that holds: Authorization: Bearer TOKEN."
+        refused = self._refuse(HTTPStatus.UNAUTHORIZED, words, visitor)
+        refused.headers["WWW-Authenticate"] = 'Bearer realm="dicom-node"'
+        return refused
+
+    async def _look_at_form(
+        self, headers: Headers, receive: Receive, visitor: Visitor, need: Need
+    ) -> tuple[Response | None, Receive]:
+        """Whether a browser's POST is of our own page; a form is read here, whole, in time, and not too large."""
+        if not is_from_our_page(headers):
+            words = "This can only be asked for by the button of the node's own page."
+            return self._refuse(HTTPStatus.FORBIDDEN, words, visitor), receive
+        token, given = headers.get("x-csrf-token", ""), b""
+        if headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM or not token:
+            try:
+                given = await asyncio.wait_for(_body(receive), FORM_SECONDS)
+            except TimeoutError:
+                return self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The form took too long to come.", visitor), receive
+            except _TooLarge:
+                return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The form is too large.", visitor), receive
+            token = token or "".join(parse_qs(given.decode("utf-8", "replace")).get("csrf", []))
+            receive = _again(given, receive)
+        if visitor.known and not need.open and not hmac.compare_digest(token.encode(), visitor.csrf.encode()):
+            words = "The form is not of this session: go back, load the page again, and send it once more."
+            return self._refuse(HTTPStatus.FORBIDDEN, words, visitor), receive
+        return None, receive
+
+    def _refuse(self, status: HTTPStatus, words: str, visitor: Visitor) -> Response:
+        return HTMLResponse(self._words(status, words, visitor), status)
+
+
+class _TooLarge(Exception):
+    """A form with more bytes than any of ours has."""
+
+
+async def _body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return b""
+        size += len(message.get("body", b""))
+        if size > LONGEST_FORM_BYTES:
+            raise _TooLarge
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Gives the body that was read already, then what comes after it."""
+    given = False
+
+    async def once() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return once
+
+
+def _with_headers(send: Send) -> Send:
+    """Every answer has the security headers that it does not set itself."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return sending
+
+
+def visitor_of(scope: Scope) -> Visitor:
+    """Who the gate let in with this request."""
+    visitor = scope.get("state", {}).get("visitor", NOBODY)
+    return visitor if isinstance(visitor, Visitor) else NOBODY

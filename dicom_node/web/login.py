@@ -1,0 +1,182 @@
+"""Logging in and out: by password, by a link that holds once, or by the identity provider."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import parse_qs, urlsplit
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from dicom_node.archive.index import Index
+from dicom_node.archive.lines import duration_in_words
+from dicom_node.audit import LOGIN, LOGOUT, AuditTrail, Happening
+from dicom_node.core.access import USER_NAME, Visitor
+from dicom_node.credentials import Passwords
+from dicom_node.web.gate import Doorkeeper, visitor_of
+from dicom_node.web.login_limits import LoginLimits
+from dicom_node.web.oidc import IdentityProvider, ProviderError
+from dicom_node.web.pages import Pages
+
+log = logging.getLogger(__name__)
+
+#: How long the way to the identity provider and back may take.
+_ANSWER_SECONDS = 600
+_STATE_COOKIE = "provider"
+
+_WRONG = "That user and password do not go together."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """What logging in needs."""
+
+    index: Index
+    doorkeeper: Doorkeeper
+    passwords: Passwords
+    limits: LoginLimits
+    audit: AuditTrail
+    pages: Pages
+    clock: Callable[[], float]
+    provider: IdentityProvider | None = None
+
+    def form(self, status: int, *, after: str, words: str = "") -> HTMLResponse:
+        """The login page, with what is wrong."""
+        with_provider = self.provider is not None
+        page = self.pages.login(self.clock(), after=after, words=words, with_provider=with_provider)
+        return HTMLResponse(page, status)
+
+    def by_password(self, given: Mapping[str, str], address: str, session: str) -> Response:
+        """Try a password; the answer, with the cookie of a new session where it was right."""
+        user, after = given.get("user", "").strip(), own_path(given.get("next", ""))
+        if wait := self.limits.try_once(user, address):
+            self._note(user, address, "too many attempts")
+            words = (
+                f"Too many wrong passwords for this user or from this address. Try again in {duration_in_words(wait)}."
+            )
+            refused = self.form(HTTPStatus.TOO_MANY_REQUESTS, after=after, words=words)
+            refused.headers["Retry-After"] = str(int(wait) + 1)
+            return refused
+        row = self.index.users.find(user)
+        held, password = (row.password if row else ""), given.get("password", "")
+        if not self.passwords.fits(password, held):
+            self._note(user, address, "wrong user or password")
+            return self.form(HTTPStatus.UNAUTHORIZED, after=after, words=_WRONG)
+        self.limits.succeeded(user, address)
+        if self.passwords.is_old(held):
+            self.index.users.rehash(user, self.passwords.hash(password))
+        return self.let_in(user, address, session, after, "by password")
+
+    def let_in(self, user: str, address: str, session: str, after: str, how: str) -> Response:
+        """Begin a new session: whatever the browser came with is worth nothing afterwards."""
+        secret = self.index.sessions.begin(user, at=self.clock(), instead_of=session)
+        self.audit.note(Happening(event=LOGIN, at=self.clock(), user=user, address=address, description=how))
+        log.info("a user logged in", extra={"actor": f"user {user}", "address": address})
+        answer = RedirectResponse(after, HTTPStatus.SEE_OTHER)
+        self.doorkeeper.keep(answer, secret)
+        return answer
+
+    def out(self, session: str, visitor: Visitor) -> Response:
+        """End the session."""
+        self.index.sessions.end(session)
+        self.audit.note(
+            Happening(event=LOGOUT, at=self.clock(), user=visitor.name, address=visitor.address, description="")
+        )
+        answer = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+        self.doorkeeper.drop(answer)
+        return answer
+
+    def _note(self, user: str, address: str, why: str) -> None:
+        # What is no name may be a password in the wrong field.
+        name = user if USER_NAME.fullmatch(user) else "unknown"
+        self.audit.note(
+            Happening(event=LOGIN, at=self.clock(), user=name, address=address, succeeded=False, description=why)
+        )
+        log.warning("a login failed", extra={"address": address, "reason": why})
+
+
+def own_path(text: str) -> str:
+    """A path of our own to go to after the login; the first page where it is anything else."""
+    parts = urlsplit(text)
+    ours = text.startswith("/") and not text.startswith(("//", "/\\")) and not parts.scheme and not parts.netloc
+    return text if ours and text.isprintable() and "\\" not in text else "/"
+
+
+def build_router(login: Login) -> APIRouter:
+    """The addresses of logging in and out."""
+    router = APIRouter()
+
+    @router.get("/login")
+    def form(request: Request) -> Response:
+        return login.form(HTTPStatus.OK, after=own_path(request.query_params.get("next", "")))
+
+    @router.post("/login")
+    async def by_password(request: Request) -> Response:
+        fields = parse_qs((await request.body()).decode("utf-8", "replace"))
+        given = {name: values[0] for name, values in fields.items()}
+        address, session = visitor_of(request.scope).address, login.doorkeeper.session_of(request.headers)
+        return await run_in_threadpool(login.by_password, given, address, session)
+
+    @router.get("/enter/{secret}")
+    def by_link(request: Request, secret: str) -> Response:
+        visitor, session = visitor_of(request.scope), login.doorkeeper.session_of(request.headers)
+        user = login.index.sessions.take_entry(secret, at=login.clock())
+        if user is None:
+            words = "This link was used already, or is over."
+            return login.form(HTTPStatus.UNAUTHORIZED, after="/", words=words)
+        return login.let_in(user, visitor.address, session, "/", "by a link that holds once")
+
+    @router.post("/logout")
+    def out(request: Request) -> Response:
+        return login.out(login.doorkeeper.session_of(request.headers), visitor_of(request.scope))
+
+    if login.provider is not None:
+        _add_provider(router, login, login.provider)
+    return router
+
+
+def _add_provider(router: APIRouter, login: Login, provider: IdentityProvider) -> None:
+    secure = login.doorkeeper.settings.secure_cookies
+
+    @router.get("/login/provider")
+    async def ask(request: Request) -> Response:
+        try:
+            question = await provider.question(_own_address(request, secure))
+        except ProviderError as error:
+            return login.form(HTTPStatus.BAD_GATEWAY, after="/", words=str(error))
+        answer = RedirectResponse(question.address, HTTPStatus.SEE_OTHER)
+        answer.set_cookie(
+            _STATE_COOKIE,
+            question.kept,
+            max_age=_ANSWER_SECONDS,
+            path="/login/answer",
+            httponly=True,
+            samesite="lax",
+            secure=secure,
+        )
+        return answer
+
+    @router.get("/login/answer")
+    async def answer(request: Request) -> Response:
+        visitor, session = visitor_of(request.scope), login.doorkeeper.session_of(request.headers)
+        kept = request.cookies.get(_STATE_COOKIE, "")
+        try:
+            user = await provider.user(dict(request.query_params), kept, _own_address(request, secure))
+        except ProviderError as error:
+            login._note("", visitor.address, "the identity provider did not say who it is")
+            return login.form(HTTPStatus.UNAUTHORIZED, after="/", words=str(error))
+        if await run_in_threadpool(login.index.users.find, user) is None:
+            login._note(user, visitor.address, "known to the identity provider, not here")
+            words = "You are known to the identity provider, but are no user of this node; ask whoever runs it."
+            return login.form(HTTPStatus.FORBIDDEN, after="/", words=words)
+        entered = await run_in_threadpool(login.let_in, user, visitor.address, session, "/", "by identity provider")
+        entered.delete_cookie(_STATE_COOKIE, path="/login/answer")
+        return entered
+
+
+def _own_address(request: Request, secure: bool) -> str:
+    """Where the provider sends the browser back to: registered there, so that a forged Host leads nowhere."""
+    scheme = "https" if secure else "http"
+    return f"{scheme}://{request.headers.get('host', '')}/login/answer"

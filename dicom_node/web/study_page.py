@@ -1,0 +1,141 @@
+"""The study page: what was found, slice by slice, what became of it, and the report as text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.archive.job_rows import ReportRow
+from dicom_node.archive.lines import StudyDetail
+from dicom_node.archive.overview import read_study
+from dicom_node.archive.reports import STRUCTURED_REPORT
+from dicom_node.audit import SEEN, AuditTrail, Happening
+from dicom_node.core.errors import UnknownStudy, UnreadableInstance
+from dicom_node.core.lifecycle import StudyState
+from dicom_node.core.routing import Route, route_study
+from dicom_node.core.uid import is_uid
+from dicom_node.settings import WebSettings
+from dicom_node.web.deeds import answering_for
+from dicom_node.web.gate import visitor_of
+from dicom_node.web.pages import Pages
+from dicom_node.web.picture import WINDOWS, missing
+from dicom_node.web.reading import picture, study_link
+from dicom_node.web.report_text import read_report_text
+from dicom_node.web.study_pictures import StudyPictures
+
+#: Windows that can be chosen: the presets, and the image's own.
+CHOICES = (*WINDOWS, "own")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPages:
+    """What the pages of one study need."""
+
+    index: Index
+    archive: Archive | None
+    pages: Pages
+    pictures: StudyPictures | None
+    settings: WebSettings
+    routes: tuple[Route, ...]
+    audit: AuditTrail
+    clock: Callable[[], float]
+
+    def facts(self, detail: StudyDetail) -> dict[str, Any]:
+        """What the page shows beside the index's detail."""
+        current = {job.job_uid for job in detail.jobs if job.current}
+        jobs = [row for row in self.index.jobs.of_study(detail.study.study_instance_uid) if row.job.job_uid in current]
+        study = detail.study.study_instance_uid
+        stands = detail.study.state is not StudyState.WITHDRAWN
+        findings = [(job.job.algorithm, finding) for job in jobs for finding in (job.summary or {}).get("rows", ())]
+        decision = route_study(self.index.studies.study(study), self.routes)
+        not_read: dict[str, list[str]] = {}
+        for rejection in decision.not_chosen:
+            not_read.setdefault(rejection.series_instance_uid, []).append(f"{rejection.route}: {rejection.reason}")
+        return {
+            "findings": findings if stands else [],
+            "read_series": {job.job.series_instance_uid: job.job.algorithm for job in jobs},
+            "not_read": not_read,
+            "windows": CHOICES,
+            "can_draw": self.pictures is not None,
+            "reports": self._reports(study),
+            "elsewhere": study_link(self.settings.study_link, study),
+        }
+
+    def report_path(self, study: str, sop: str) -> str | None:
+        """Where a structured report of the study lies."""
+        return next((row.path for row in self._rows(study) if row.sop_instance_uid == sop), None)
+
+    def _reports(self, study: str) -> list[str]:
+        return [] if self.archive is None else [row.sop_instance_uid for row in self._rows(study)]
+
+    def _rows(self, study: str) -> list[ReportRow]:
+        """The structured reports of a study, those that are held apart."""
+        rows = [row for job in self.index.jobs.of_study(study) for row in self.index.jobs.report_rows(job.job.job_uid)]
+        return [row for row in rows if row.sop_class_uid == STRUCTURED_REPORT and not row.held]
+
+
+def build_study_pages(study_pages: StudyPages) -> APIRouter:
+    """The addresses of one study."""
+    router = APIRouter()
+    clock, pictures = study_pages.clock, study_pages.pictures
+
+    def seen(request: Request, study: str, what: str) -> None:
+        visitor = visitor_of(request.scope)
+        facts = {"user": visitor.name, "address": visitor.address, "description": what}
+        study_pages.audit.note(Happening(event=SEEN, at=clock(), studies=[study], **facts))  # type: ignore[arg-type]  # by name
+
+    @router.api_route("/studies/{study_instance_uid}", methods=["GET", "HEAD"])
+    def study(request: Request, study_instance_uid: str) -> HTMLResponse:
+        with answering_for(study_instance_uid):
+            detail = read_study(study_pages.index, study_instance_uid, clock())
+            facts = study_pages.facts(detail)
+        seen(request, study_instance_uid, "study page")
+        return HTMLResponse(study_pages.pages.study(detail, visitor_of(request.scope), **facts))
+
+    @router.get("/studies/{study_instance_uid}/series/{series_instance_uid}/slices")
+    def slices(study_instance_uid: str, series_instance_uid: str) -> Response:
+        if pictures is None or not is_uid(study_instance_uid) or not is_uid(series_instance_uid):
+            return JSONResponse([], HTTPStatus.NOT_FOUND)
+        try:
+            return JSONResponse(pictures.slices(study_instance_uid, series_instance_uid))
+        except UnknownStudy:
+            return JSONResponse([], HTTPStatus.NOT_FOUND)
+        except UnreadableInstance:
+            # Without its outlines a series is not shown: somebody would take it for one without findings.
+            return JSONResponse([])
+
+    @router.get("/studies/{study_instance_uid}/slices/{sop_instance_uid}")
+    def slice_picture(study_instance_uid: str, sop_instance_uid: str, window: str = "lung") -> Response:
+        if pictures is None or not is_uid(study_instance_uid) or not is_uid(sop_instance_uid) or window not in CHOICES:
+            return Response(status_code=HTTPStatus.NOT_FOUND)
+        try:
+            return picture(pictures.slice(study_instance_uid, sop_instance_uid, window))
+        except UnknownStudy:
+            return Response(status_code=HTTPStatus.NOT_FOUND)
+        except (UnreadableInstance, OSError) as error:
+            words = str(error) if isinstance(error, UnreadableInstance) else "the file is not here"
+            return picture(missing(words, 512))
+
+    @router.get("/studies/{study_instance_uid}/report/{sop_instance_uid}")
+    def report(request: Request, study_instance_uid: str, sop_instance_uid: str) -> HTMLResponse:
+        archive = study_pages.archive
+        with answering_for(study_instance_uid):
+            read_study(study_pages.index, study_instance_uid, clock())
+            path = study_pages.report_path(study_instance_uid, sop_instance_uid) if archive else None
+        if path is None or archive is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, "There is no such report of this study.")
+        try:
+            text = read_report_text(archive.path_of(path))
+        except OSError as error:
+            raise HTTPException(HTTPStatus.NOT_FOUND, "The report's file is not here.") from error
+        seen(request, study_instance_uid, "structured report")
+        page = study_pages.pages.report(visitor_of(request.scope), clock(), study=study_instance_uid, report=text)
+        return HTMLResponse(page)
+
+    return router

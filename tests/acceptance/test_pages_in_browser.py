@@ -1,0 +1,298 @@
+"""The pages in real Chromium: log in, watch, open, scroll, read, send again, withdraw; by pointer and by keyboard.
+
+Each page's picture is kept as NAME.png below pytest's folder for temporary files.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.audit import AuditFile, AuditTrail
+from dicom_node.core.access import Role
+from dicom_node.core.lifecycle import StudyState
+from dicom_node.credentials import Passwords
+from dicom_node.settings import NodeSettings, Peer, Settings, WebSettings
+from dicom_node.web.application import build_application
+from dicom_node.web.server import WebServer
+from tests.populated_index import NOW, populate, receive, study_uid
+from tests.read_study import read_study
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+PASSWORD = "correct-horse-battery"
+LENGTHS = {"stat": 0, "urgent": 1, "routine": 3}
+
+
+class Site:
+    """A served node with a busy morning and one study that was really read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.index = Index.open(f"sqlite:///{folder / 'index.sqlite'}")
+        archive = Archive(folder / "archive")
+        populate(self.index)
+        self.study = read_study(self.index, archive, folder / "series", at=NOW - 500)
+        for row in self.index.deliveries.of_study(self.study):
+            self.index.deliveries.accepted(row, reason="0x0000 Success", at=NOW - 400)
+        for role in Role:
+            self.index.users.add(f"an-{role}", role=role, password=Passwords().hash(PASSWORD), at=NOW)
+        settings = Settings(
+            node=NodeSettings(data_dir=folder),
+            peers=(Peer(name="pacs", ae_title="ORTHANC", host="10.0.0.5", port=4242, results=True),),
+            web=WebSettings(study_link="https://pacs.example/open?study={study}"),
+        )
+        audit = AuditTrail([AuditFile(folder / "audit")], source="TRIAGE")
+        health = {"receiver": True, "worker": True}
+        application = build_application(
+            self.index,
+            lambda: LENGTHS,
+            lambda: health,
+            lambda: NOW,
+            settings=settings,
+            archive=archive,
+            audit=audit,
+            free_bytes=lambda: 40_000_000_000,
+            echo=lambda _name: 0.012,
+        )
+        self.server = WebServer(application, "127.0.0.1", 0)
+        self.server.start()
+        self.address = f"http://127.0.0.1:{self.server.port}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("site"))
+    yield site
+    site.server.stop()
+    site.index.close()
+
+
+@pytest.fixture(scope="module")
+def browser(program: Callable[[str], Path]) -> Iterator[Any]:
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(program("chromium")), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, site: Site) -> Iterator[Any]:
+    """A window of nobody; it may speak with our server alone, and what a page breaks fails the test."""
+    context = browser.new_context(
+        base_url=site.address, viewport={"width": 1280, "height": 1000}, timezone_id="Europe/Berlin"
+    )
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: request.url.startswith(site.address) or wrong.append(request.url))
+    page.on("console", lambda said: said.type == "error" and "401" not in said.text and wrong.append(said.text))
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def log_in(page: Any, role: Role = Role.OPERATOR) -> None:
+    page.goto("/")
+    page.get_by_label("User").fill(f"an-{role}")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Reading worklist").wait_for()
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Callable[..., Path]:
+    """Keeps a picture of the whole page, and looks whether anything runs over its right side."""
+
+    def take(page: Any, name: str) -> Path:
+        path = tmp_path / f"{name}.png"
+        page.screenshot(path=str(path), full_page=True)
+        wide, seen = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert wide <= seen, f"{name} is {wide} wide, the screen {seen}"
+        return path
+
+    return take
+
+
+def faults(page: Any) -> list[str]:
+    """What axe-core finds serious or critical."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed")
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in found if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_log_in_with_a_wrong_and_the_right_password(page: Any, keep: Callable[..., Path]) -> None:
+    page.goto("/")
+    page.get_by_label("User").fill("an-reader")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_text("do not go together").wait_for()
+    keep(page, "login")
+    assert faults(page) == []
+    log_in(page, Role.READER)
+
+
+def test_the_worklist_shows_the_outlined_finding_and_times_in_the_readers_zone(
+    page: Any, site: Site, keep: Callable[..., Path]
+) -> None:
+    log_in(page)
+    line = page.locator(f"[data-study='{site.study}']")
+    line.get_by_text("2 nodules found").wait_for()
+    image = line.locator("img")
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    assert "GMT+1" in line.locator("time").inner_text() or "CET" in line.locator("time").inner_text()
+    path = keep(page, "worklist")
+    assert faults(page) == []
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert (pixels == np.array([0x10, 0x16, 0x1D])).all(axis=2).mean() > 0.2, "it is dark"
+
+
+def test_a_study_that_arrives_appears_without_a_reload(page: Any, site: Site) -> None:
+    log_in(page)
+    page.get_by_text("Live.").wait_for()
+    page.evaluate("window.mark = 1")
+    receive(site.index, "just now", at=NOW)
+    page.locator(f"[data-study='{study_uid('just now')}']").wait_for(timeout=15000)
+    assert page.evaluate("window.mark") == 1
+
+
+def test_the_worklist_is_walked_by_keys(page: Any) -> None:
+    log_in(page)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    second = page.locator("a.open").nth(1)
+    assert second.evaluate("link => link === document.activeElement")
+    page.keyboard.press("k")
+    where = page.locator("a.open").first.get_attribute("href")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{where}")
+    page.go_back()
+    page.keyboard.press("/")
+    assert page.locator("#number").evaluate("field => field === document.activeElement")
+
+
+def test_slices_scroll_by_wheel_and_keys_and_findings_are_found(
+    page: Any, site: Site, keep: Callable[..., Path]
+) -> None:
+    log_in(page)
+    page.goto(f"/studies/{site.study}")
+    page.locator("#where").get_by_text("of 20").wait_for()
+    where = page.locator("#where")
+    page.get_by_role("button", name="Show finding 1").click()
+    assert "finding 1" in where.inner_text()
+    at = int(where.inner_text().split()[0])
+    page.keyboard.press("ArrowDown")
+    assert int(where.inner_text().split()[0]) == at + 1
+    page.locator(".picture").hover()
+    page.mouse.wheel(0, -100)
+    page.wait_for_function(f"document.getElementById('where').textContent.startsWith('{at} of')")
+    lung = page.locator("#slice").get_attribute("src")
+    page.keyboard.press("2")
+    assert page.locator("#slice").get_attribute("src") != lung
+    page.keyboard.press("1")
+    page.locator("#slice").evaluate("image => image.decode()")
+    keep(page, "study")
+    assert faults(page) == []
+
+
+def test_the_report_reads_as_text(page: Any, site: Site, keep: Callable[..., Path]) -> None:
+    log_in(page, Role.READER)
+    page.goto(f"/studies/{site.study}")
+    page.get_by_role("link", name="Report as text").click()
+    page.get_by_text("Not for diagnosis").first.wait_for()
+    assert "Nodule" in page.locator("main").inner_text()
+    keep(page, "report")
+    assert faults(page) == []
+
+
+def test_on_a_phone_nothing_runs_over_the_side(page: Any, site: Site, keep: Callable[..., Path]) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    log_in(page)
+    keep(page, "worklist on a phone")
+    page.goto(f"/studies/{site.study}")
+    page.locator("#where").get_by_text("of 20").wait_for()
+    keep(page, "study on a phone")
+    page.goto("/overview")
+    keep(page, "overview on a phone")
+
+
+def test_a_failed_study_is_read_again(page: Any, site: Site) -> None:
+    log_in(page)
+    failed = site.index.studies.rows(limit=500)
+    study = next(row.study_instance_uid for row in failed if row.state is StudyState.FAILED)
+    page.goto(f"/studies/{study}")
+    page.get_by_role("button", name="Read again").click()
+    page.get_by_text("asked for again").first.wait_for()
+    assert site.index.studies.rows(study)[0].state is StudyState.COMPLETE
+    assert site.index.studies.history(study)[-1].actor == "user an-operator"
+
+
+def test_a_result_is_sent_again_and_withdrawn(page: Any, site: Site, keep: Callable[..., Path]) -> None:
+    log_in(page)
+    study = study_uid("delivered 1")
+    page.goto(f"/studies/{study}")
+    page.get_by_role("button", name="Send again").click()
+    page.get_by_text("asked to be sent again").first.wait_for()
+    assert site.index.studies.rows(study)[0].state is StudyState.REPORTED
+    page.get_by_label("Reason, without names").fill("outlined <b>the wrong</b> lung")
+    page.get_by_role("button", name="Withdraw").click()
+    page.get_by_text("outlined <b>the wrong</b> lung").first.wait_for()
+    page.get_by_text("To be told to pacs").wait_for()
+    keep(page, "withdrawn")
+    assert site.index.studies.rows(study)[0].state is StudyState.WITHDRAWN
+
+
+def test_a_reader_sees_no_button_that_changes_anything(page: Any, site: Site) -> None:
+    log_in(page, Role.READER)
+    page.goto(f"/studies/{site.study}")
+    assert page.get_by_role("button", name="Withdraw").count() == 0
+    assert page.get_by_role("button", name="Read again").count() == 0
+
+
+def test_the_overview_passes_axe_core(page: Any, keep: Callable[..., Path]) -> None:
+    log_in(page)
+    page.goto("/overview")
+    keep(page, "overview")
+    assert faults(page) == []
+
+
+def test_the_queue_page_tells_what_waits_and_changes_a_priority(
+    page: Any, site: Site, keep: Callable[..., Path]
+) -> None:
+    log_in(page, Role.ADMIN)
+    page.goto("/queue")
+    page.get_by_role("heading", name="Waiting, in the order of reading").wait_for()
+    keep(page, "queue")
+    assert faults(page) == []
+    page.get_by_role("button", name="C-ECHO to pacs").click()
+    page.get_by_text("pacs answered C-ECHO in 12 ms.").wait_for()
+    select = page.get_by_label("Priority of").last
+    study = (select.get_attribute("aria-label") or "").removeprefix("Priority of ")
+    select.select_option("STAT")
+    page.get_by_role("button", name="Change").last.click()
+    page.wait_for_load_state()
+    assert site.index.studies.rows(study)[0].priority == "STAT"
+    page.set_viewport_size({"width": 390, "height": 844})
+    keep(page, "queue on a phone")
+
+
+def test_the_rule_tester_says_which_route_takes_it(page: Any, site: Site, keep: Callable[..., Path]) -> None:
+    log_in(page, Role.ADMIN)
+    page.goto("/rules")
+    page.get_by_role("button", name="Test").click()
+    page.get_by_text("takes it, priority").wait_for()
+    keep(page, "rules")
+    assert faults(page) == []
+    page.get_by_label("Expression to try").fill('Modality == "MR"')
+    page.get_by_role("button", name="Test").click()
+    page.get_by_text("No route takes it").wait_for()
+    page.get_by_label("Study Instance UID of").fill(site.study)
+    page.get_by_role("button", name="Test").click()
+    page.get_by_text('not "MR"').first.wait_for()

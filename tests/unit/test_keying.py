@@ -1,0 +1,49 @@
+"""Keying: of every new study the hashes of its accession number and patient, and neither itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicom_node.keying import Keying, key_of
+from tests.room import Room
+
+KEY = b"key"
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    room = Room(tmp_path)
+    yield room
+    room.index.close()
+
+
+def test_each_study_gets_its_keys_once_and_nothing_of_them_is_in_the_index(room: Room) -> None:
+    room.receive(1, 2, study="1.2.3", AccessionNumber="ACC-4711", PatientID="PAT-0815")
+    room.now += 1
+    room.receive(1, study="1.2.4", PatientID="PAT-0815")
+    keying = Keying(room.index, room.archive, KEY)
+    keying.step()
+    keying.step()
+    assert room.index.study_keys.patient("1.2.3") == key_of("PAT-0815", KEY) != ""
+    assert room.index.study_keys.patient("1.2.4") == key_of("PAT-0815", KEY)
+    assert room.index.study_keys.patient("9.9") == ""
+    assert room.index.study_keys.unkeyed(0.0, 10) == []
+    data = b"".join(path.read_bytes() for path in room.folder.glob("index.sqlite*"))
+    for never in (b"ACC-4711", b"PAT-0815"):
+        assert never not in data
+
+
+def test_a_study_whose_file_is_gone_has_empty_keys_and_holds_up_no_other(room: Room) -> None:
+    room.receive(1, study="1.2.3", AccessionNumber="A")
+    for path in room.paths("1.2.3"):
+        path.unlink()
+    room.receive(1, study="1.2.4", AccessionNumber="B", PatientID="P")
+    Keying(room.index, room.archive, KEY).step()
+    assert room.index.study_keys.patient("1.2.3") == ""
+    assert room.index.study_keys.patient("1.2.4") == key_of("P", KEY)
+
+
+def test_another_key_gives_another_hash_and_spaces_none() -> None:
+    assert key_of(" A ", KEY) == key_of("A", KEY) != key_of("A", b"other")
+    assert key_of("  ", KEY) == ""

@@ -1,0 +1,490 @@
+"""Who is let in where: nothing is open by default, and every attack that was tried is here with what happened."""
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from argon2 import PasswordHasher
+from fastapi import FastAPI
+from starlette.routing import Mount
+
+from dicom_node.archive.index import Index
+from dicom_node.audit import AuditTrail
+from dicom_node.core.access import Need, Role, Scope, Visitor
+from dicom_node.credentials import Passwords, new_password
+from dicom_node.settings import AccessSettings, Settings
+from dicom_node.web.application import build_application
+from dicom_node.web.gate import LONGEST_FORM_BYTES, csrf_of
+from dicom_node.web.login import own_path
+from dicom_node.web.login_limits import LoginLimits
+from dicom_node.web.needs import RULES, SAFE_METHODS, SECURITY_HEADERS, rule_of
+from dicom_node.web.server import WebServer
+from tests.populated_index import NOW, deliver, report, study_uid
+from tests.visitors import Person, session
+
+STUDY = study_uid("a")
+PASSWORD = "correct-horse-battery"
+
+
+class Sheet:
+    """Keeps audit messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def write(self, message: str, at: float) -> None:
+        self.messages.append(message)
+
+
+class Clock:
+    """A time that a test can change."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class House:
+    """A served application over one delivered study, with its clock and its audit trail."""
+
+    def __init__(self, folder: Path, access: AccessSettings | None = None) -> None:
+        self.index = Index.open(f"sqlite:///{folder / 'index.sqlite'}")
+        report(self.index, "a", at=NOW - 60)
+        deliver(self.index, "a", at=NOW - 50)
+        # Weak on purpose: a test's time is for the rules, not for the hash.
+        quick = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        for role in Role:
+            self.index.users.add(f"an-{role}", role=role, password=quick.hash(PASSWORD), at=NOW)
+        self.clock, self.sheet = Clock(), Sheet()
+        audit = AuditTrail([self.sheet], source="TRIAGE")
+        settings = Settings(access=access or AccessSettings())
+        self.application: FastAPI = build_application(
+            self.index, dict, dict, self.clock, settings=settings, audit=audit
+        )
+        self.server = WebServer(self.application, "127.0.0.1", 0)
+        self.server.start()
+        self.stranger = Person(self.server.port)
+
+    def person(self, role: Role) -> Person:
+        return Person(self.server.port, session(self.index, role, at=self.clock()))
+
+    def close(self) -> None:
+        self.server.stop()
+        self.index.close()
+
+    def log_in(self, user: str = "an-admin", password: str = PASSWORD, **fields: str) -> tuple[int, str, str]:
+        """Status, the new session's secret and the text of the answer."""
+        answer = self.stranger.post("/login", {"user": user, "password": password, **fields})
+        found = re.search(r"session=([^;]*)", answer.headers.get("Set-Cookie", ""))
+        return answer.status, found[1] if found else "", answer.text
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    built = House(tmp_path)
+    yield built
+    built.close()
+
+
+def walked(routes: list, before: str = "") -> Iterator[tuple[str, str]]:
+    """Method and path of every route, those of routers and mounted parts too, with something for its parameters."""
+    for route in routes:
+        if isinstance(route, Mount):
+            yield "GET", f"{before}{route.path}/something"
+        elif hasattr(route, "methods"):
+            path = before + re.sub(r"\{study_instance_uid\}", STUDY, route.path)
+            for method in route.methods:
+                yield method, re.sub(r"\{[^}]*\}", "1.2.3", path)
+        else:
+            found = getattr(route, "routes", None) or route.original_router.routes
+            yield from walked(found, before)
+
+
+def test_every_route_has_a_rule_and_only_these_are_open(house: House) -> None:
+    paths = dict.fromkeys(walked(house.application.routes))
+    assert len(paths) > 12
+    open_ones = set()
+    for method, path in paths:
+        rule = rule_of(path)
+        assert rule is not None, f"{path} is closed to everybody: give it a line in needs.RULES"
+        if rule.need(method).open:
+            open_ones.add((method, path))
+    assert {path for _, path in open_ones} <= {"/healthz", "/static/something", "/login", "/enter/1.2.3"}
+
+
+def test_without_a_session_every_other_route_leads_to_the_login_or_refuses(house: House) -> None:
+    for method, path in walked(house.application.routes):
+        rule = rule_of(path)
+        if rule is None or rule.need(method).open:
+            continue
+        for headers in ({}, {"Cookie": "session=" + "x" * 43}, {"Authorization": "Bearer dn_" + "x" * 43}):
+            answer = house.stranger.ask(method, path, headers=headers)
+            assert answer.status in (303, 401), (method, path)
+            assert answer.status == 401 or answer.headers["Location"].startswith("/login?next=%2F")
+            assert STUDY not in answer.text
+
+
+def test_a_route_that_names_no_role_is_closed_to_everybody(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    try:
+
+        @house.application.get("/forgotten")
+        def forgotten() -> str:
+            return "secret"
+
+        house.application.mount("/other", FastAPI())
+        for path in ("/forgotten", "/other/x"):
+            answer = house.person(Role.ADMIN).get(path)
+            assert (answer.status, "secret" in answer.text) == (404, False)
+    finally:
+        house.close()
+
+
+@pytest.mark.parametrize(("role", "status"), [(Role.READER, 403), (Role.OPERATOR, 303), (Role.ADMIN, 303)])
+def test_who_may_only_read_changes_nothing(house: House, role: Role, status: int) -> None:
+    assert house.person(role).post(f"/studies/{STUDY}/withdraw", {"reason": "why"}).status == status
+    assert bool(house.index.withdrawals.of_study(STUDY)) == (status == 303)
+
+
+def test_a_reader_is_shown_no_button_that_would_be_refused(house: House) -> None:
+    assert "Withdraw the result" not in house.person(Role.READER).get(f"/studies/{STUDY}").text
+    assert "Withdraw the result" in house.person(Role.OPERATOR).get(f"/studies/{STUDY}").text
+
+
+def test_the_right_password_lets_in_and_leads_to_where_one_wanted(house: House) -> None:
+    answer = house.stranger.post("/login", {"user": "an-admin", "password": PASSWORD, "next": f"/studies/{STUDY}"})
+    assert (answer.status, answer.headers["Location"]) == (303, f"/studies/{STUDY}")
+    cookie = answer.headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=lax", "Path=/"} <= set(cookie.split("; "))
+    secret = cookie.partition("=")[2].partition(";")[0]
+    assert Person(house.server.port, secret).get("/").status == 200
+    assert secret not in (
+        house.index._engine.url.database and Path(house.index._engine.url.database).read_bytes().decode("latin-1")
+    )
+
+
+def test_behind_tls_the_cookie_says_so(tmp_path: Path) -> None:
+    house = House(tmp_path, AccessSettings(secure_cookies=True))
+    try:
+        answer = house.stranger.post("/login", {"user": "an-admin", "password": PASSWORD})
+    finally:
+        house.close()
+    assert answer.headers["Set-Cookie"].startswith("__Host-session=")
+    assert "Secure" in answer.headers["Set-Cookie"].split("; ")
+
+
+@pytest.mark.parametrize(
+    ("user", "password"), [("an-admin", "wrong"), ("nobody", PASSWORD), ("", ""), ("an-admin", "x" * 5000)]
+)
+def test_a_wrong_password_and_an_unknown_user_are_answered_alike(house: House, user: str, password: str) -> None:
+    status, secret, text = house.log_in(user, password)
+    assert (status, secret) == (401, "")
+    assert "do not go together" in text
+
+
+def test_a_user_without_a_password_cannot_log_in_by_one(house: House) -> None:
+    house.index.users.add("linked", role=Role.READER, password="", at=NOW)
+    assert house.log_in("linked", "")[0] == 401
+    assert house.log_in("linked", "x")[0] == 401
+
+
+def test_session_fixation_gains_nothing(house: House) -> None:
+    """What the browser came with is worth nothing after the login: neither made up nor of an earlier session."""
+    planted = Person(house.server.port, "planted-by-somebody-else")
+    answer = planted.post("/login", {"user": "an-admin", "password": PASSWORD})
+    assert answer.status == 303
+    assert planted.get("/").status == 303
+    earlier = house.person(Role.READER)
+    answer = earlier.post("/login", {"user": "an-admin", "password": PASSWORD})
+    assert answer.status == 303
+    assert earlier.get("/").status == 303, "the session before the login has ended"
+
+
+def test_after_logging_out_the_cookie_is_worth_nothing(house: House) -> None:
+    person = house.person(Role.READER)
+    assert person.post("/logout").status == 303
+    assert person.get("/").status == 303
+
+
+def test_a_session_ends_when_nobody_uses_it_and_after_its_longest_time(tmp_path: Path) -> None:
+    house = House(tmp_path, AccessSettings(session_hours=2.0, idle_minutes=30.0))
+    try:
+        person = house.person(Role.READER)
+        for _ in range(4):
+            house.clock.now += 29 * 60
+            assert person.get("/").status == 200
+        house.clock.now += 29 * 60
+        assert person.get("/").status == 303, "longer than two hours"
+        person = house.person(Role.READER)
+        house.clock.now += 31 * 60
+        assert person.get("/").status == 303, "idle"
+    finally:
+        house.close()
+
+
+@pytest.mark.parametrize("change", ["password", "role", "remove"])
+def test_whoever_is_changed_is_logged_out(house: House, change: str) -> None:
+    person = house.person(Role.READER)
+    if change == "remove":
+        house.index.users.remove("an-reader")
+    else:
+        values = {"password": {"password": "x"}, "role": {"role": Role.ADMIN}}[change]
+        house.index.users.change("an-reader", at=NOW, **values)
+    assert person.get("/").status == 303
+
+
+def test_too_many_wrong_passwords_are_told_to_wait_and_the_right_one_too(tmp_path: Path) -> None:
+    house = House(tmp_path, AccessSettings(login_attempts=3, login_wait_minutes=1.0))
+    try:
+        for _ in range(3):
+            assert house.log_in(password="wrong")[0] == 401
+        status, _, text = house.log_in()
+        assert status == 429
+        assert "Try again in 1 min" in text
+        assert house.log_in("an-reader")[0] == 429, "the address waits, too"
+        house.clock.now += 61
+        assert house.log_in()[0] == 303
+        failed = [message for message in house.sheet.messages if 'EventOutcomeIndicator="4"' in message]
+        assert len(failed) == 5
+    finally:
+        house.close()
+
+
+def test_a_user_waits_whatever_address_it_is_tried_from_and_others_do_not() -> None:
+    clock = Clock()
+    limits = LoginLimits(attempts=3, wait_seconds=60, clock=clock)
+    for number in range(3):
+        assert limits.try_once("ann", f"10.0.0.{number}") == 0
+    assert limits.try_once("ann", "10.0.0.9") == 60
+    assert limits.try_once("bob", "10.0.0.9") == 0
+    limits.succeeded("bob", "10.0.0.9")
+    clock.now += 60
+    assert limits.try_once("ann", "10.0.0.9") == 0
+
+
+def test_who_logs_in_again_and_again_is_no_attacker() -> None:
+    limits = LoginLimits(attempts=3, wait_seconds=60, clock=Clock())
+    for _ in range(20):
+        assert limits.try_once("ann", "10.0.0.1") == 0
+        limits.succeeded("ann", "10.0.0.1")
+
+
+def test_a_link_lets_in_once_and_in_time(house: House) -> None:
+    secret = house.index.sessions.make_entry("an-admin", expires_at=NOW + 60)
+    answer = house.stranger.get(f"/enter/{secret}")
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    cookie = re.search(r"session=([^;]*)", answer.headers["Set-Cookie"])
+    assert cookie is not None
+    assert Person(house.server.port, cookie[1]).get("/").status == 200
+    again = house.stranger.get(f"/enter/{secret}")
+    assert (again.status, "used already" in again.text) == (401, True)
+    late = house.index.sessions.make_entry("an-admin", expires_at=NOW - 1)
+    assert house.stranger.get(f"/enter/{late}").status == 401
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"csrf": ""}, {"csrf": "0" * 64}, {"csrf": csrf_of("another session")}], ids=str
+)
+def test_a_form_without_this_sessions_token_changes_nothing(house: House, fields: dict[str, str]) -> None:
+    person = house.person(Role.OPERATOR)
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"http://127.0.0.1:{person.port}"}
+    answer = person.ask("POST", f"/studies/{STUDY}/withdraw", urlencode({"reason": "x", **fields}), headers)
+    assert answer.status == 403
+    assert "not of this session" in answer.text
+    assert not house.index.withdrawals.of_study(STUDY)
+
+
+def test_another_sites_form_is_refused_even_with_the_right_token(house: House) -> None:
+    answer = house.person(Role.OPERATOR).post(
+        f"/studies/{STUDY}/withdraw", {"reason": "x"}, Origin="http://evil.example"
+    )
+    assert answer.status == 403
+    assert not house.index.withdrawals.of_study(STUDY)
+
+
+def test_a_program_needs_the_scope_and_no_form_token(house: House) -> None:
+    tokens = house.index.tokens
+    right = tokens.add("prometheus", scopes=[Scope.METRICS], at=NOW)
+    other = tokens.add("viewer", scopes=[Scope.DICOMWEB_READ], at=NOW)
+    over = tokens.add("old", scopes=[Scope.METRICS], at=NOW - 9, expires_at=NOW - 1)
+
+    def ask(secret: str, path: str = "/metrics") -> int:
+        return house.stranger.ask("GET", path, headers={"Authorization": f"Bearer {secret}"}).status
+
+    assert [ask(secret) for secret in (right, other, over, right + "x")] == [200, 403, 401, 401]
+    assert ask(right, "/") == 403, "pages are for people"
+    tokens.remove("prometheus")
+    assert ask(right) == 401
+    assert right not in Path(str(house.index._engine.url.database)).read_bytes().decode("latin-1")
+
+
+def test_metrics_are_open_only_where_the_settings_say_so(tmp_path: Path) -> None:
+    house = House(tmp_path, AccessSettings(metrics="open"))
+    try:
+        assert house.stranger.get("/metrics").status == 200
+        assert house.stranger.get("/").status == 303
+    finally:
+        house.close()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../studies/x",
+        "/static/%2e%2e/application.py",
+        "/static/..%2f..%2fnode.py",
+        "//etc/passwd",
+        "/studies/..%2f..%2fetc%2fpasswd",
+        "/studies/%00",
+        "/studies/1.2.3%0d%0aSet-Cookie:x=1",
+        "/static/%5c..%5capplication.py",
+        "/healthz/../metrics",
+        "/HEALTHZ",
+        "/metrics/",
+        "/login/../",
+        "/./metrics",
+        "/static//metrics",
+    ],
+)
+def test_path_traversal_and_double_slashes_lead_nowhere(house: House, path: str) -> None:
+    for person in (house.stranger, house.person(Role.ADMIN)):
+        answer = person.get(path)
+        assert answer.status in (303, 307, 400, 401, 404), path
+        assert "root:" not in answer.text
+        assert "def build_application" not in answer.text
+        assert "dicom_node_studies" not in answer.text
+        assert "x=1" not in str(answer.headers.get("Set-Cookie", ""))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "/a\r\nSet-Cookie: x=1",
+        "javascript:alert(1)",
+        "",
+        "x",
+        "/a\\b",
+    ],
+)
+def test_a_login_leads_to_no_other_site_and_injects_no_header(house: House, after: str) -> None:
+    assert own_path(after) == "/"
+    answer = house.stranger.post("/login", {"user": "an-admin", "password": PASSWORD, "next": after})
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    assert len(answer.headers.get_all("Set-Cookie", [])) == 1
+
+
+def test_a_forged_address_is_not_believed(tmp_path: Path) -> None:
+    house = House(tmp_path, AccessSettings(login_attempts=2))
+    try:
+        for number in range(2):
+            house.stranger.ask(
+                "POST",
+                "/login",
+                urlencode({"user": f"u{number}", "password": "x"}),
+                {
+                    "Content-Type": "application/x-www-form-urlencoded",
+                    "Origin": f"http://127.0.0.1:{house.server.port}",
+                    "X-Forwarded-For": f"10.9.9.{number}",
+                },
+            )
+        assert house.log_in()[0] == 429
+    finally:
+        house.close()
+
+
+def test_an_oversized_form_is_refused_before_it_is_looked_at(house: House) -> None:
+    answer = house.stranger.post("/login", {"user": "a", "password": "x" * (LONGEST_FORM_BYTES + 1)})
+    assert answer.status == 413
+    # What announces no length is counted as it comes.
+    person = house.person(Role.OPERATOR)
+    headers = {"Origin": f"http://127.0.0.1:{person.port}", "Content-Type": "application/x-www-form-urlencoded"}
+    chunks = iter([b"reason=" + b"x" * LONGEST_FORM_BYTES, b"more"])
+    answer = person.ask("POST", f"/studies/{STUDY}/withdraw", chunks, headers)  # type: ignore[arg-type]  # chunked
+    assert answer.status == 413
+
+
+def test_slow_bodies_are_cut_off_and_hold_nobody_up(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_node.web.gate.FORM_SECONDS", 0.5)
+    with ExitStack() as stack:
+        slow = []
+        for _ in range(60):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", house.server.port), timeout=20))
+            host = f"127.0.0.1:{house.server.port}"
+            head = f"POST /login HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nContent-Length: 100\r\n"
+            connection.sendall(f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\nuser=".encode())
+            slow.append(connection)
+        # Heads that never end, beside them.
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(("127.0.0.1", house.server.port), timeout=20)).sendall(
+                b"GET / "
+            )
+        began = time.monotonic()
+        assert house.stranger.get("/healthz").status == 200
+        assert time.monotonic() - began < 5
+        assert b" 408 " in slow[0].recv(100)
+
+
+def test_every_answer_has_the_strict_policy_and_runs_no_script_of_a_page(house: House) -> None:
+    policy = SECURITY_HEADERS["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    for path in ("/", "/login", "/nowhere", "/healthz", "/static/page.css", f"/studies/{STUDY}"):
+        for person in (house.stranger, house.person(Role.ADMIN)):
+            assert person.get(path).headers["Content-Security-Policy"] == policy
+
+
+def test_the_audit_trail_has_who_saw_and_changed_what_and_no_secret(house: House) -> None:
+    _, secret, _ = house.log_in()
+    person = Person(house.server.port, secret)
+    person.get(f"/studies/{STUDY}")
+    person.post(f"/studies/{STUDY}/withdraw", {"reason": "Doe, Jane was measured wrongly"})
+    person.post(f"/studies/{STUDY}/requeue")
+    person.post("/logout")
+    told = "\n".join(house.sheet.messages)
+    assert told.count("User Authentication") == 2
+    assert [re.search(r'EventActionCode="(\w)"', line)[1] for line in house.sheet.messages] == ["E", "R", "U", "U", "E"]  # type: ignore[index]  # it is there
+    assert told.count(STUDY) == 3
+    assert "withdrawn for its quality" in told
+    for never in (PASSWORD, secret, "Jane"):
+        assert never not in told
+
+
+def test_what_is_typed_into_the_wrong_field_is_in_no_trail(house: House) -> None:
+    house.log_in("my secret pass phrase", "x")
+    assert "secret" not in "".join(house.sheet.messages)
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("other", Role)
+def test_a_role_covers_itself_and_those_before_it(role: Role, other: Role) -> None:
+    order = [Role.READER, Role.OPERATOR, Role.ADMIN]
+    assert role.covers(other) == (order.index(role) >= order.index(other))
+
+
+def test_a_need_without_role_and_scope_is_met_by_nobody() -> None:
+    everything = Visitor(name="all", role=Role.ADMIN, scopes=[scope.value for scope in Scope])
+    assert not everything.meets(Need())
+    assert everything.meets(Need(role=Role.READER))
+    assert not Visitor().meets(Need(role=Role.READER))
+
+
+def test_no_rule_opens_a_change_but_the_login() -> None:
+    assert [rule.path for rule in RULES if rule.write.open] == ["/login"]
+    assert {"GET", "HEAD", "OPTIONS"} == SAFE_METHODS
+
+
+def test_new_passwords_differ_and_can_be_typed() -> None:
+    made = {new_password() for _ in range(100)}
+    assert len(made) == 100
+    assert all(re.fullmatch(r"[a-z2-9]{4}(-[a-z2-9]{4}){4}", password) for password in made)
