@@ -5,7 +5,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, BinaryIO, cast
 
@@ -19,6 +19,7 @@ from pydicom.tag import BaseTag
 from dicom_node.archive.header_scan import Odd, scan
 from dicom_node.core.errors import CannotUnderstand
 from dicom_node.core.received_instance import EncodedDataSet
+from dicom_node.core.searchable import SEARCHED_KEYWORDS
 from dicom_node.core.study import KEPT_KEYWORDS
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -74,6 +75,8 @@ class Header:
     series_instance_uid: str
     #: Those of KEPT_KEYWORDS that are there and can be read: text, number, or a tuple of them.
     attributes: Mapping[str, Any]
+    #: Those of SEARCHED_KEYWORDS, likewise; the patient's are among them.
+    searchable: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,8 @@ class _Found:
 @cache
 def _wanted() -> Mapping[int, _Wanted]:
     """By tag."""
-    tags = {name: int(tag) for name in _UIDS + KEPT_KEYWORDS if (tag := tag_for_keyword(name)) is not None}
+    names = dict.fromkeys(_UIDS + KEPT_KEYWORDS + SEARCHED_KEYWORDS)
+    tags = {name: int(tag) for name in names if (tag := tag_for_keyword(name)) is not None}
     return {tag: _Wanted(keyword=name, vr=dictionary_VR(tag), vm=dictionary_VM(tag)) for name, tag in tags.items()}
 
 
@@ -123,7 +127,8 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str) -> Header:
         sop_instance_uid=uids[1],
         study_instance_uid=uids[2],
         series_instance_uid=uids[3],
-        attributes=values,
+        attributes={name: values[name] for name in KEPT_KEYWORDS if name in values},
+        searchable={name: values[name] for name in SEARCHED_KEYWORDS if name in values},
     )
 
 

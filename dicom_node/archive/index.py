@@ -11,6 +11,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from dicom_node.archive.arrivals import Arrivals
 from dicom_node.archive.commitments import Commitments
 from dicom_node.archive.conditions import Conditions
+from dicom_node.archive.contents import Contents
 from dicom_node.archive.deliveries import Deliveries
 from dicom_node.archive.faults import Faults
 from dicom_node.archive.inventory import Inventory
@@ -21,6 +22,7 @@ from dicom_node.archive.promises import Promises
 from dicom_node.archive.reports import Reports
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.schema import prepare_schema
+from dicom_node.archive.search import Searches
 from dicom_node.archive.studies import Studies
 from dicom_node.archive.tables import build_metadata
 from dicom_node.archive.transactions import Transactions
@@ -58,6 +60,8 @@ class Index:
         self.evictions = Evictions(transactions)
         self.conditions = Conditions(transactions)
         self.withdrawals = Withdrawals(transactions)
+        self.searches = Searches(transactions)
+        self.contents = Contents(transactions)
 
     @classmethod
     def open(cls, url: str) -> "Index":

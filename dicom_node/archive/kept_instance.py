@@ -48,4 +48,5 @@ def read_kept_instance(path: Path, place: str = "") -> Instance:
         received_at=received_at,
         calling_ae_title=meta.sending_ae_title,
         attributes=header.attributes,
+        searchable=header.searchable,
     )

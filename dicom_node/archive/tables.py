@@ -17,6 +17,8 @@ from sqlalchemy import (
     literal_column,
 )
 
+from dicom_node.archive.search_tables import add_search_tables
+
 _UID = String(64)
 _STATE = String(16)
 
@@ -29,6 +31,7 @@ def build_metadata() -> MetaData:
     _sent(metadata)
     _promised(metadata)
     _kept(metadata)
+    add_search_tables(metadata)
     return metadata
 
 
@@ -48,12 +51,12 @@ def _received(metadata: MetaData) -> None:
         #: Files of it still lie in the archive that are to be removed.
         Column("files_left", Boolean, nullable=False, default=False, server_default=false()),
     )
-    Table(
+    instances = Table(
         "instances",
         metadata,
         Column("sop_instance_uid", _UID, primary_key=True),
         Column("sha256", String(64), primary_key=True),
-        Column("study_instance_uid", _UID, ForeignKey("studies.study_instance_uid"), nullable=False, index=True),
+        Column("study_instance_uid", _UID, ForeignKey("studies.study_instance_uid"), nullable=False),
         Column("series_instance_uid", _UID, nullable=False),
         Column("sop_class_uid", _UID, nullable=False),
         Column("transfer_syntax_uid", _UID, primary_key=True),
@@ -64,6 +67,9 @@ def _received(metadata: MetaData) -> None:
         Column("conflict", Boolean, nullable=False, default=False),
         Column("attributes", JSON, nullable=False),
     )
+    # Of a study or a series, and how many they are without a look at the rows.
+    place = (instances.c.study_instance_uid, instances.c.series_instance_uid, instances.c.conflict)
+    Index("instances_of_series", *place)
     Table(
         "associations",
         metadata,
@@ -225,7 +231,11 @@ def _sent(metadata: MetaData) -> None:
         Column("replaced_at", Float),
         #: No peer that the results go to takes this form.
         Column("unwanted", Boolean, nullable=False, default=False, server_default=false()),
+        #: What it is searched by, as of an instance; empty: nobody looked into it yet.
+        Column("attributes", JSON(none_as_null=True)),
     )
+    not_read = reports.c.attributes.is_(None)
+    Index("reports_not_searched", reports.c.written_at, sqlite_where=not_read, postgresql_where=not_read)
     Index("reports_of_form", reports.c.form, reports.c.written_at)
     held = reports.c.held != literal_column("''")
     Index("reports_held", reports.c.written_at, sqlite_where=held, postgresql_where=held)

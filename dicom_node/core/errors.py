@@ -6,6 +6,7 @@ NodeError
 |-- UnknownStudy                a study that is not in the index
 |-- IndexUnavailable            the database does not answer, or takes no change now
 |-- ExpressionError             a route's `when` that is no expression of the small language
+|-- QueryInvalid                a search for what cannot be searched, or with a value that is none
 |-- IntakeError (.status)       an instance that is not kept; the status goes back to its sender
 |   |-- NotAuthorised           0x0124
 |   |-- SOPClassNotSupported    0x0122
@@ -60,6 +61,10 @@ class IndexUnavailable(NodeError):
 
 class ExpressionError(NodeError):
     """Text that is no expression over attribute keywords."""
+
+
+class QueryInvalid(NodeError):
+    """A search by an attribute that cannot be searched by, or with a value that its VR does not allow."""
 
 
 class IntakeError(NodeError):
