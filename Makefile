@@ -4,6 +4,7 @@
 #   STUDY=DIR           demo: send that folder's study        KEEP=1  demo: leave the node running
 #   CONFIG=FILE         serve: the settings file              TESTS="tests/unit -k routing"  test: only these
 #   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which
+#   INSTANCES=N ORTHANC=N       bench-web: rows of our index, and instances in Orthanc
 #   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is
 
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo serve test lint bench bench-evidence bench-receive chaos overhead throughput evaluate clean
+.PHONY: help setup demo serve test lint bench bench-evidence bench-receive bench-web viewer chaos overhead throughput evaluate clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -46,6 +47,12 @@ bench-evidence: $(READY)  ## measure how long a report's objects take, beside hi
 
 bench-receive: $(READY)  ## measure the receive path beside DCMTK's storescp and Orthanc
 	@$(RUN) -m deploy.bench_receive $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(WORKLOADS),--workloads "$(WORKLOADS)")
+
+bench-web: $(READY)  ## measure DICOMweb: searches over INSTANCES rows, and the frames of a series, beside Orthanc
+	@$(RUN) -m deploy.bench_web $(if $(INSTANCES),--instances "$(INSTANCES)") $(if $(ORTHANC),--orthanc "$(ORTHANC)")
+
+viewer: $(READY)  ## fetch OHIF once, so that the node serves it at /viewer
+	@$(RUN) -m deploy.viewer $(if $(CONFIG),--config "$(CONFIG)")
 
 chaos: $(READY)  ## studies under faults: kill, stop, fill the disk, cut the wire; nothing may be lost
 	@$(RUN) -m deploy.chaos $(if $(SEED),--seed "$(SEED)") $(if $(STUDIES),--studies "$(STUDIES)") $(if $(FAULTS),--faults "$(FAULTS)")

@@ -57,6 +57,7 @@ class WebSettings:
 
     host: str = _setting("127.0.0.1", "address that the web page listens on", rule="not_empty")
     port: int = _setting(8080, "port of the web page; 0 takes a free one", PORTS)
+    viewer_dir: Path = _setting(Path("~/.local/share/dicom-node/viewer"), "folder where `make viewer` puts OHIF")
 
 
 @dataclass(frozen=True, kw_only=True)

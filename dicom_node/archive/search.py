@@ -216,7 +216,7 @@ def _without_uids(table: sa.Table) -> list["sa.Column[Any]"]:
     return [column for column in table.c if not column.name.endswith("_instance_uid")]
 
 
-def _named(level: Level, row: Mapping[str, Any], uids: Sequence[str] = ()) -> Found:
+def _named(level: Level, row: Mapping[Any, Any], uids: Sequence[str] = ()) -> Found:
     """What a row has of a level, by keyword; what is empty is left out."""
     values = {attribute.keyword: row[attribute.keyword] for attribute in columns_of(level)}
     found = {keyword: value for keyword, value in values.items() if value not in ("", None)}

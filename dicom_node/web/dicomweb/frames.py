@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.encaps import get_frame
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 from dicom_node.archive.contents import Content
 from dicom_node.archive.header import BROKEN_BYTES
