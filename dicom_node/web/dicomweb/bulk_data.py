@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
@@ -11,7 +12,7 @@ from pydicom.encaps import generate_frames
 from dicom_node.archive.contents import Content
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.web.dicomweb.multipart import read_file
-from dicom_node.web.dicomweb.reading import DEFLATED, PIXELS, Readings
+from dicom_node.web.dicomweb.reading import BULK_VRS, DEFLATED, PIXELS, Readings
 
 #: Steps of a path; two for each level of nesting.
 _LONGEST = 40
@@ -62,10 +63,10 @@ class BulkData:
             if is_on_disk and syntax in DEFLATED:
                 opened.file.seek(raw.value_tell)
                 value, is_on_disk = opened.file.read(raw.length), False
-        if is_on_disk:
+        if is_on_disk and _vr(steps[-1], raw) in BULK_VRS:
             file = self._readings.path_of(content)
             return Value(transfer_syntax_uid=syntax, path=file, start=raw.value_tell, length=raw.length)
-        if not isinstance(value, bytes) or not value:
+        if not isinstance(value, bytes) or not value or _vr(steps[-1], raw) not in BULK_VRS:
             raise NoSuchValue
         return Value(transfer_syntax_uid=syntax, data=value)
 
@@ -89,6 +90,12 @@ class BulkData:
 
 def _is_step(step: str) -> bool:
     return 0 < len(step) <= 8 and all(sign in "0123456789ABCDEFabcdef" for sign in step)
+
+
+def _vr(step: str, raw: RawDataElement) -> str:
+    tag = int(step, 16)
+    vr = raw.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")
+    return vr.split(" or ")[0]
 
 
 def _walk(ds: Dataset, steps: list[str]) -> RawDataElement:

@@ -7,6 +7,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.utils import pixel_array
 
 from dicom_node.archive.contents import Content
+from dicom_node.archive.file_meta import open_data_set
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
 from dicom_node.web.dicomweb.reading import BIG_ENDIAN, DEFLATED, PixelPlace, Readings, inflated
@@ -77,8 +78,6 @@ class Frames:
     def _bytes(self, path: Path, place: PixelPlace, start: int, length: int) -> bytes:
         with path.open("rb") as file:
             if place.transfer_syntax_uid in DEFLATED:
-                from dicom_node.archive.file_meta import open_data_set
-
                 with open_data_set(path)[1] as deflated:
                     plain = inflated(deflated)
                 plain.seek(place.start + start)

@@ -93,7 +93,8 @@ class MultipartReader:
         line = self._held.find(b"\r\n", end)
         rest = bytes(self._held[end : line if line >= 0 else len(self._held)])
         if not rest.startswith(b"--"):
-            if rest.strip(b" \t") and not (line < 0 and rest == b"-"):
+            is_open = line < 0 and rest.strip(b" \t") in (b"", b"-", b"\r")
+            if rest.strip(b" \t") and not is_open:
                 # It only begins like the boundary.
                 self._give(end)
                 return True

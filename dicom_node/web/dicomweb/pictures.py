@@ -17,6 +17,7 @@ from pydicom.pixels.utils import pixel_array
 from dicom_node.archive.contents import Content
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import QueryInvalid
+from dicom_node.web.dicomweb.frames import Frames
 from dicom_node.web.dicomweb.reading import DEFLATED, Readings
 from dicom_node.web.dicomweb.transcoding import CannotTranscode
 
@@ -57,20 +58,27 @@ class Pictures:
 
     def __init__(self, readings: Readings) -> None:
         self._readings = readings
+        self._frames = Frames(readings)
 
     def draw(self, content: Content, number: int, look: Look, media_type: str) -> bytes:
         """A frame, from 1 on, as an image file; CannotTranscode where it has no pixels that can be drawn."""
-        path = self._readings.path_of(content)
         with self._readings.opened(content) as opened:
             ds, syntax = opened.ds, opened.transfer_syntax_uid
         if syntax in DEFLATED:
             raise CannotTranscode("deflated instances are not drawn")
         try:
-            pixels = pixel_array(path, index=number - 1)
-            image = Image.fromarray(_eight_bits(pixels, ds, look))
+            image = Image.fromarray(_eight_bits(self._pixels(content, number), ds, look))
         except (*BROKEN_BYTES, RuntimeError, MemoryError) as error:
             raise CannotTranscode("the instance has no pixels that can be drawn") from error
         return _encoded(_fitted(image, look), look, media_type)
+
+    def _pixels(self, content: Content, number: int) -> NDArray[Any]:
+        place = self._readings.pixel_place(content)
+        if place.bits_allocated != 1 or place.length is None:
+            return pixel_array(self._readings.path_of(content), index=number - 1)
+        # Frames of single bits need not begin at a byte, which pydicom takes for granted.
+        data = np.frombuffer(self._frames.stored(content, place, number), np.uint8)
+        return np.unpackbits(data, bitorder="little")[: place.frame_bits].reshape(place.rows, place.columns)
 
 
 def _eight_bits(pixels: NDArray[Any], ds: Dataset, look: Look) -> NDArray[np.uint8]:

@@ -32,6 +32,9 @@ DICOM, JSON, XML, OCTETS = (
 #: Frames of up to so many bytes together are answered at once.
 _AT_ONCE_BYTES = 8 << 20
 
+#: Instances that a thumbnail is sought in.
+_MOST_TRIED = 5
+
 #: The paths of a study, a series and an instance.
 STUDY = "/studies/{study}"
 SERIES = f"{STUDY}/series/{{series}}"
@@ -130,8 +133,10 @@ def _instances(retrieval: Retrieval, request: Request) -> Response:
     for content, _ in targets:
         retrieval.readings.path_of(content)
     root = retrieval.root(request)
-    # The first is made before the status is sent: what cannot be had is refused, and no answer that breaks off.
-    parts = _begun(_part_of(retrieval, content, target, root) for content, target in targets)
+    parts = (_part_of(retrieval, content, target, root, alone=len(targets) == 1) for content, target in targets)
+    if len(targets) == 1:
+        # It is made before the status is sent: what cannot be had is refused, and no answer breaks off.
+        parts = _begun(parts)
     return answers.multipart(request, parts, DICOM, headers)
 
 
@@ -152,21 +157,29 @@ def _syntax(retrieval: Retrieval, content: Content) -> str:
 def _single(
     retrieval: Retrieval, request: Request, content: Content, target: Target, headers: dict[str, str]
 ) -> Response:
-    media_type = f"{DICOM}; transfer-syntax={target.transfer_syntax_uid}"
+    media_type = _dicom(target.transfer_syntax_uid)
     if target.as_stored:
         path = retrieval.readings.path_of(content)
         return answers.from_file(request, path, 0, path.stat().st_size, media_type, headers)
     return Response(_transcoded(retrieval, content, target), headers=headers, media_type=media_type)
 
 
-def _part_of(retrieval: Retrieval, content: Content, target: Target, root: str) -> Part:
-    media_type = f"{DICOM}; transfer-syntax={target.transfer_syntax_uid}"
+def _part_of(retrieval: Retrieval, content: Content, target: Target, root: str, *, alone: bool) -> Part:
+    """One of several that cannot be transcoded comes as it is stored, and says so: none is left out in silence."""
     address = instance_address(root, content)
-    if target.as_stored:
-        data = read_file(retrieval.readings.path_of(content))
-        return Part(media_type=media_type, data=data, location=address)
-    data = answers.one_piece(_transcoded(retrieval, content, target))
-    return Part(media_type=media_type, data=data, location=address)
+    if not target.as_stored:
+        try:
+            data = answers.one_piece(_transcoded(retrieval, content, target))
+            return Part(media_type=_dicom(target.transfer_syntax_uid), data=data, location=address)
+        except Refusal:
+            if alone:
+                raise
+    stored = read_file(retrieval.readings.path_of(content))
+    return Part(media_type=_dicom(_syntax(retrieval, content)), data=stored, location=address)
+
+
+def _dicom(transfer_syntax_uid: str) -> str:
+    return f"{DICOM}; transfer-syntax={transfer_syntax_uid}"
 
 
 def _transcoded(retrieval: Retrieval, content: Content, target: Target) -> bytes:
@@ -341,13 +354,19 @@ def _frames_text(request: Request) -> str:
 
 def _thumbnail(retrieval: Retrieval, request: Request) -> Response:
     contents = _found(retrieval, request)
-    # The middle of a series shows more than its ends.
-    content = contents[len(contents) // 2]
+    # The middle of a series shows more than its ends; what has no pixels, such as a report, shows nothing.
+    middle = len(contents) // 2
+    nearest = sorted(contents, key=lambda one: abs(contents.index(one) - middle))[:_MOST_TRIED]
     choice = _chosen(request, [Offer(media_type=name) for name in TYPES])
-    tag = answers.entity_tag([content], "thumbnail", choice.offer.media_type, _frames_text(request))
-    headers = answers.caching([content], tag, whole=_is_part(request))
+    tag = answers.entity_tag(nearest, "thumbnail", choice.offer.media_type, _frames_text(request))
+    headers = answers.caching(nearest, tag, whole=_is_part(request))
     if (answer := answers.unchanged(request, headers)) is not None:
         return answer
-    look = Look(viewport=(THUMBNAIL, THUMBNAIL), quality=80)
-    data = _drawn(retrieval, request, content, look, choice.offer.media_type)
-    return Response(data, headers=headers, media_type=choice.offer.media_type)
+    look, refused = Look(viewport=(THUMBNAIL, THUMBNAIL), quality=80), None
+    for content in nearest:
+        try:
+            data = _drawn(retrieval, request, content, look, choice.offer.media_type)
+            return Response(data, headers=headers, media_type=choice.offer.media_type)
+        except Refusal as refusal:
+            refused = refusal
+    raise refused or Refusal(HTTPStatus.NOT_ACCEPTABLE, "nothing of it has pixels that can be drawn")

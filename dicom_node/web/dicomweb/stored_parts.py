@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
@@ -131,6 +132,10 @@ class _Part:
                 self._write(data)
         except (IntakeError, IndexUnavailable, OSError) as error:
             self._refuse(error)
+        except Exception:
+            # The other parts are not to blame.
+            log.exception("a part could not be taken", extra={"association_id": self._association_id})
+            self._refuse(None)
 
     def keep(self) -> Outcome:
         """File and index it; what its sender is told, never an exception."""
@@ -179,7 +184,7 @@ class _Part:
         try:
             # Group 0002 is always in Explicit VR Little Endian (PS3.10 Section 7.1).
             meta = read_dataset(BytesIO(head[_META_START:]), False, True)
-            uids = [str(meta.get(keyword, "")) for keyword in _META_UIDS]
+            uids = [_uid(meta.get_item(tag)) for tag in _META_UIDS]
         except (InvalidDicomError, *BROKEN_BYTES) as error:
             raise CannotUnderstand("the file meta information cannot be read") from error
         sop_class, sop_instance, syntax = uids
@@ -232,7 +237,14 @@ class _Part:
         self.discard()
 
 
-_META_UIDS = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
+#: Media Storage SOP Class UID, Media Storage SOP Instance UID, Transfer Syntax UID.
+_META_UIDS = (0x00020002, 0x00020003, 0x00020010)
+
+
+def _uid(element: object) -> str:
+    """What stands there, whatever it is: pydicom would quote it in a warning."""
+    value = element.value if isinstance(element, RawDataElement) else b""
+    return (value or b"").rstrip(b"\x00 ").decode("ascii", "replace")
 
 
 def _told(error: Exception | None) -> tuple[int, str]:

@@ -103,21 +103,23 @@ def _boundary(request: Request) -> str:
 
 async def _take(request: Request, reader: MultipartReader) -> None:
     """Read the body to its end; a client that goes away or falls silent is Malformed like any that sends half."""
-    stream, held = request.stream().__aiter__(), bytearray()
-    while True:
+    stream, held, broken = request.stream().__aiter__(), bytearray(), ""
+    while not broken:
         try:
-            chunk = await asyncio.wait_for(anext(stream), SILENCE_SECONDS)
+            held += await asyncio.wait_for(anext(stream), SILENCE_SECONDS)
         except StopAsyncIteration:
             break
         except TimeoutError:
-            raise Malformed(f"nothing came for {SILENCE_SECONDS:.0f} s") from None
+            broken = f"nothing came for {SILENCE_SECONDS:.0f} s"
         except ClientDisconnect:
-            raise Malformed("the client went away") from None
-        held += chunk
+            broken = "the client went away"
         if len(held) >= _FEED_BYTES:
             await run_in_threadpool(reader.feed, bytes(held))
             held.clear()
+    # Also what came before it broke off: a part that is whole is kept.
     await run_in_threadpool(reader.feed, bytes(held))
+    if broken:
+        raise Malformed(broken)
     reader.close()
 
 

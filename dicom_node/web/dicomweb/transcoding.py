@@ -4,21 +4,28 @@ import threading
 from io import BytesIO
 
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 
 from dicom_node.archive.contents import Content
+from dicom_node.archive.file_meta import open_data_set
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
 from dicom_node.web.dicomweb.negotiation import COMPRESSIBLE, PLAIN_PIXELS
-from dicom_node.web.dicomweb.reading import DEFLATED, Readings, inflated
+from dicom_node.web.dicomweb.reading import BIG_ENDIAN, DEFLATED, EXPLICIT, Readings, inflated
 
 #: A large instance needs its size in memory several times.
 _AT_ONCE = 2
 
 #: Larger ones are given as they are stored, or not at all.
 MOST_BYTES = 1 << 30
+
+#: Bytes of a word of these VRs (PS3.5 Section 7.3).
+_WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
+
+_PIXEL_DATA = 0x7FE00010
 
 
 class CannotTranscode(UnreadableInstance):
@@ -40,6 +47,8 @@ class Transcoder:
         with self._turns:
             try:
                 ds = dcmread(path) if not self._is_deflated(content) else self._inflated(content)
+                if ds.file_meta.TransferSyntaxUID == BIG_ENDIAN:
+                    ds = _little_endian(ds)
                 _recode(ds, UID(transfer_syntax_uid))
                 buffer = BytesIO()
                 ds.save_as(buffer, enforce_file_format=True)
@@ -54,19 +63,12 @@ class Transcoder:
     def _inflated(self, content: Content) -> Dataset:
         """Within its bound: pydicom by itself knows none."""
         path = self._readings.path_of(content)
-        with path.open("rb") as file:
-            from dicom_node.archive.file_meta import open_data_set
-
-            _, data_set = open_data_set(path)
-            with data_set:
-                head = file.read(data_set.tell())
-                body = inflated(data_set).read()
-        # The head still says that it is deflated.
-        meta = dcmread(BytesIO(head), stop_before_pixels=True).file_meta
-        plain = dcmread(BytesIO(body), force=True)
-        plain.file_meta = meta
-        plain.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
-        return plain
+        with open_data_set(path)[1] as data_set:
+            body = inflated(data_set).read()
+        ds = dcmread(BytesIO(body), force=True)
+        ds.file_meta = FileMetaDataset(read_file_meta_info(path))
+        ds.file_meta.TransferSyntaxUID = UID(EXPLICIT)
+        return ds
 
 
 def _recode(ds: Dataset, wanted: UID) -> None:
@@ -80,17 +82,26 @@ def _recode(ds: Dataset, wanted: UID) -> None:
         else:
             ds.file_meta.TransferSyntaxUID = wanted
         return
-    if stored == "1.2.840.10008.1.2.2":
-        _swap_pixels(ds)
     ds.file_meta.TransferSyntaxUID = wanted
 
 
-def _swap_pixels(ds: Dataset) -> None:
-    """Big Endian words to Little Endian ones; pydicom swaps every other element when it writes."""
-    if "PixelData" in ds and int(ds.get("BitsAllocated", 8)) > 8:
-        data = bytearray(ds.PixelData)
-        width = int(ds.BitsAllocated) // 8
-        swapped = bytearray(len(data))
-        for place in range(width):
-            swapped[place::width] = data[width - 1 - place :: width]
-        ds.PixelData = bytes(swapped)
+def _little_endian(ds: Dataset) -> Dataset:
+    """The same data set, to be written in Little Endian: pydicom swaps numbers, and words of bytes only we do."""
+    for element in ds.iterall():
+        width = _WORDS.get(element.VR, 1)
+        if element.tag == _PIXEL_DATA:
+            width = max(1, int(ds.get("BitsAllocated", 8)) // 8)
+        if width > 1 and isinstance(element.value, bytes):
+            element.value = _swapped(element.value, width)
+    turned = Dataset({element.tag: element for element in ds})
+    turned.file_meta = ds.file_meta
+    turned.file_meta.TransferSyntaxUID = UID(EXPLICIT)
+    return turned
+
+
+def _swapped(data: bytes, width: int) -> bytes:
+    whole = len(data) // width * width
+    found = bytearray(whole)
+    for place in range(width):
+        found[place::width] = data[width - 1 - place : whole : width]
+    return bytes(found)

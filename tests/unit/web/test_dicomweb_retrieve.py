@@ -51,6 +51,7 @@ def run_length_encoded(number: int) -> Dataset:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """1 Explicit, 2 Implicit, 3 deflated, 4 Big Endian, 5 of single bits, 6 run-length encoded, 7 with a long value."""
     room = Room(tmp_path_factory.mktemp("room"))
+    room.intake.association_opened(received(ct_instance(1)).association_id, "SCANNER")
     for number, syntax in enumerate(
         (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian), 1
     ):

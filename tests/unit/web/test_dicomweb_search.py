@@ -71,7 +71,7 @@ def found(service: Service, query: str) -> list[str]:
         ("StudyDate=-20230101", [STUDY_UID]),
         ("StudyTime=1015", [OTHER]),
         ("StudyTime=2300-", [STUDY_UID]),
-        ("StudyDate=20230101-20240229&StudyTime=2359-10", [STUDY_UID]),
+        ("StudyDate=20230101-20240229&StudyTime=2359-09", [STUDY_UID]),
         ("StudyDate=20230101-20240229&StudyTime=2359-11", [OTHER, STUDY_UID]),
         # Wildcards of the database are none of DICOM's.
         ("AccessionNumber=A%5B1%5D%3F", [OTHER]),

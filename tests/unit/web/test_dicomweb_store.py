@@ -13,6 +13,9 @@ from tests.dicomweb_service import BOUNDARY, Service, dicom_file, multipart_body
 from tests.instances import SERIES_UID, STUDY_UID, ct_instance, files_below, sop_uid
 from tests.room import Room
 
+# What pydicom says of broken values is no fault of ours.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
 FAILED, OTHERS, KEPT, REASON = "00081198", "0008119A", "00081199", "00081197"
 KIND = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 
@@ -71,7 +74,7 @@ def test_an_instance_of_another_study_than_the_address_is_refused(service: Servi
 
 def test_a_deflate_bomb_is_looked_into_within_a_bound(service: Service) -> None:
     deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    bomb = b"".join([*(deflater.compress(bytes(1 << 20)) for _ in range(400)), deflater.flush()])
+    bomb = b"".join([*(deflater.compress(bytes(1 << 20)) for _ in range(100)), deflater.flush()])
     answer = service.store([dicom_file(ct_instance(1), DeflatedExplicitVRLittleEndian, bomb)])
     assert (answer.status, reasons(answer)) == (409, [0xC000])
     assert service.store([dicom_file(ct_instance(2))]).status == 200
