@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dicom_node.core.errors import SettingsError
 from dicom_node.settings_loading import load_settings
+from dicom_node.web.dicomweb.viewer import VIEWER
 
 PACKAGE, VERSION = "@ohif/app", "3.13.2"
 
@@ -28,6 +29,9 @@ INTEGRITY = "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6
 MARK = "version.txt"
 
 _INSIDE = "package/dist/"
+
+#: Where a script of it says below which path the others lie.
+_ROOT = '__webpack_require__.p = "/"'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,12 +76,25 @@ def unpack(package: Path, folder: Path) -> None:
         with tarfile.open(package) as archive:
             archive.extractall(temporary, members=_wanted(archive), filter="data")
         made = Path(temporary) / _INSIDE
+        _move_below_our_path(made)
         # Last: what broke off before has no mark.
         (made / MARK).write_text(f"{VERSION}\n", encoding="utf-8")
         if folder.exists():
             # Only what this program put there, or nothing at all.
             shutil.rmtree(folder) if (folder / MARK).is_file() else _removed_if_empty(folder)
         made.rename(folder)
+
+
+def _move_below_our_path(folder: Path) -> None:
+    """Its scripts look for each other at the root of a host, as they were built; let them look below /viewer."""
+    changed = 0
+    for script in sorted(folder.glob("*.js")):
+        text = script.read_text(encoding="utf-8")
+        if _ROOT in text:
+            script.write_text(text.replace(_ROOT, _ROOT.replace('"/"', f'"{VIEWER}/"')), encoding="utf-8")
+            changed += 1
+    if not changed:
+        raise ViewerUnavailable(f"{PACKAGE} {VERSION} is not built as expected; nothing was put into its folder")
 
 
 def _removed_if_empty(folder: Path) -> None:
