@@ -6,7 +6,7 @@ keeps the door, and no check by itself.
 
 from collections.abc import Callable
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
 
 from dicom_node.archive.catalogue import Catalogue
 from dicom_node.archive.files import Archive
@@ -77,3 +77,10 @@ def build_dicomweb(
         add_storing(writing, storing)
         whole.include_router(writing)
     return whole
+
+
+def build_application_alone(index: Index, archive: Archive) -> FastAPI:
+    """An application of nothing else, and without a door: for measurements on a machine of one's own."""
+    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    application.include_router(build_dicomweb(index, archive))
+    return application
