@@ -8,6 +8,7 @@ import argparse
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,9 @@ def _move_below_our_path(folder: Path) -> None:
         if _ROOT in text:
             script.write_text(text.replace(_ROOT, _ROOT.replace('"/"', f'"{VIEWER}/"')), encoding="utf-8")
             changed += 1
+    for sheet in sorted(folder.glob("*.css")):
+        text = sheet.read_text(encoding="utf-8")
+        sheet.write_text(re.sub(r"""url\((["']?)/(?!/)""", rf"url(\1{VIEWER}/", text), encoding="utf-8")
     if not changed:
         raise ViewerUnavailable(f"{PACKAGE} {VERSION} is not built as expected; nothing was put into its folder")
 

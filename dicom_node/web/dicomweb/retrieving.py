@@ -75,8 +75,9 @@ def _add(router: APIRouter, path: str, answer: Callable[[Request], Response]) ->
         return answer(request)
 
     router.add_api_route(
-        path, route, methods=["GET", "HEAD"], name=path, response_class=Response, openapi_extra=_described(path)
+        path, route, methods=["GET"], name=path, response_class=Response, openapi_extra=_described(path)
     )
+    router.add_api_route(path, route, methods=["HEAD"], response_class=Response, include_in_schema=False)
 
 
 def _described(path: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def build_dicomweb(
     """The routers below `prefix`; without a reception nothing can be stored."""
 
     def root(request: Request) -> str:
-        return f"{str(request.base_url).rstrip('/')}{prefix}"
+        return f"{_called(request)}{prefix}"
 
     readings = Readings(archive)
     reading = APIRouter(route_class=RefusingRoute, tags=[READ])
@@ -77,6 +77,16 @@ def build_dicomweb(
         add_storing(writing, storing)
         whole.include_router(writing)
     return whole
+
+
+def _called(request: Request) -> str:
+    """Scheme, host and port by which the client called this node."""
+    url, server = request.base_url, request.scope.get("server")
+    is_forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-proto", "x-forwarded-host"))
+    if url.port is None and url.scheme == "http" and server and server[1] not in (None, 80) and not is_forwarded:
+        # Some clients, dicomweb-client among them, leave the port out of Host; what we answer must lead back here.
+        url = url.replace(port=server[1])
+    return str(url).rstrip("/")
 
 
 def build_application_alone(index: Index, archive: Archive) -> FastAPI:
