@@ -4,7 +4,7 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, BinaryIO, cast
@@ -106,6 +106,16 @@ def _wanted() -> Mapping[int, _Wanted]:
     return {tag: _Wanted(keyword=name, vr=dictionary_VR(tag), vm=dictionary_VM(tag)) for name, tag in tags.items()}
 
 
+@cache
+def _kept_tags() -> Mapping[int, _Wanted]:
+    return {tag: element for tag, element in _wanted().items() if element.keyword in (*_UIDS, *KEPT_KEYWORDS)}
+
+
+@cache
+def _searched_tags() -> Mapping[int, _Wanted]:
+    return {tag: element for tag, element in _wanted().items() if element.keyword in SEARCHED_KEYWORDS}
+
+
 def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str) -> Header:
     """Read an encoded data set's header, never its pixels; CannotUnderstand where there is none to read.
 
@@ -116,20 +126,48 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str) -> Header:
         found = _scanned(readable, transfer_syntax_uid) or _parsed(readable, transfer_syntax_uid)
     except BROKEN_BYTES as error:
         raise CannotUnderstand("the data set's header cannot be read; check the sender's encoding") from error
-    values = {
-        element.keyword: value
-        for tag, element in _wanted().items()
-        if (raw := found.values.get(tag)) and (value := _value(raw, element, found)) is not None
-    }
+    values = _values(found, _kept_tags())
     uids = [str(values.pop(name, "")) for name in _UIDS]
     return Header(
         sop_class_uid=uids[0],
         sop_instance_uid=uids[1],
         study_instance_uid=uids[2],
         series_instance_uid=uids[3],
-        attributes={name: values[name] for name in KEPT_KEYWORDS if name in values},
-        searchable={name: values[name] for name in SEARCHED_KEYWORDS if name in values},
+        attributes=values,
+        searchable=_OnDemand(lambda: _values(found, _searched_tags())),
     )
+
+
+def _values(found: _Found, wanted: Mapping[int, _Wanted]) -> dict[str, Any]:
+    """The wanted elements that are there and can be read, by keyword."""
+    return {
+        element.keyword: value
+        for tag, element in wanted.items()
+        if (raw := found.values.get(tag)) and (value := _value(raw, element, found)) is not None
+    }
+
+
+class _OnDemand(Mapping[str, Any]):
+    """Values that are decoded when somebody asks: of most instances nobody does, since their series is known."""
+
+    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
+        self._read = read
+        self._held: Mapping[str, Any] | None = None
+
+    def __getitem__(self, keyword: str) -> Any:
+        return self._values[keyword]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def _values(self) -> Mapping[str, Any]:
+        if self._held is None:
+            self._held = self._read()
+        return self._held
 
 
 def _scanned(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.prepared import unless_there
+from dicom_node.archive.prepared import Prepared, unless_there
 from dicom_node.archive.search_tables import NAME_KEYS, name_column
 from dicom_node.core.matching import normal_date, normal_time
 from dicom_node.core.person_name import fuzzy_words, name_keys
@@ -25,6 +25,9 @@ class Searched:
 
     def __init__(self, tables: Mapping[str, sa.Table]) -> None:
         studies, series = tables["searched_studies"], tables["searched_series"]
+        columns = (series.c.study_instance_uid, series.c.series_instance_uid)
+        same = (columns[0] == sa.bindparam("study"), columns[1] == sa.bindparam("series"))
+        self._series_of = Prepared(sa.select(columns[0]).where(*same))
         self._new_study = unless_there(studies, *studies.c.keys())
         self._new_series = unless_there(series, *series.c.keys())
 
@@ -33,7 +36,9 @@ class Searched:
         if begins_study:
             self.add_study(connection, instance.study_instance_uid, instance.attributes, instance.searchable)
         uids = (instance.study_instance_uid, instance.series_instance_uid)
-        self.add_series(connection, *uids, instance.attributes, instance.searchable)
+        # Of nearly every instance the series is known, and to find that takes less than to write it in vain.
+        if self._series_of(connection, study=uids[0], series=uids[1]).fetchone() is None:
+            self.add_series(connection, *uids, instance.attributes, instance.searchable)
 
     def add_study(self, connection: sa.Connection, uid: str, attributes: Attributes, searchable: Attributes) -> None:
         """The row of a study, by the attributes of one of its instances."""

@@ -56,7 +56,7 @@ def _received(metadata: MetaData) -> None:
         metadata,
         Column("sop_instance_uid", _UID, primary_key=True),
         Column("sha256", String(64), primary_key=True),
-        Column("study_instance_uid", _UID, ForeignKey("studies.study_instance_uid"), nullable=False),
+        Column("study_instance_uid", _UID, ForeignKey("studies.study_instance_uid"), nullable=False, index=True),
         Column("series_instance_uid", _UID, nullable=False),
         Column("sop_class_uid", _UID, nullable=False),
         Column("transfer_syntax_uid", _UID, primary_key=True),
@@ -67,7 +67,7 @@ def _received(metadata: MetaData) -> None:
         Column("conflict", Boolean, nullable=False, default=False),
         Column("attributes", JSON, nullable=False),
     )
-    # Of a study or a series, and how many they are without a look at the rows.
+    # Of a series, and how many each series of a study has without a look at the rows.
     place = (instances.c.study_instance_uid, instances.c.series_instance_uid, instances.c.conflict)
     Index("instances_of_series", *place)
     Table(

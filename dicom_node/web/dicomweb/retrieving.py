@@ -134,8 +134,9 @@ def _instances(retrieval: Retrieval, request: Request) -> Response:
     for content, _ in targets:
         retrieval.readings.path_of(content)
     root = retrieval.root(request)
-    parts = (_part_of(retrieval, content, target, root, alone=len(targets) == 1) for content, target in targets)
-    if len(targets) == 1:
+    alone = len(targets) == 1
+    parts: Iterator[Part] = (_part_of(retrieval, content, target, root, alone=alone) for content, target in targets)
+    if alone:
         # It is made before the status is sent: what cannot be had is refused, and no answer breaks off.
         parts = _begun(parts)
     return answers.multipart(request, parts, DICOM, headers)
