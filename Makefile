@@ -2,9 +2,10 @@
 #
 #   PYTHON=python3.12   the Python that makes .venv, 3.11 or newer
 #   STUDY=DIR           demo, bench-infer: that folder's study  KEEP=1  demo: leave the node running
-#   CONFIG=FILE         serve: the settings file
+#   CONFIG=FILE         serve, viewer: the settings file
 #   TESTS="tests/unit -k routing"  test: only these           PROCESSES=N  test: side by side in so many; 0: in this one
 #   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which     SHORT=1  one run of each
+#   INSTANCES=N ORTHANC=N       bench-web: rows of our index, and instances in Orthanc
 #   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is     SOAK=SECONDS  chaos, soak: how long it goes on
 #   FUZZ=N              fuzz: how many mutated associations   ROWS=N   bench-index: of the full index
 
@@ -18,7 +19,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo serve test lint bench bench-evidence bench-index bench-infer bench-receive chaos fuzz overhead soak throughput evaluate clean
+.PHONY: help setup demo serve test lint bench bench-evidence bench-index bench-infer bench-receive bench-web viewer chaos fuzz overhead soak \
+        throughput evaluate clean
 
 help:  ## list the verbs
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -55,6 +57,12 @@ bench-receive: $(READY)  ## measure the receive path beside DCMTK's storescp and
 
 bench-index: $(READY)  ## measure C-STORE into an index of 4.5 million instances beside an empty one
 	@$(RUN) -m deploy.bench_index $(if $(ROWS),--rows "$(ROWS)")
+
+bench-web: $(READY)  ## measure DICOMweb: searches over INSTANCES rows, and the frames of a series, beside Orthanc
+	@$(RUN) -m deploy.bench_web $(if $(INSTANCES),--instances "$(INSTANCES)") $(if $(ORTHANC),--orthanc "$(ORTHANC)")
+
+viewer: $(READY)  ## fetch OHIF once, so that the node serves it at /viewer
+	@$(RUN) -m deploy.viewer $(if $(CONFIG),--config "$(CONFIG)")
 
 chaos: $(READY)  ## studies under faults: kill, stop, fill the disk, cut the wire; nothing may be lost
 	@$(RUN) -m deploy.chaos $(if $(SEED),--seed "$(SEED)") $(if $(STUDIES),--studies "$(STUDIES)") $(if $(FAULTS),--faults "$(FAULTS)")

@@ -130,6 +130,7 @@ class Intake:
             received_at=self._clock(),
             calling_ae_title=received.calling_ae_title,
             attributes=header.attributes,
+            searchable=header.searchable,
         )
 
 

@@ -65,6 +65,7 @@ class WebSettings:
         240.0, "a study that waits so long to be read goes before all routine ones on the worklist", (1, 525600)
     )
     picture_megabytes: int = _setting(256, "disk that drawn pictures may take before the oldest go", (1, 1e6))
+    viewer_dir: Path = _setting(Path("~/.local/share/dicom-node/viewer"), "folder where `make viewer` puts OHIF")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from pydicom.tag import BaseTag
 from dicom_node.archive.header_scan import Odd, scan
 from dicom_node.core.errors import CannotUnderstand
 from dicom_node.core.received_instance import EncodedDataSet
+from dicom_node.core.searchable import SEARCHED_KEYWORDS
 from dicom_node.core.study import KEPT_KEYWORDS
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -77,6 +78,8 @@ class Header:
     series_instance_uid: str
     #: Those of KEPT_KEYWORDS that are there and can be read: text, number, or a tuple of them.
     attributes: Mapping[str, Any]
+    #: Those of SEARCHED_KEYWORDS, likewise; the patient's are among them.
+    searchable: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +104,19 @@ class _Found:
 @cache
 def _wanted() -> Mapping[int, _Wanted]:
     """By tag."""
-    tags = {name: int(tag) for name in _UIDS + KEPT_KEYWORDS if (tag := tag_for_keyword(name)) is not None}
+    names = dict.fromkeys(_UIDS + KEPT_KEYWORDS + SEARCHED_KEYWORDS)
+    tags = {name: int(tag) for name in names if (tag := tag_for_keyword(name)) is not None}
     return {tag: _Wanted(keyword=name, vr=dictionary_VR(tag), vm=dictionary_VM(tag)) for name, tag in tags.items()}
+
+
+@cache
+def _kept_tags() -> Mapping[int, _Wanted]:
+    return {tag: element for tag, element in _wanted().items() if element.keyword in (*_UIDS, *KEPT_KEYWORDS)}
+
+
+@cache
+def _searched_tags() -> Mapping[int, _Wanted]:
+    return {tag: element for tag, element in _wanted().items() if element.keyword in SEARCHED_KEYWORDS}
 
 
 def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_set: str = "") -> Header:
@@ -119,11 +133,7 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_se
             found = replace(found, encodings=_encodings(character_set) or ["iso8859"])
     except BROKEN_BYTES as error:
         raise CannotUnderstand("the data set's header cannot be read; check the sender's encoding") from error
-    values = {
-        element.keyword: value
-        for tag, element in _wanted().items()
-        if (raw := found.values.get(tag)) and (value := _value(raw, element, found)) is not None
-    }
+    values = _values(found, _kept_tags())
     uids = [str(values.pop(name, "")) for name in _UIDS]
     return Header(
         sop_class_uid=uids[0],
@@ -131,7 +141,40 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_se
         study_instance_uid=uids[2],
         series_instance_uid=uids[3],
         attributes=values,
+        searchable=_OnDemand(lambda: _values(found, _searched_tags())),
     )
+
+
+def _values(found: _Found, wanted: Mapping[int, _Wanted]) -> dict[str, Any]:
+    """The wanted elements that are there and can be read, by keyword."""
+    return {
+        element.keyword: value
+        for tag, element in wanted.items()
+        if (raw := found.values.get(tag)) and (value := _value(raw, element, found)) is not None
+    }
+
+
+class _OnDemand(Mapping[str, Any]):
+    """Values that are decoded when somebody asks: of most instances nobody does, since their series is known."""
+
+    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
+        self._read = read
+        self._held: Mapping[str, Any] | None = None
+
+    def __getitem__(self, keyword: str) -> Any:
+        return self._values[keyword]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def _values(self) -> Mapping[str, Any]:
+        if self._held is None:
+            self._held = self._read()
+        return self._held
 
 
 def _scanned(data_set: EncodedDataSet, transfer_syntax_uid: str) -> _Found | None:

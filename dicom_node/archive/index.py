@@ -11,6 +11,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from dicom_node.archive.arrivals import Arrivals
 from dicom_node.archive.commitments import Commitments
 from dicom_node.archive.conditions import Conditions
+from dicom_node.archive.contents import Contents
 from dicom_node.archive.deliveries import Deliveries
 from dicom_node.archive.faults import Faults
 from dicom_node.archive.inventory import Inventory
@@ -23,6 +24,7 @@ from dicom_node.archive.reports import Reports
 from dicom_node.archive.resending import Resending
 from dicom_node.archive.retention import Evictions
 from dicom_node.archive.schema import prepare_schema
+from dicom_node.archive.search import Searches
 from dicom_node.archive.sessions import Sessions
 from dicom_node.archive.studies import Studies
 from dicom_node.archive.study_keys import StudyKeys
@@ -70,6 +72,8 @@ class Index:
         self.sessions = Sessions(transactions)
         self.tokens = Tokens(transactions)
         self.study_keys = StudyKeys(transactions)
+        self.searches = Searches(transactions)
+        self.contents = Contents(transactions)
 
     @classmethod
     def open(cls, url: str) -> "Index":

@@ -51,4 +51,5 @@ def read_kept_instance(path: Path, place: str = "", character_sets: Mapping[str,
         received_at=received_at,
         calling_ae_title=meta.sending_ae_title,
         attributes=header.attributes,
+        searchable=header.searchable,
     )

@@ -44,7 +44,11 @@ def add_sent(metadata: MetaData) -> None:
         Column("replaced_at", Float),
         #: No peer that the results go to takes this form.
         Column("unwanted", Boolean, nullable=False, default=False, server_default=false()),
+        #: What it is searched by, as of an instance; empty: nobody looked into it yet.
+        Column("attributes", JSON(none_as_null=True)),
     )
+    not_read = reports.c.attributes.is_(None)
+    Index("reports_not_searched", reports.c.written_at, sqlite_where=not_read, postgresql_where=not_read)
     Index("reports_of_form", reports.c.form, reports.c.written_at)
     held = reports.c.held != literal_column("''")
     Index("reports_held", reports.c.written_at, sqlite_where=held, postgresql_where=held)

@@ -10,6 +10,7 @@ from dicom_node.archive.faults import Faults
 from dicom_node.archive.prepared import Prepared, unless_there
 from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.retention import Evictions
+from dicom_node.archive.searched import Searched
 from dicom_node.archive.study_rows import Added, HistoryRow, Reception, StudyRow, receptions
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import DuplicateInstance
@@ -19,6 +20,9 @@ from dicom_node.core.study import Instance, Study
 __all__ = ["Added", "HistoryRow", "Reception", "Studies", "StudyRow"]
 
 ACTOR = "intake"
+
+#: The fields of an instance that its row holds.
+_ROW = tuple(name for name in Instance.__dataclass_fields__ if name != "searchable")
 
 _NEW_STUDY = (
     *("study_instance_uid", "state", "reason", "state_since", "first_received_at", "last_received_at"),
@@ -37,7 +41,8 @@ class Studies:
         names = ("studies", "instances", "associations", "association_studies")
         studies, instances, associations, sent = (self._tables[name] for name in names)
         uid: sa.BindParameter[str] = sa.bindparam("uid")
-        self._new_instance = Prepared(sa.insert(instances), *Instance.__dataclass_fields__, "conflict")
+        self._new_instance = Prepared(sa.insert(instances), *_ROW, "conflict")
+        self._searched = Searched(self._tables)
         # Of associations that begin a study at once, one does so, and the others find it.
         self._new_study = unless_there(studies, *_NEW_STUDY)
         self._evidence = PreparedQuery(
@@ -111,6 +116,7 @@ class Studies:
             if before is not None:
                 self._open_study(connection, instance, added, before)
             self._insert(connection, instance, conflict=added is Added.CONFLICT)
+            self._searched.add(connection, instance, begins_study=before is None)
         if association_id is not None:
             self._note_association(connection, instance, association_id)
         return added
@@ -297,7 +303,7 @@ class Studies:
         self._transactions.move_study(connection, uid, StudyState.RECEIVING, cause=cause, actor=ACTOR, at=at)
 
     def _insert(self, connection: sa.Connection, instance: Instance, *, conflict: bool) -> None:
-        row = {name: getattr(instance, name) for name in instance.__dataclass_fields__}
+        row = {name: getattr(instance, name) for name in _ROW}
         row["attributes"] = dict(instance.attributes)
         self._new_instance(connection, conflict=conflict, **row)
 
@@ -313,7 +319,7 @@ def _names(reason: str, uid: str) -> bool:
 
 
 def _instance(row: Mapping[Any, Any]) -> Instance:
-    fields = {name: row[name] for name in Instance.__dataclass_fields__}
+    fields = {name: row[name] for name in _ROW}
     fields["attributes"] = {
         keyword: tuple(value) if isinstance(value, list) else value for keyword, value in row["attributes"].items()
     }

@@ -16,6 +16,7 @@ from sqlalchemy import (
     false,
 )
 
+from dicom_node.archive.search_tables import add_search_tables
 from dicom_node.archive.sent_tables import STATE as _STATE
 from dicom_node.archive.sent_tables import UID as _UID
 from dicom_node.archive.sent_tables import add_sent
@@ -30,6 +31,7 @@ def build_metadata() -> MetaData:
     _promised(metadata)
     _kept(metadata)
     _admitted(metadata)
+    add_search_tables(metadata)
     return metadata
 
 
@@ -50,7 +52,7 @@ def _received(metadata: MetaData) -> None:
         Column("files_left", Boolean, nullable=False, default=False, server_default=false()),
     )
     Index("studies_by_arrival", studies.c.last_received_at)
-    Table(
+    instances = Table(
         "instances",
         metadata,
         Column("sop_instance_uid", _UID, primary_key=True),
@@ -66,6 +68,9 @@ def _received(metadata: MetaData) -> None:
         Column("conflict", Boolean, nullable=False, default=False),
         Column("attributes", JSON, nullable=False),
     )
+    # Of a series, and how many each series of a study has without a look at the rows.
+    place = (instances.c.study_instance_uid, instances.c.series_instance_uid, instances.c.conflict)
+    Index("instances_of_series", *place)
     Table(
         "associations",
         metadata,

@@ -7,6 +7,7 @@ NodeError
 |-- AccountError                a user or token that is not there, is there already, or cannot be
 |-- IndexUnavailable            the database does not answer, or takes no change now
 |-- ExpressionError             a route's `when` that is no expression of the small language
+|-- QueryInvalid                a search for what cannot be searched, or with a value that is none
 |-- IntakeError (.status)       an instance that is not kept; the status goes back to its sender
 |   |-- NotAuthorised           0x0124
 |   |-- DuplicateInstance       0x0111
@@ -75,6 +76,10 @@ class IndexUnavailable(NodeError):
 
 class ExpressionError(NodeError):
     """Text that is no expression over attribute keywords."""
+
+
+class QueryInvalid(NodeError):
+    """A search by an attribute that cannot be searched by, or with a value that its VR does not allow."""
 
 
 class IntakeError(NodeError):

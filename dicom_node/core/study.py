@@ -10,6 +10,7 @@ Attributes = Mapping[str, Any]
 #: What intake keeps of a header, by keyword: enough for routing and geometry, and nothing that names the patient.
 KEPT_KEYWORDS = (
     "AcquisitionNumber",
+    "BitsAllocated",
     "BodyPartExamined",
     "Columns",
     "ContrastBolusAgent",
@@ -55,6 +56,9 @@ class Instance:
     calling_ae_title: str
     #: Header attributes by keyword, as far as routing and geometry ask for them.
     attributes: Attributes = field(default_factory=dict)
+    #: What the study and series are searched by, the patient's attributes among it: written into rows of its own,
+    #: never read back with the instance, and never shown.
+    searchable: Attributes = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,8 @@ class WebServer:
             timeout_graceful_shutdown=_PATIENCE_SECONDS,
         )
         self._server = uvicorn.Server(config)
+        # An address may hold a patient's name: a search by DICOMweb is one. No level and no handler lets it be logged.
+        logging.getLogger("uvicorn.access").disabled = True
         # uvicorn takes signals in a main thread only, so the node keeps its own.
         arguments = {"sockets": [self._socket]}
         self._thread = threading.Thread(target=self._server.run, kwargs=arguments, name="web server", daemon=True)

@@ -40,6 +40,7 @@ def test_every_encoding_gives_the_same_header(syntax: str) -> None:
     assert (header.sop_class_uid, header.sop_instance_uid) == (CTImageStorage, sop_uid(3))
     assert (header.study_instance_uid, header.series_instance_uid) == (STUDY_UID, SERIES_UID)
     assert header.attributes == {
+        "BitsAllocated": 16,
         "ImageType": ("ORIGINAL", "PRIMARY", "AXIAL"),
         "Modality": "CT",
         "SeriesDescription": "CHEST",

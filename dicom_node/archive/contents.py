@@ -1,0 +1,73 @@
+"""Contents: the files of a study, a series or an instance that can be had, received ones and results."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from dicom_node.archive.settlement import stands
+from dicom_node.archive.transactions import Transactions
+from dicom_node.core.form import Form
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """One instance and its file."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    #: Relative to the archive's root.
+    path: str
+    #: Empty where the index does not know it: of a result its file says it.
+    transfer_syntax_uid: str
+    sha256: str
+
+    @property
+    def tag(self) -> str:
+        """Another for another content: with the transfer syntax, which says what the bytes mean."""
+        return f"{self.sha256}{self.transfer_syntax_uid}"
+
+    @property
+    def is_result(self) -> bool:
+        """Whether this node made it; such a one may be withdrawn."""
+        return self.path.startswith("results/")
+
+
+class Contents:
+    """Tells where instances lie."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        names = ("instances", "reports", "studies")
+        self._instances, self._reports, self._studies = (transactions.tables[name] for name in names)
+
+    def of(self, study: str, series: str = "", instance: str = "") -> list[Content]:
+        """Every instance below these UIDs, by SOP Instance UID; none where the index does not hold it."""
+        with self._transactions.read() as connection:
+            # One that a peer sent back is what was received.
+            queries = (self._results(study, series, instance), self._images(study, series, instance))
+            found = {row.sop_instance_uid: _content(row) for query in queries for row in connection.execute(query)}
+        return [found[uid] for uid in sorted(found)]
+
+    def _images(self, *uids: str) -> "sa.Select[Any]":
+        instances, studies = self._instances, self._studies
+        joined = instances.join(studies, studies.c.study_instance_uid == instances.c.study_instance_uid)
+        shown = (instances.c.conflict.is_(False), studies.c.evicted_at.is_(None))
+        return _below(instances, uids).add_columns(instances.c.transfer_syntax_uid).select_from(joined).where(*shown)
+
+    def _results(self, *uids: str) -> "sa.Select[Any]":
+        reports = self._reports
+        shown = (reports.c.held == "", reports.c.form != Form.REJECTION.value, stands(reports))
+        return _below(reports, uids).add_columns(sa.literal("").label("transfer_syntax_uid")).where(*shown)
+
+
+def _below(table: sa.Table, uids: tuple[str, ...]) -> "sa.Select[Any]":
+    names = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+    columns = (table.c[name] for name in (*names, "sop_class_uid", "path", "sha256"))
+    return sa.select(*columns).where(*(table.c[name] == uid for name, uid in zip(names, uids, strict=True) if uid))
+
+
+def _content(row: Any) -> Content:
+    return Content(**{name: getattr(row, name) for name in Content.__dataclass_fields__})

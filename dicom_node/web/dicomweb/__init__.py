@@ -1,0 +1,1 @@
+"""DICOMweb (PS3.18): what the archive holds, searched, retrieved and stored over HTTP."""

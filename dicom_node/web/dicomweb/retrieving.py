@@ -1,0 +1,374 @@
+"""WADO-RS: studies, series, instances, their metadata, frames, bulk data and pictures (PS3.18 Section 10.4)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from dicom_node.archive.contents import Content, Contents
+from dicom_node.core.errors import UnreadableInstance
+from dicom_node.web.dicomweb import answers
+from dicom_node.web.dicomweb.accept import Choice, Offer, choose
+from dicom_node.web.dicomweb.bulk_data import BulkData, NoSuchValue
+from dicom_node.web.dicomweb.frames import Frames, NoSuchFrame, parse_frames
+from dicom_node.web.dicomweb.metadata import Metadata, instance_address
+from dicom_node.web.dicomweb.multipart import Part, read_file
+from dicom_node.web.dicomweb.negotiation import NATIVE, Target, frame_type, target_of
+from dicom_node.web.dicomweb.pictures import THUMBNAIL, TYPES, Look, Pictures, parse_look
+from dicom_node.web.dicomweb.reading import EXPLICIT, PixelPlace, Readings
+from dicom_node.web.dicomweb.refusal import Refusal, checked_uids
+from dicom_node.web.dicomweb.transcoding import CannotTranscode, Transcoder
+from dicom_node.web.dicomweb.xml_model import xml_of
+
+DICOM, JSON, XML, OCTETS = (
+    "application/dicom",
+    "application/dicom+json",
+    "application/dicom+xml",
+    "application/octet-stream",
+)
+
+#: Frames of up to so many bytes together are answered at once.
+_AT_ONCE_BYTES = 8 << 20
+
+#: Instances that a thumbnail is sought in.
+_MOST_TRIED = 5
+
+#: The paths of a study, a series and an instance.
+STUDY = "/studies/{study}"
+SERIES = f"{STUDY}/series/{{series}}"
+INSTANCE = f"{SERIES}/instances/{{instance}}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """What answers are made of."""
+
+    contents: Contents
+    readings: Readings
+    transcoder: Transcoder
+    frames: Frames
+    pictures: Pictures
+    metadata: Metadata
+    bulk_data: BulkData
+    #: The address of the service, as the client called it.
+    root: Callable[[Request], str]
+
+
+def add_retrieving(router: APIRouter, retrieval: Retrieval) -> None:
+    """The routes that read."""
+    # A path's parameters are taken from the request: so one function serves all three levels.
+    for path in (STUDY, SERIES, INSTANCE):
+        _add(router, path, lambda request: _instances(retrieval, request))
+        _add(router, f"{path}/metadata", lambda request: _metadata(retrieval, request))
+        _add(router, f"{path}/rendered", lambda request: _rendered(retrieval, request))
+        _add(router, f"{path}/thumbnail", lambda request: _thumbnail(retrieval, request))
+    _add(router, f"{INSTANCE}/frames/{{frames}}", lambda request: _frames(retrieval, request))
+    _add(router, f"{INSTANCE}/frames/{{frames}}/rendered", lambda request: _rendered(retrieval, request))
+    _add(router, f"{INSTANCE}/frames/{{frames}}/thumbnail", lambda request: _thumbnail(retrieval, request))
+    _add(router, f"{INSTANCE}/bulkdata/{{path:path}}", lambda request: _bulk_data(retrieval, request))
+
+
+def _add(router: APIRouter, path: str, answer: Callable[[Request], Response]) -> None:
+    def route(request: Request) -> Response:
+        return answer(request)
+
+    router.add_api_route(
+        path, route, methods=["GET"], name=path, response_class=Response, openapi_extra=_described(path)
+    )
+    router.add_api_route(path, route, methods=["HEAD"], response_class=Response, include_in_schema=False)
+
+
+def _described(path: str) -> dict[str, Any]:
+    names = [part[1:-1].split(":")[0] for part in path.split("/") if part.startswith("{")]
+    parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+    if path.endswith("/rendered"):
+        options = ("window", "viewport", "quality")
+        parameters += [{"name": n, "in": "query", "required": False, "schema": {"type": "string"}} for n in options]
+    return {"parameters": parameters}
+
+
+def _found(retrieval: Retrieval, request: Request) -> list[Content]:
+    """What the path names; refused where the index does not hold it."""
+    uids = {name: request.path_params.get(name, "") for name in ("study", "series", "instance")}
+    checked_uids(**uids)
+    contents = retrieval.contents.of(*uids.values())
+    if not contents:
+        raise Refusal(HTTPStatus.NOT_FOUND, "the node does not hold this, or does not hold it any more")
+    return contents
+
+
+def _chosen(request: Request, offers: Sequence[Offer]) -> Choice:
+    header = request.query_params.get("accept") or request.headers.get("accept", "")
+    choice = choose(header, offers)
+    if choice is None:
+        types = ", ".join(
+            f'multipart/related; type="{offer.media_type}"' if offer.multipart else offer.media_type for offer in offers
+        )
+        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, f"this can be had as {types}")
+    return choice
+
+
+def _is_part(request: Request) -> bool:
+    """Whether a study or series is asked for, which may grow."""
+    return "instance" not in request.path_params
+
+
+def _instances(retrieval: Retrieval, request: Request) -> Response:
+    contents = _found(retrieval, request)
+    offers = [Offer(media_type=DICOM, multipart=True)]
+    if len(contents) == 1:
+        offers.append(Offer(media_type=DICOM))
+    choice = _chosen(request, offers)
+    tag = answers.entity_tag(contents, "instances", choice.transfer_syntax, str(choice.offer.multipart))
+    headers = answers.caching(contents, tag, whole=_is_part(request))
+    if (answer := answers.unchanged(request, headers)) is not None:
+        return answer
+    pairs = [(content, target_of(_syntax(retrieval, content), choice.transfer_syntax)) for content in contents]
+    targets = [(content, target) for content, target in pairs if target is not None]
+    if not targets:
+        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, "no transcoding into this transfer syntax; ask for transfer-syntax=*")
+    if not choice.offer.multipart:
+        return _single(retrieval, request, *targets[0], headers)
+    for content, _ in targets:
+        retrieval.readings.path_of(content)
+    root = retrieval.root(request)
+    alone = len(targets) == 1
+    parts: Iterator[Part] = (_part_of(retrieval, content, target, root, alone=alone) for content, target in targets)
+    if alone:
+        # It is made before the status is sent: what cannot be had is refused, and no answer breaks off.
+        parts = _begun(parts)
+    return answers.multipart(request, parts, DICOM, headers)
+
+
+def _begun(parts: Iterator[Part]) -> Iterator[Part]:
+    first = next(parts)
+
+    def all_of_them() -> Iterator[Part]:
+        yield first
+        yield from parts
+
+    return all_of_them()
+
+
+def _syntax(retrieval: Retrieval, content: Content) -> str:
+    return content.transfer_syntax_uid or retrieval.readings.pixel_place(content).transfer_syntax_uid
+
+
+def _single(
+    retrieval: Retrieval, request: Request, content: Content, target: Target, headers: dict[str, str]
+) -> Response:
+    media_type = _dicom(target.transfer_syntax_uid)
+    if target.as_stored:
+        path = retrieval.readings.path_of(content)
+        return answers.from_file(request, path, 0, path.stat().st_size, media_type, headers)
+    return Response(_transcoded(retrieval, content, target), headers=headers, media_type=media_type)
+
+
+def _part_of(retrieval: Retrieval, content: Content, target: Target, root: str, *, alone: bool) -> Part:
+    """One of several that cannot be transcoded comes as it is stored, and says so: none is left out in silence."""
+    address = instance_address(root, content)
+    if not target.as_stored:
+        try:
+            data = answers.one_piece(_transcoded(retrieval, content, target))
+            return Part(media_type=_dicom(target.transfer_syntax_uid), data=data, location=address)
+        except Refusal:
+            if alone:
+                raise
+    stored = read_file(retrieval.readings.path_of(content))
+    return Part(media_type=_dicom(_syntax(retrieval, content)), data=stored, location=address)
+
+
+def _dicom(transfer_syntax_uid: str) -> str:
+    return f"{DICOM}; transfer-syntax={transfer_syntax_uid}"
+
+
+def _transcoded(retrieval: Retrieval, content: Content, target: Target) -> bytes:
+    try:
+        return retrieval.transcoder.transcoded(content, target.transfer_syntax_uid)
+    except CannotTranscode as error:
+        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, f"{error}; ask for transfer-syntax=*") from error
+
+
+def _metadata(retrieval: Retrieval, request: Request) -> Response:
+    contents = _found(retrieval, request)
+    choice = _chosen(
+        request, [Offer(media_type=JSON), Offer(media_type="application/json"), Offer(media_type=XML, multipart=True)]
+    )
+    root = retrieval.root(request)
+    tag = answers.entity_tag(contents, "metadata", root, choice.offer.media_type)
+    headers = answers.caching(contents, tag, whole=True)
+    if (answer := answers.unchanged(request, headers)) is not None:
+        return answer
+    if choice.offer.multipart:
+        models = (retrieval.metadata.model(content, root) for content in contents)
+        parts = _begun(Part(media_type=XML, data=answers.one_piece(xml_of(model))) for model in models)
+        return answers.multipart(request, parts, XML, headers)
+    return _json_metadata(retrieval, request, contents, headers)
+
+
+def _json_metadata(
+    retrieval: Retrieval, request: Request, contents: Sequence[Content], headers: dict[str, str]
+) -> Response:
+    root, series = retrieval.root(request), dict[str, list[Content]]()
+    for content in contents:
+        series.setdefault(content.series_instance_uid, []).append(content)
+    pieces = [
+        retrieval.metadata.compressed(some, root, answers.entity_tag(some, "series metadata", root))
+        for some in series.values()
+    ]
+    data, packed = answers.joined(pieces, packed=answers.accepts_gzip(request))
+    if packed:
+        headers = {**headers, "Content-Encoding": "gzip"}
+    return Response(data, headers=headers, media_type=JSON)
+
+
+def _frames(retrieval: Retrieval, request: Request) -> Response:
+    content, place, numbers = _frames_asked(retrieval, request)
+    stored = frame_type(place.transfer_syntax_uid)
+    offers = [Offer(media_type=OCTETS, multipart=True), Offer(media_type=OCTETS)]
+    if stored != OCTETS:
+        offers += [Offer(media_type=stored, multipart=True), Offer(media_type=stored)]
+    if len(numbers) > 1:
+        offers = [offer for offer in offers if offer.multipart]
+    choice = _chosen(request, offers)
+    as_stored = _as_stored(place, choice)
+    tag = answers.entity_tag([content], "frames", str(numbers), str(choice), str(as_stored))
+    headers = answers.caching([content], tag)
+    if (answer := answers.unchanged(request, headers)) is not None:
+        return answer
+    read = retrieval.frames.stored if as_stored else retrieval.frames.decoded
+    syntax = place.transfer_syntax_uid if as_stored and place.length is None else EXPLICIT
+    media_type = f"{frame_type(syntax)}; transfer-syntax={syntax}"
+
+    def data(number: int) -> bytes:
+        try:
+            return read(content, place, number)
+        except CannotTranscode as error:
+            raise Refusal(HTTPStatus.NOT_ACCEPTABLE, f"{error}; ask for transfer-syntax=*") from error
+
+    if not choice.offer.multipart:
+        return Response(data(numbers[0]), headers=headers, media_type=media_type)
+    address = f"{instance_address(retrieval.root(request), content)}/frames"
+    parts = _begun(
+        Part(media_type=media_type, data=answers.one_piece(data(n)), location=f"{address}/{n}") for n in numbers
+    )
+    if place.frame_bits // 8 * len(numbers) <= _AT_ONCE_BYTES:
+        return answers.short_multipart(parts, frame_type(syntax), headers)
+    return answers.multipart(request, parts, frame_type(syntax), headers)
+
+
+def _frames_asked(retrieval: Retrieval, request: Request) -> tuple[Content, PixelPlace, list[int]]:
+    content = _found(retrieval, request)[0]
+    place = retrieval.readings.pixel_place(content)
+    try:
+        numbers = parse_frames(request.path_params["frames"])
+        retrieval.frames.check(place, numbers)
+    except NoSuchFrame:
+        words = "the instance has no pixels" if place.start < 0 else f"the instance has frames 1 to {place.frames}"
+        raise Refusal(HTTPStatus.NOT_FOUND, words) from None
+    return content, place, numbers
+
+
+def _as_stored(place: PixelPlace, choice: Choice) -> bool:
+    """Whether the frames are given as they lie on the disk; refused where what is asked for cannot be had."""
+    if place.length is not None:
+        if choice.transfer_syntax in ("", "*", *NATIVE, place.transfer_syntax_uid):
+            return True
+        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, "frames are not compressed; ask for transfer-syntax=*")
+    if choice.offer.media_type != OCTETS and not choice.transfer_syntax:
+        return True
+    target = target_of(place.transfer_syntax_uid, choice.transfer_syntax)
+    if target is None or not (target.as_stored or target.transfer_syntax_uid in NATIVE):
+        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, "no transcoding of frames into this transfer syntax")
+    return target.as_stored
+
+
+def _bulk_data(retrieval: Retrieval, request: Request) -> Response:
+    content = _found(retrieval, request)[0]
+    path = request.path_params["path"]
+    choice = _chosen(request, [Offer(media_type=OCTETS, multipart=True), Offer(media_type=OCTETS)])
+    headers = answers.caching([content], answers.entity_tag([content], "bulkdata", path, str(choice.offer.multipart)))
+    try:
+        value = retrieval.bulk_data.find(content, path)
+    except NoSuchValue:
+        raise Refusal(HTTPStatus.NOT_FOUND, "the instance has no such value") from None
+    if (answer := answers.unchanged(request, headers)) is not None:
+        return answer
+    address = f"{instance_address(retrieval.root(request), content)}/bulkdata/{path}"
+    media_type = f"{OCTETS}; transfer-syntax={value.transfer_syntax_uid}"
+    if choice.offer.multipart:
+        part = Part(media_type=media_type, data=value.read(), location=address)
+        return answers.multipart(request, [part], OCTETS, headers)
+    if value.path is None:
+        return Response(b"".join(value.read()), headers=headers, media_type=media_type)
+    return answers.from_file(request, value.path, value.start, value.length, media_type, headers)
+
+
+def _rendered(retrieval: Retrieval, request: Request) -> Response:
+    options = request.query_params
+    look = parse_look(options.get("window", ""), options.get("viewport", ""), options.get("quality", ""))
+    contents = _found(retrieval, request)
+    several = _is_part(request)
+    choice = _chosen(request, [Offer(media_type=name, multipart=several) for name in TYPES])
+    tag = answers.entity_tag(contents, "rendered", str(look), choice.offer.media_type, _frames_text(request))
+    headers = answers.caching(contents, tag, whole=several)
+    if (answer := answers.unchanged(request, headers)) is not None:
+        return answer
+    if not several:
+        data = _drawn(retrieval, request, contents[0], look, choice.offer.media_type)
+        return Response(data, headers=headers, media_type=choice.offer.media_type)
+    parts = _begun_pictures(retrieval, contents, look, choice.offer.media_type)
+    return answers.multipart(request, parts, choice.offer.media_type, headers)
+
+
+def _begun_pictures(retrieval: Retrieval, contents: Sequence[Content], look: Look, kind: str) -> Iterator[Part]:
+    def pictures() -> Iterator[Part]:
+        for content in contents:
+            try:
+                data = retrieval.pictures.draw(content, 1, look, kind)
+            except UnreadableInstance:
+                # Such as a report: the others have pictures.
+                continue
+            yield Part(media_type=kind, data=answers.one_piece(data))
+
+    try:
+        return _begun(pictures())
+    except StopIteration:
+        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, "nothing of it has pixels that can be drawn") from None
+
+
+def _drawn(retrieval: Retrieval, request: Request, content: Content, look: Look, kind: str) -> bytes:
+    number = 1
+    if "frames" in request.path_params:
+        _, _, numbers = _frames_asked(retrieval, request)
+        number = numbers[0]
+    try:
+        return retrieval.pictures.draw(content, number, look, kind)
+    except CannotTranscode as error:
+        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, str(error)) from error
+
+
+def _frames_text(request: Request) -> str:
+    return str(request.path_params.get("frames", ""))
+
+
+def _thumbnail(retrieval: Retrieval, request: Request) -> Response:
+    contents = _found(retrieval, request)
+    # The middle of a series shows more than its ends; what has no pixels, such as a report, shows nothing.
+    middle = len(contents) // 2
+    nearest = sorted(contents, key=lambda one: abs(contents.index(one) - middle))[:_MOST_TRIED]
+    choice = _chosen(request, [Offer(media_type=name) for name in TYPES])
+    tag = answers.entity_tag(nearest, "thumbnail", choice.offer.media_type, _frames_text(request))
+    headers = answers.caching(nearest, tag, whole=_is_part(request))
+    if (answer := answers.unchanged(request, headers)) is not None:
+        return answer
+    look, refused = Look(viewport=(THUMBNAIL, THUMBNAIL), quality=80), None
+    for content in nearest:
+        try:
+            data = _drawn(retrieval, request, content, look, choice.offer.media_type)
+            return Response(data, headers=headers, media_type=choice.offer.media_type)
+        except Refusal as refusal:
+            refused = refusal
+    raise refused or Refusal(HTTPStatus.NOT_ACCEPTABLE, "nothing of it has pixels that can be drawn")

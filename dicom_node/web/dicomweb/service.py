@@ -1,0 +1,96 @@
+"""The DICOMweb service: the routers over an index and an archive, to be mounted under one prefix.
+
+Each route carries the scope that it needs as a tag of its own, `dicomweb:read` or `dicomweb:write`: data for whoever
+keeps the door, and no check by itself.
+"""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, FastAPI, Request
+
+from dicom_node.archive.catalogue import Catalogue
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.web.dicomweb.bulk_data import BulkData
+from dicom_node.web.dicomweb.frames import Frames
+from dicom_node.web.dicomweb.metadata import Metadata
+from dicom_node.web.dicomweb.pictures import Pictures
+from dicom_node.web.dicomweb.reading import Readings
+from dicom_node.web.dicomweb.reception import Reception, Storing
+from dicom_node.web.dicomweb.refusal import RefusingRoute
+from dicom_node.web.dicomweb.retrieving import Retrieval, add_retrieving
+from dicom_node.web.dicomweb.searching import Searching, add_searching
+from dicom_node.web.dicomweb.storing import add_storing
+from dicom_node.web.dicomweb.transcoding import Transcoder
+
+#: The scopes of the routes.
+READ, WRITE = "dicomweb:read", "dicomweb:write"
+
+#: Where the routes are found.
+PREFIX = "/dicomweb"
+
+
+def build_dicomweb(
+    index: Index,
+    archive: Archive,
+    reception: Reception | None = None,
+    *,
+    stores: Callable[[str], bool] = lambda _sop_class_uid: True,
+    minimum_free_bytes: int = 0,
+    ae_title: str = "",
+    prefix: str = PREFIX,
+) -> APIRouter:
+    """The routers below `prefix`; without a reception nothing can be stored."""
+
+    def root(request: Request) -> str:
+        return f"{_called(request)}{prefix}"
+
+    readings = Readings(archive)
+    reading = APIRouter(route_class=RefusingRoute, tags=[READ])
+    catalogue = Catalogue(index.transactions, archive)
+    searching = Searching(
+        searches=index.searches, catalogue=catalogue, contents=index.contents, readings=readings, root=root
+    )
+    retrieval = Retrieval(
+        contents=index.contents,
+        readings=readings,
+        transcoder=Transcoder(readings),
+        frames=Frames(readings),
+        pictures=Pictures(readings),
+        metadata=Metadata(readings),
+        bulk_data=BulkData(readings),
+        root=root,
+    )
+    add_searching(reading, searching)
+    add_retrieving(reading, retrieval)
+    whole = APIRouter(prefix=prefix, route_class=RefusingRoute)
+    whole.include_router(reading)
+    if reception is not None:
+        writing = APIRouter(route_class=RefusingRoute, tags=[WRITE])
+        storing = Storing(
+            reception=reception,
+            stores=stores,
+            minimum_free_bytes=minimum_free_bytes,
+            ae_title=ae_title,
+            root=root,
+        )
+        add_storing(writing, storing)
+        whole.include_router(writing)
+    return whole
+
+
+def _called(request: Request) -> str:
+    """Scheme, host and port by which the client called this node."""
+    url, server = request.base_url, request.scope.get("server")
+    is_forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-proto", "x-forwarded-host"))
+    if url.port is None and url.scheme == "http" and server and server[1] not in (None, 80) and not is_forwarded:
+        # Some clients, dicomweb-client among them, leave the port out of Host; what we answer must lead back here.
+        url = url.replace(port=server[1])
+    return str(url).rstrip("/")
+
+
+def build_application_alone(index: Index, archive: Archive) -> FastAPI:
+    """An application of nothing else, and without a door: for measurements on a machine of one's own."""
+    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    application.include_router(build_dicomweb(index, archive))
+    return application

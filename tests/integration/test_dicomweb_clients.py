@@ -1,0 +1,104 @@
+"""DICOMweb as programs of others speak it: dicomweb-client at every service, DCMTK's files, and schemathesis."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import schemathesis
+from dicomweb_client.api import DICOMwebClient
+from hypothesis import HealthCheck, given, settings
+from pydicom import dcmread
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1
+
+from tests.dicomweb_service import Service, serving
+from tests.factories import ct_series
+from tests.room import Room
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    room = Room(tmp_path_factory.mktemp("room"))
+    with serving(room) as service:
+        yield service
+    room.index.close()
+
+
+@pytest.fixture(scope="module")
+def paths(service: Service, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A series that dicomweb-client has stored."""
+    paths = ct_series(tmp_path_factory.mktemp("ct"), slices=4)
+    DICOMwebClient(service.root).store_instances([dcmread(path) for path in paths])
+    return paths
+
+
+def test_dicomweb_client_finds_and_gets_what_it_stored(service: Service, paths: list[Path]) -> None:
+    client, first = DICOMwebClient(service.root), dcmread(paths[0])
+    uids = (first.StudyInstanceUID, first.SeriesInstanceUID, first.SOPInstanceUID)
+    (study,) = client.search_for_studies(search_filters={"PatientName": "test*", "StudyDate": "20240101-"})
+    assert study["00201208"]["Value"] == [4]
+    assert client.search_for_studies(search_filters={"PatientName": "tesst"}, fuzzymatching=True)
+    (series,) = client.search_for_series(uids[0], fields=["SeriesDescription"])
+    assert series["0008103E"]["Value"] == ["CHEST 2.5 LUNG"]
+    assert len(client.search_for_instances(*uids[:2], limit=3)) == 3
+    assert client.retrieve_instance(*uids).PixelData == first.PixelData
+    assert len(client.retrieve_study(uids[0])) == len(client.retrieve_series(*uids[:2])) == 4
+    metadata = client.retrieve_series_metadata(*uids[:2])
+    assert len(metadata) == len(client.retrieve_study_metadata(uids[0])) == 4
+    model = client.retrieve_instance_metadata(*uids)
+    assert client.retrieve_bulkdata(model["7FE00010"]["BulkDataURI"]) == [first.PixelData]
+    assert client.retrieve_instance_frames(*uids, [1]) == [first.PixelData]
+    assert client.retrieve_instance_rendered(*uids, media_types=("image/png",)).startswith(b"\x89PNG")
+    assert client.retrieve_instance_frames_rendered(*uids, [1], media_types=("image/jpeg",)).startswith(b"\xff\xd8")
+
+
+def test_files_that_dcmtk_wrote_are_kept_and_decoded(
+    service: Service, paths: list[Path], program: Callable[[str], Path], tmp_path: Path
+) -> None:
+    first = dcmread(paths[0])
+    lossless, deflated = tmp_path / "lossless.dcm", tmp_path / "deflated.dcm"
+    subprocess.run([program("dcmcjpeg"), "+un", paths[0], lossless], check=True)
+    subprocess.run([program("dcmconv"), "+td", paths[1], deflated], check=True)
+    for path in (lossless, deflated):
+        ds = dcmread(path)
+        # Another instance, since its bytes are others.
+        uid = f"{ds.SOPInstanceUID[:40]}.7"
+        subprocess.run([program("dcmodify"), "-nb", "-m", f"0008,0018={uid}", path], check=True)
+        answer = service.store([path.read_bytes()])
+        assert answer.status == 200, answer.body
+        address = answer.json()["00081199"]["Value"][0]["00081190"]["Value"][0].removeprefix(service.root)
+        plain = service.ask(address, Accept=f"application/dicom; transfer-syntax={ExplicitVRLittleEndian}")
+        (tmp_path / "plain.dcm").write_bytes(plain.body)
+        assert np.array_equal(pixel_array(tmp_path / "plain.dcm"), pixel_array(dcmread(path)))
+        assert subprocess.run([program("dcmftest"), tmp_path / "plain.dcm"], check=False).returncode == 0
+        ((_, frame),) = service.ask(f"{address}/frames/1").parts()
+        assert len(frame) == first.Rows * first.Columns * 2
+    assert dcmread(lossless).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+
+
+def test_no_request_that_the_description_allows_is_an_error_of_the_server(service: Service, paths: list[Path]) -> None:
+    first = dcmread(paths[0])
+    known = {"study": first.StudyInstanceUID, "series": first.SeriesInstanceUID, "instance": first.SOPInstanceUID}
+    schema = schemathesis.openapi.from_dict(service.application.openapi())
+    asked = 0
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        if operation.method == "post":
+            # It has no generator of multipart/related: bodies of every kind are the other tests' matter.
+            continue
+
+        @settings(max_examples=8, suppress_health_check=list(HealthCheck), database=None)
+        @given(case=operation.as_strategy())
+        def ask(case: schemathesis.Case) -> None:
+            nonlocal asked
+            for uids in ({}, known):
+                named = {name: uid for name, uid in uids.items() if name in case.path_parameters}
+                case.path_parameters = {**case.path_parameters, **named}
+                answer = case.call(base_url=service.root.removesuffix("/dicomweb"))
+                asked += 1
+                assert answer.status_code < 500, (case.method, case.path, answer.status_code)
+
+        ask()
+    assert asked > 100
