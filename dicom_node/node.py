@@ -33,12 +33,13 @@ from dicom_node.retention import Retention
 from dicom_node.scp.application_entity import ApplicationEntity
 from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.scp.notifications import Notifications
+from dicom_node.scp.presentation_contexts import storage_sop_classes
 from dicom_node.scp.promise_requests import PromiseRequests
 from dicom_node.scu.verification import echo
 from dicom_node.settings import Settings
 from dicom_node.stocktaking import STEP_SECONDS, Stocktaking
 from dicom_node.syslog import Syslog, SyslogAddress
-from dicom_node.telemetry import Metrics
+from dicom_node.telemetry import CountedReception, Metrics
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
 
@@ -94,7 +95,8 @@ class Node:
 def build_receiver(settings: Settings) -> Node:
     """Storage SCP, archive and index only."""
     holdings = Holdings.open(settings)
-    entity, receiving = _receiving(settings, holdings, Metrics())
+    intake = Intake(archive=holdings.archive, studies=holdings.index.studies, rules=IntakeRules.from_settings(settings))
+    entity, receiving = _receiving(settings, intake, Metrics().counted(intake))
     return Node(
         supervisor=Supervisor([receiving]),
         application_entity=entity,
@@ -146,7 +148,9 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     audit, sending = _audit(settings, holdings)
     parts += sending
     parts.append(Periodic("keying", Keying(holdings.index, holdings.archive, key).step, KEYING_SECONDS))
-    web = _web(settings, holdings, dispatch.lengths, metrics, health, audit, key)
+    intake = Intake(archive=holdings.archive, studies=holdings.index.studies, rules=IntakeRules.from_settings(settings))
+    reception = metrics.counted(intake)
+    web = _web(settings, holdings, reception, dispatch.lengths, metrics, health, audit, key)
     parts.append(Served("web", web.start, lambda: web.alive, web.stop))
     promising = Promising(settings, holdings.index, holdings.archive, time.time)
     telling = Periodic("promises", promising.step, ROUND_SECONDS)
@@ -154,7 +158,7 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     promising.tell_here = requests.tell_here
     notifications = Notifications(Notices(holdings.index, time.time))
     commitments = CommitmentEvents(commitment.take, requests)
-    entity, receiving = _receiving(settings, holdings, metrics, commitments, notifications)
+    entity, receiving = _receiving(settings, intake, reception, commitments, notifications)
     parts += [telling, receiving]
     supervisor = Supervisor(parts, dispensable=_DISPENSABLE)
     supervisor_health.append(supervisor.health)
@@ -222,13 +226,12 @@ def _keeping(settings: Settings, holdings: Holdings, recovery: Recovery) -> list
 
 def _receiving(
     settings: Settings,
-    holdings: Holdings,
-    metrics: Metrics,
+    intake: Intake,
+    reception: CountedReception,
     commitments: CommitmentEvents | None = None,
     notifications: Notifications | None = None,
 ) -> tuple[ApplicationEntity, Part]:
-    intake = Intake(archive=holdings.archive, studies=holdings.index.studies, rules=IntakeRules.from_settings(settings))
-    entity = ApplicationEntity(settings, metrics.counted(intake), commitments=commitments, notifications=notifications)
+    entity = ApplicationEntity(settings, reception, commitments=commitments, notifications=notifications)
 
     def start() -> None:
         intake.start()
@@ -262,6 +265,7 @@ def _worker(settings: Settings, config: Path | None, url: str, holdings: Holding
 def _web(
     settings: Settings,
     holdings: Holdings,
+    reception: CountedReception,
     lengths: Callable[[], Mapping[str, int] | None],
     metrics: Metrics,
     health: Callable[[], Mapping[str, bool]],
@@ -281,6 +285,8 @@ def _web(
         clock=time.time,
         settings=settings,
         archive=holdings.archive,
+        reception=reception,
+        stores=frozenset(storage_sop_classes()).__contains__,
         audit=audit,
         key=key,
         echo=ask,

@@ -113,7 +113,7 @@ class Bundle:
         import torch
 
         try:
-            return torch.jit.load(self.folder / TORCHSCRIPT, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            return torch.jit.load(self.folder / TORCHSCRIPT, map_location="cpu").eval()
         except (*_BUILD_ERRORS, OSError) as error:
             reason = f"bundle {self.name}: {TORCHSCRIPT} cannot be loaded ({_first_line(error)})"
             raise BundleInvalid(f"{reason}; export it anew") from error

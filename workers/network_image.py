@@ -67,7 +67,7 @@ class Preparation:
         to_world = np.asarray(result.affine.cpu().numpy(), dtype=np.float64)
         return NetworkImage(
             voxels=np.asarray(result.as_tensor().float().cpu().numpy(), dtype=np.float32),
-            to_series=np.linalg.solve(affine, to_world),
+            to_series=np.asarray(np.linalg.solve(affine, to_world), dtype=np.float64),
         )
 
     def _run(self, image: MetaTensor) -> MetaTensor:

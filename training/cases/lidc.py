@@ -165,11 +165,11 @@ def _together(group: Sequence[tuple[Mark, Mask]], readers: int, volume: Volume, 
     """One nodule: the voxels of at least half of its readers, their mean ratings."""
     share = np.mean([mask for _, mask in group], axis=0, dtype=np.float32)
     mask = share >= 0.5
-    mask, affine = oriented(mask if mask.any() else share > 0, volume.affine, path)
-    made = annotation(mask.astype(bool), affine, label="nodule", readers=readers)
+    turned, affine = oriented(np.asarray(mask if mask.any() else share > 0), volume.affine, path)
+    made = annotation(turned.astype(bool), affine, label="nodule", readers=readers)
     names = sorted({name for mark, _ in group for name in mark.ratings})
     ratings = {name: float(np.mean([m.ratings[name] for m, _ in group if name in m.ratings])) for name in names}
-    return Annotation(**{**vars(made), "region": region_of(mask.astype(bool)), "ratings": ratings})
+    return Annotation(**{**vars(made), "region": region_of(turned.astype(bool)), "ratings": ratings})
 
 
 def _dot(mark: Mark, slices: Mapping[str, int], volume: Volume) -> Annotation:
