@@ -66,7 +66,8 @@ class Urgency:
         return CATEGORIES[self.priority][0]
 
 
-#: The rules where the settings have none.
+#: The rules where the settings have none. Size alone is none of them: of the largest that a detector marks, most are
+#: vessels, and an alarm that is mostly wrong is soon not heard.
 DEFAULT_RULES = (
     TriageRule(name="its volume doubled within 400 days", priority=Priority.HIGH, maximum_doubling_days=400.0),
     TriageRule(
@@ -75,7 +76,6 @@ DEFAULT_RULES = (
         compositions=(Composition.PART_SOLID,),
         minimum_solid_diameter_mm=8.0,
     ),
-    TriageRule(name="it measures 15 mm or more", priority=Priority.HIGH, minimum_diameter_mm=15.0),
     TriageRule(name="something was marked", priority=Priority.ROUTINE),
 )
 

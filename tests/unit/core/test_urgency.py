@@ -40,10 +40,10 @@ def judged(*findings: Finding, rules: tuple[TriageRule, ...] = DEFAULT_RULES) ->
     return urgency.priority if urgency else None
 
 
-def test_the_default_rules_look_at_size_growth_and_solid_part() -> None:
+def test_the_default_rules_look_at_growth_and_solid_part_and_not_at_size() -> None:
     assert judged() is None
     assert judged(nodule(5.0)) is Priority.ROUTINE
-    assert judged(nodule(15.0)) is Priority.HIGH
+    assert judged(nodule(25.0)) is Priority.ROUTINE
     assert judged(nodule(7.0, doubling_days=399.0)) is Priority.HIGH
     assert judged(nodule(7.0, doubling_days=900.0)) is Priority.ROUTINE
     assert judged(nodule(7.0, doubling_days=-200.0)) is Priority.ROUTINE
