@@ -2,8 +2,8 @@
 
 It stands around the whole application, mounted parts too, so that no route needs access code of its own: it needs a
 line in `needs.RULES`, and without one it is closed. A session's POST must come from our own origin and carry the
-session's CSRF token, in the field `csrf` of a form or in the header X-CSRF-Token. A program with a token carries no cookie, so
-nothing of that holds for it.
+session's CSRF token, in the field `csrf` of a form or in the header X-CSRF-Token. A program with a token carries no
+cookie, so nothing of that holds for it.
 """
 
 import asyncio

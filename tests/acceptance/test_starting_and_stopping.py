@@ -28,7 +28,7 @@ def test_a_signal_ends_every_process_in_order_and_without_a_fault(tmp_path: Path
         if '"a part stopped"' in line
     ]
     inner = ["stocktaking", "retention", "dispatch", "leases", "assembly", "commitment", "delivery"]
-    assert stopped == ["receiver", "promises", "web", *inner, "worker", "redis"]
+    assert stopped == ["receiver", "promises", "web", "keying", *inner, "worker", "redis"]
 
 
 def test_a_node_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
