@@ -20,12 +20,14 @@ from dicom_node.credentials import Passwords
 from dicom_node.settings import NodeSettings, Peer, Settings, WebSettings
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
-from tests.populated_index import NOW, populate, receive, study_uid
+from tests.populated_index import NOW, instance, populate, receive, study_uid
 from tests.read_study import read_study
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 PASSWORD = "correct-horse-battery"
+#: PS3.5 Section 9.1: 64 characters.
+LONGEST_UID = "1.2." + "9" * 60
 LENGTHS = {"stat": 0, "urgent": 1, "routine": 3}
 
 
@@ -36,6 +38,7 @@ class Site:
         self.index = Index.open(f"sqlite:///{folder / 'index.sqlite'}")
         archive = Archive(folder / "archive")
         populate(self.index)
+        self.index.studies.add_instance(instance("long", 1, at=NOW, study_instance_uid=LONGEST_UID))
         self.study = read_study(self.index, archive, folder / "series", at=NOW - 500)
         for row in self.index.deliveries.of_study(self.study):
             self.index.deliveries.accepted(row, reason="0x0000 Success", at=NOW - 400)
@@ -47,7 +50,7 @@ class Site:
             web=WebSettings(study_link="https://pacs.example/open?study={study}"),
         )
         audit = AuditTrail([AuditFile(folder / "audit")], source="TRIAGE")
-        health = {"receiver": True, "worker": True}
+        health = {"receiver": True, "worker": False}
         application = build_application(
             self.index,
             lambda: LENGTHS,
@@ -165,6 +168,7 @@ def test_a_study_that_arrives_appears_without_a_reload(page: Any, site: Site) ->
 
 def test_the_worklist_is_walked_by_keys(page: Any) -> None:
     log_in(page)
+    page.get_by_text("Live.").wait_for()
     page.keyboard.press("j")
     page.keyboard.press("j")
     second = page.locator("a.open").nth(1)
@@ -219,6 +223,8 @@ def test_on_a_phone_nothing_runs_over_the_side(page: Any, site: Site, keep: Call
     page.goto(f"/studies/{site.study}")
     page.locator("#where").get_by_text("of 20").wait_for()
     keep(page, "study on a phone")
+    page.goto(f"/studies/{LONGEST_UID}")
+    keep(page, "longest UID on a phone")
     page.goto("/overview")
     keep(page, "overview on a phone")
 
@@ -259,6 +265,9 @@ def test_a_reader_sees_no_button_that_changes_anything(page: Any, site: Site) ->
 def test_the_overview_passes_axe_core(page: Any, keep: Callable[..., Path]) -> None:
     log_in(page)
     page.goto("/overview")
+    text = page.locator("main").inner_text()
+    for words in ("Not running: worker", study_uid("reading stat"), "silent for"):
+        assert words in text
     keep(page, "overview")
     assert faults(page) == []
 

@@ -53,7 +53,9 @@ def test_the_default_rules_look_at_growth_and_solid_part_and_not_at_size() -> No
 
 
 def test_the_reason_names_the_finding_its_size_the_rule_and_how_soon() -> None:
-    urgency = urgency_of((nodule(16.0), nodule(18.5, number=2), nodule(4.0, number=3)), DEFAULT_RULES, "lung_nodule")
+    rule = TriageRule(name="it measures 15 mm or more", priority=Priority.HIGH, minimum_diameter_mm=15.0)
+    found = (nodule(16.0), nodule(18.5, number=2), nodule(4.0, number=3))
+    urgency = urgency_of(found, (*DEFAULT_RULES, rule), "lung_nodule")
 
     assert urgency is not None
     assert urgency.reason == (
