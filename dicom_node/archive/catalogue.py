@@ -36,6 +36,10 @@ class Catalogue:
         self._tables = transactions.tables
         self._searched = Searched(self._tables)
         self._is_complete = False
+        reports = self._tables["reports"]
+        names = ("sop_instance_uid", "study_instance_uid", "series_instance_uid", "path")
+        unread = sa.select(*(reports.c[name] for name in names)).where(reports.c.attributes.is_(None))
+        self._unread = unread.order_by(reports.c.written_at)
 
     @property
     def is_complete(self) -> bool:
@@ -50,10 +54,8 @@ class Catalogue:
     def add_results(self) -> int:
         """Take in the results that nobody looked into yet; how many. It costs one question where there is none."""
         reports = self._tables["reports"]
-        names = ("sop_instance_uid", "study_instance_uid", "series_instance_uid", "path")
-        query = sa.select(*(reports.c[name] for name in names)).where(reports.c.attributes.is_(None))
         count = 0
-        while rows := self._some(query.order_by(reports.c.written_at)):
+        while rows := self._some(self._unread):
             headers = [self._header(row.path) for row in rows]
             with self._transactions.write(durable=False) as connection:
                 for row, header in zip(rows, headers, strict=True):

@@ -52,6 +52,22 @@ class Searches:
         self._study, self._series, self._instances, self._reports, self._state = (
             transactions.tables[name] for name in names
         )
+        # To build a statement takes longer than to execute it: what all searches share is built once.
+        study, series = self._study, self._series
+        uid, uids = study.c.study_instance_uid, (series.c.study_instance_uid, series.c.series_instance_uid)
+        visible = sa.or_(self._images_of(uid).exists(), self._results_of(uid).exists())
+        newest = (study.c.StudyDate.desc(), study.c.StudyTime.desc(), uid)
+        self._of_studies = sa.select(study).where(visible).order_by(*newest)
+        visible = sa.or_(self._images_of(*uids).exists(), self._results_of(*uids).exists())
+        joined = series.join(study, uid == uids[0])
+        self._of_series = sa.select(*_without_uids(study), series).select_from(joined).where(visible)
+        self._of_series = self._of_series.order_by(study.c.StudyDate.desc(), *uids)
+        self._arms = {table.name: self._arm(table) for table in (self._instances, self._reports)}
+        some: sa.BindParameter[list[str]] = sa.bindparam("uids", expanding=True)
+        shown = ((self._instances, self._is_image()), (self._reports, self._is_result()))
+        self._counting = [_counting(table, condition, some) for table, condition in shown]
+        columns = (*uids, series.c.Modality)
+        self._modalities = sa.select(*columns).where(uids[0].in_(some)).order_by(uids[0])
 
     def find(self, search: Search) -> Page:
         """One page of what matches, in an order that stays the same while nothing is received."""
@@ -61,36 +77,30 @@ class Searches:
         return Page(found=rows[: search.limit], more=len(rows) > search.limit)
 
     def _studies(self, connection: sa.Connection, search: Search) -> list[Found]:
-        study = self._study
         modalities = [match for match in search.matches if match.keyword == "ModalitiesInStudy"]
         others = [match for match in search.matches if match.keyword != "ModalitiesInStudy"]
-        query = sa.select(study).where(
+        query = self._of_studies.where(
             *self._conditions(connection, others, search), *(self._has_modality(connection, m) for m in modalities)
         )
-        uid = study.c.study_instance_uid
-        visible = sa.or_(self._images_of(uid).exists(), self._results_of(uid).exists())
-        order = (study.c.StudyDate.desc(), study.c.StudyTime.desc(), uid)
-        rows = connection.execute(_page(query.where(visible).order_by(*order), search)).mappings().all()
+        rows = connection.execute(_page(query, search)).mappings().all()
         found = [_named(Level.STUDY, row, ("StudyInstanceUID",)) for row in rows]
         self._count_studies(connection, found)
         return found
 
     def _series_of(self, connection: sa.Connection, search: Search) -> list[Found]:
-        study, series = self._study, self._series
-        joined = series.join(study, study.c.study_instance_uid == series.c.study_instance_uid)
-        uids = (series.c.study_instance_uid, series.c.series_instance_uid)
-        visible = sa.or_(self._images_of(*uids).exists(), self._results_of(*uids).exists())
-        query = sa.select(*_without_uids(study), series).select_from(joined)
-        query = query.where(*self._conditions(connection, search.matches, search), visible)
-        order = (study.c.StudyDate.desc(), *uids)
-        rows = connection.execute(_page(query.order_by(*order), search)).mappings().all()
+        query = self._of_series.where(*self._conditions(connection, search.matches, search))
+        rows = connection.execute(_page(query, search)).mappings().all()
         names = ("StudyInstanceUID", "SeriesInstanceUID")
         found = [_named(Level.STUDY, row) | _named(Level.SERIES, row, names) for row in rows]
         self._count_series(connection, found)
         return found
 
     def _instances_of(self, connection: sa.Connection, search: Search) -> list[Found]:
-        arms = [self._arm(connection, table, search) for table in (self._instances, self._reports)]
+        tables = (self._instances, self._reports)
+        arms = [
+            self._arms[table.name].where(*self._conditions(connection, search.matches, search, table))
+            for table in tables
+        ]
         query = sa.union_all(*arms).order_by(sa.literal_column("sop_instance_uid"))
         rows = connection.execute(_page(query, search)).mappings().all()
         found = []
@@ -101,7 +111,7 @@ class Searches:
         self._count_series(connection, found)
         return found
 
-    def _arm(self, connection: sa.Connection, table: sa.Table, search: Search) -> "sa.Select[Any]":
+    def _arm(self, table: sa.Table) -> "sa.Select[Any]":
         study, series = self._study, self._series
         joined = table.join(study, study.c.study_instance_uid == table.c.study_instance_uid).join(
             series,
@@ -114,7 +124,7 @@ class Searches:
         columns = (*uids, table.c.attributes, *_without_uids(study), *_without_uids(series))
         query = sa.select(*columns).select_from(joined)
         shown = self._is_image() if table is self._instances else self._is_result()
-        return query.where(shown, *self._conditions(connection, search.matches, search, table))
+        return query.where(shown)
 
     def _conditions(
         self, connection: sa.Connection, matches: Sequence[Match], search: Search, table: sa.Table | None = None
@@ -169,20 +179,16 @@ class Searches:
     def _counts(self, connection: sa.Connection, uids: Iterable[str]) -> dict[tuple[str, str], int]:
         """How many instances each series of these studies has."""
         wanted, counts = sorted(set(uids)), dict[tuple[str, str], int]()
-        for table, shown in ((self._instances, self._is_image()), (self._reports, self._is_result())):
-            keys = (table.c.study_instance_uid, table.c.series_instance_uid)
-            query = sa.select(*keys, sa.func.count()).where(keys[0].in_(wanted), shown).group_by(*keys)
-            for study_uid, series_uid, count in connection.execute(query):
+        for query in self._counting:
+            for study_uid, series_uid, count in connection.execute(query, {"uids": wanted}):
                 key = (study_uid, series_uid)
                 counts[key] = counts.get(key, 0) + count
         return counts
 
     def _count_studies(self, connection: sa.Connection, found: Sequence[Found]) -> None:
         counts = self._counts(connection, (row["StudyInstanceUID"] for row in found))
-        series = self._series
-        query = sa.select(series.c.study_instance_uid, series.c.series_instance_uid, series.c.Modality)
-        query = query.where(series.c.study_instance_uid.in_(sorted({uid for uid, _ in counts})))
-        rows = connection.execute(query.order_by(series.c.study_instance_uid)).all()
+        known = {"uids": sorted({uid for uid, _ in counts})}
+        rows = connection.execute(self._modalities, known).all()
         shown = [(uid, modality) for uid, series_uid, modality in rows if (uid, series_uid) in counts and modality]
         modalities = {uid: sorted({m for _, m in group}) for uid, group in groupby(shown, key=lambda pair: pair[0])}
         totals = _totals(counts)
@@ -196,6 +202,11 @@ class Searches:
         for row in found:
             key = (row["StudyInstanceUID"], row["SeriesInstanceUID"])
             row["NumberOfSeriesRelatedInstances"] = counts.get(key, 0)
+
+
+def _counting(table: sa.Table, shown: sa.ColumnElement[bool], uids: Any) -> "sa.Select[Any]":
+    keys = (table.c.study_instance_uid, table.c.series_instance_uid)
+    return sa.select(*keys, sa.func.count()).where(keys[0].in_(uids), shown).group_by(*keys)
 
 
 def _totals(counts: Mapping[tuple[str, str], int]) -> dict[str, tuple[int, int]]:

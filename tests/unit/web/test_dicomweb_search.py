@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from dicom_node.core.lifecycle import StudyState
-from tests.dicomweb_service import Service, serving
-from tests.instances import STUDY_UID
+from tests.dicomweb_service import Service, dicom_file, serving
+from tests.instances import STUDY_UID, ct_instance
 from tests.room import Room
 
 OTHER = "1.2.826.0.1.3680043.10.2"
@@ -185,4 +185,25 @@ def test_an_index_of_an_earlier_version_is_completed_from_its_files(tmp_path: Pa
         assert found(service, "PatientID=P-2") == [OTHER]
         assert found(service, "ModalitiesInStudy=CT&PatientID=SECRET-1") == [STUDY_UID]
     assert room.state() is StudyState.RECEIVING
+    room.index.close()
+
+
+def test_a_result_is_found_until_it_is_withdrawn(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.receive(1)
+    path = room.report()
+    # The room's report is none that can be read: here is one.
+    room.archive.path_of(path).write_bytes(dicom_file(ct_instance(9, Modality="SR", SeriesNumber=9001)))
+    with serving(room) as service:
+        modalities = [series["00080060"]["Value"] for series in service.ask(f"/studies/{STUDY_UID}/series").json()]
+        assert sorted(modalities) == [["CT"], ["SR"]]
+        (study,) = service.ask("/studies?ModalitiesInStudy=SR").json()
+        assert (study["00201206"]["Value"], study["00201208"]["Value"]) == ([2], [2])
+        assert len(service.ask(f"/studies/{STUDY_UID}/instances").json()) == 2
+        assert len(service.ask(f"/studies/{STUDY_UID}").parts()) == 2
+        with room.index.transactions.write() as connection:
+            connection.exec_driver_sql("UPDATE reports SET withdrawn_at = 1")
+        (series,) = service.ask(f"/studies/{STUDY_UID}/series").json()
+        assert series["00080060"]["Value"] == ["CT"]
+        assert len(service.ask(f"/studies/{STUDY_UID}").parts()) == 1
     room.index.close()
