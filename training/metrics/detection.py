@@ -6,7 +6,7 @@ mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives a scan (Setio e
 10.1016/j.media.2017.06.015). All places are patient mm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,13 +140,16 @@ def estimates(scans: Sequence[Matched], *, seed: int = 0, replicates: int = 1000
     shares = np.array([scan.share for scan in scans])
 
     def curve(cases: NDArray[np.int_]) -> Froc:
-        some = (np.concatenate([scores[n] for n in cases]) for scores in (nodules, false))
-        return _froc(*some, float(shares[cases].sum()))
+        some, wrong = (np.concatenate([scores[n] for n in cases]) for scores in (nodules, false))
+        return _froc(some, wrong, float(shares[cases].sum()))
+
+    def at(rate: float) -> Callable[[NDArray[np.int_]], float]:
+        return lambda cases: curve(cases).sensitivity_at(rate)
 
     found = {"CPM": bootstrap(lambda cases: curve(cases).cpm, patients, seed=seed, replicates=replicates)}
     for rate in RATES:
         found[f"sensitivity at {rate:g} false positives a scan"] = bootstrap(
-            lambda cases, rate=rate: curve(cases).sensitivity_at(rate), patients, seed=seed, replicates=replicates
+            at(rate), patients, seed=seed, replicates=replicates
         )
     return found
 

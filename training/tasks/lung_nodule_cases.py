@@ -19,8 +19,8 @@ from training.export import documents
 from training.inference import probabilities
 from training.metrics import detection
 from training.metrics.bootstrap import Estimate, bootstrap
-from training.report.page import Report
-from training.tasks.lung_nodule_report import WorstSights, froc_plot, write_page
+from training.report.page import Report, write_page
+from training.tasks.lung_nodule_report import WorstSights, froc_plot
 from training.tasks.task import REPORT, Batch, Trained
 
 _FEWEST_PATIENTS = 2
