@@ -15,7 +15,7 @@ import pydicom
 from numpy.typing import NDArray
 from skimage.draw import polygon, polygon_perimeter
 
-from training.cases.case import Annotation, Case, DatasetInvalid, in_case, oriented, point, region_of
+from training.cases.case import Annotation, Case, DatasetInvalid, in_case, oriented, point
 from training.cases.dicom_series import read_series, series_in
 from training.cases.label_map import annotation
 from workers.volume import Volume
@@ -164,12 +164,12 @@ def _same(one: Mask, other: Mask, volume: Volume) -> bool:
 def _together(group: Sequence[tuple[Mark, Mask]], readers: int, volume: Volume, path: Path) -> Annotation:
     """One nodule: the voxels of at least half of its readers, their mean ratings."""
     share = np.mean([mask for _, mask in group], axis=0, dtype=np.float32)
-    mask = share >= 0.5
-    turned, affine = oriented(np.asarray(mask if mask.any() else share > 0), volume.affine, path)
+    chosen = np.asarray(share >= 0.5 if (share >= 0.5).any() else share > 0)
+    turned, affine = oriented(chosen, volume.affine, path)
     made = annotation(turned.astype(bool), affine, label="nodule", readers=readers)
     names = sorted({name for mark, _ in group for name in mark.ratings})
     ratings = {name: float(np.mean([m.ratings[name] for m, _ in group if name in m.ratings])) for name in names}
-    return Annotation(**{**vars(made), "region": region_of(turned.astype(bool)), "ratings": ratings})
+    return Annotation(**{**vars(made), "ratings": ratings})
 
 
 def _dot(mark: Mark, slices: Mapping[str, int], volume: Volume) -> Annotation:

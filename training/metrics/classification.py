@@ -110,15 +110,27 @@ def precision_recall(truth: Array, score: Array) -> tuple[Array, Array]:
 
 
 def estimates(
-    truth: Array, score: Array, threshold: float, patients: Sequence[str], *, seed: int = 0, replicates: int = 1000
+    truth: Array,
+    score: Array,
+    threshold: float,
+    patients: Sequence[str],
+    *,
+    ranked: Array | None = None,
+    seed: int = 0,
+    replicates: int = 1000,
 ) -> dict[str, Estimate]:
-    """Every figure of this module with its interval by patient."""
+    """Every figure of this module with its interval by patient.
+
+    `ranked` is what figures over all thresholds are of, where that is not the score: a calibration by steps makes
+    different scores equal, and the order that the network saw is lost.
+    """
+    order = score if ranked is None else ranked
 
     def at(figure: Callable[[Counts], float]) -> Callable[[NDArray[np.int_]], float]:
         return lambda cases: figure(Counts.at(threshold, truth[cases], score[cases]))
 
     def over(figure: Callable[[Array, Array], float]) -> Callable[[NDArray[np.int_]], float]:
-        return lambda cases: figure(truth[cases], score[cases])
+        return lambda cases: figure(truth[cases], order[cases])
 
     statistics = {name: over(figure) for name, figure in OVER_THRESHOLDS.items()}
     statistics |= {name: at(figure) for name, figure in AT_THRESHOLD.items()}

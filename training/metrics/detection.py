@@ -140,16 +140,17 @@ def estimates(scans: Sequence[Matched], *, seed: int = 0, replicates: int = 1000
     shares = np.array([scan.share for scan in scans])
 
     def curve(cases: NDArray[np.int_]) -> Froc:
-        hits, misses = (np.concatenate([scores[n] for n in cases]) for scores in (nodules, false))
-        return _froc(hits, misses, float(shares[cases].sum()))
+        some, wrong = (np.concatenate([scores[n] for n in cases]) for scores in (nodules, false))
+        return _froc(some, wrong, float(shares[cases].sum()))
 
     def at(rate: float) -> Callable[[NDArray[np.int_]], float]:
         return lambda cases: curve(cases).sensitivity_at(rate)
 
     found = {"CPM": bootstrap(lambda cases: curve(cases).cpm, patients, seed=seed, replicates=replicates)}
     for rate in RATES:
-        name = f"sensitivity at {rate:g} false positives a scan"
-        found[name] = bootstrap(at(rate), patients, seed=seed, replicates=replicates)
+        found[f"sensitivity at {rate:g} false positives a scan"] = bootstrap(
+            at(rate), patients, seed=seed, replicates=replicates
+        )
     return found
 
 

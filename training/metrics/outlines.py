@@ -33,9 +33,9 @@ def hausdorff_95(ours: Mask, truth: Mask, spacing_mm: Sequence[float]) -> float:
     """
     if not ours.any() or not truth.any():
         return 0.0 if ours.any() == truth.any() else float("inf")
-    first, second = (torch.from_numpy(np.ascontiguousarray(mask))[None, None].float() for mask in (ours, truth))
+    one, other = (torch.from_numpy(np.ascontiguousarray(mask))[None, None].float() for mask in (ours, truth))
     found = compute_hausdorff_distance(
-        first, second, include_background=True, percentile=95, spacing=[float(step) for step in spacing_mm]
+        one, other, include_background=True, percentile=95, spacing=[float(step) for step in spacing_mm]
     )
     return float(found[0, 0])
 

@@ -18,7 +18,7 @@ from training.metrics.reliability import Reliability
 Array = NDArray[np.float64]
 
 _INK, _PALE, _LINE = "#334155", "#94a3b8", "#0f766e"
-_STYLE: Any = {
+_STYLE: dict[Any, Any] = {
     # Text stays text: it can be searched and read aloud.
     "svg.fonttype": "none",
     "svg.hashsalt": "report",

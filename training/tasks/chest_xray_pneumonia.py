@@ -108,6 +108,7 @@ class ChestXrayPneumonia:
             validation=calibration(validation),
             test_truth=self.truth("test"),
             test=calibration(raw),
+            raw_validation=validation,
             raw=raw,
             threshold=threshold(self.truth("val"), validation, calibration, wanted),
         )
@@ -119,7 +120,7 @@ class ChestXrayPneumonia:
         toy = self._experiment.data["source"] == "synthetic"
         return {
             "data": "a toy that was drawn" if toy else "PneumoniaMNIST of MedMNIST v2 (Kermany et al. 2018)",
-            "images": f"Images: {counted}",
+            "images": counted,
         }
 
     def _example(self, number: int) -> tuple[NDArray[np.float32], float]:

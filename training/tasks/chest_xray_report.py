@@ -43,7 +43,8 @@ class Judgement:
     validation: Array
     test_truth: Array
     test: Array
-    #: Of the test images, what the network said before it was calibrated.
+    #: What the network said before it was calibrated: areas under curves are of these.
+    raw_validation: Array
     raw: Array
     threshold: float
 
@@ -51,14 +52,14 @@ class Judgement:
     def figures(self) -> dict[str, Estimate]:
         """Every figure of the test images at the threshold."""
         who = [str(n) for n in range(len(self.test))]
-        figures = estimates(self.test_truth, self.test, self.threshold, who)
+        figures = estimates(self.test_truth, self.test, self.threshold, who, ranked=self.raw)
         return figures | {"calibration error": calibration_error(self.test_truth, self.test, who)}
 
     @property
     def validation_figures(self) -> dict[str, Estimate]:
         """The same of the validation images, on which threshold and calibration were set."""
         who = [str(n) for n in range(len(self.validation))]
-        return estimates(self.validation_truth, self.validation, self.threshold, who)
+        return estimates(self.validation_truth, self.validation, self.threshold, who, ranked=self.raw_validation)
 
 
 def threshold(truth: Array, raw: Array, calibration: Calibration, sensitivity_wanted: float) -> float:
@@ -106,13 +107,13 @@ def _plots(judged: Judgement, counts: Counts) -> tuple[Plot, ...]:
     return (
         Plot(
             title="ROC",
-            svg=plots.roc(*roc(truth, said), (1 - counts.specificity, counts.sensitivity)),
+            svg=plots.roc(*roc(truth, judged.raw), (1 - counts.specificity, counts.sensitivity)),
             words="Test images. The ring is the operating point.",
         ),
         Plot(
             title="Precision and recall",
             svg=plots.precision_recall(
-                *precision_recall(truth, said), float(truth.mean()), (counts.sensitivity, counts.precision)
+                *precision_recall(truth, judged.raw), float(truth.mean()), (counts.sensitivity, counts.precision)
             ),
             words=f"Dotted: the share of pneumonias among the test images, {truth.mean():.2f}.",
         ),
