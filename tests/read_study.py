@@ -13,7 +13,7 @@ from dicom_node.core.form import Form
 from dicom_node.core.uid import derived_uid
 from tests.received_study import queued, receive
 from tests.unit.workers.reporting.conftest import Reading, reading_of
-from workers.reporting.report import as_file
+from workers.reporting.encoding import as_file
 
 CENTRES = ((8, 60, 40), (14, 66, 92))
 _FORMS = {"SEG": Form.SEG, "SR": Form.SR}

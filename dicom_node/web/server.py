@@ -22,6 +22,8 @@ class WebServer:
     def __init__(self, application: FastAPI, host: str, port: int, *, trusted_proxies: Sequence[str] = ()) -> None:
         """`trusted_proxies` are addresses whose word is believed on whom they ask for."""
         self._application = application
+        # Streams of an application that has any look at it.
+        self._ending: threading.Event = getattr(application.state, "ending", threading.Event())
         self._trusted_proxies = list(trusted_proxies)
         self._host = host
         self._asked_port = port
@@ -41,7 +43,7 @@ class WebServer:
 
     def start(self) -> None:
         """Serve; return when requests are answered, SettingsError when the port is not to be had."""
-        self._application.state.ending.clear()
+        self._ending.clear()
         self._socket = self._listen()
         config = uvicorn.Config(
             self._application,
@@ -66,7 +68,7 @@ class WebServer:
 
     def stop(self) -> None:
         """Finish the answers in progress and listen no more."""
-        self._application.state.ending.set()
+        self._ending.set()
         if self._server is not None:
             self._server.should_exit = True
         if self._thread is not None:
