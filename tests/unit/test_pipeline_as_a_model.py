@@ -7,8 +7,8 @@ back late, the broker loses its bells, the PACS is away, refuses, or loses what 
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +36,7 @@ from dicom_node.core.routing import Route
 from dicom_node.core.uid import derived_uid
 from dicom_node.delivery import Delivery
 from dicom_node.dispatch import Dispatch
-from dicom_node.scu.storage import FileToSend, Sent
+from dicom_node.scu.storage import FileToSend, Kind, Sent
 from dicom_node.scu.storage_commitment import CommitmentRequest, TakeReport
 from dicom_node.settings import DeliverySettings, Peer, QueueSettings, Settings
 from tests.populated_index import NOW, SEG, SR, instance, study_uid
@@ -89,22 +89,20 @@ class Pacs:
     #: Every object that it was ever sent, with its bytes.
     seen: dict[str, str] = field(default_factory=dict)
 
-    def store(
-        self, _peer: Peer, files: Iterable[FileToSend], *, wanted: Callable[[FileToSend], bool], **_rest: object
-    ) -> Iterator[Sent]:
+    @contextmanager
+    def storing(self, _peer: Peer, kinds: Collection[Kind], **_rest: object) -> Iterator["Wire"]:
         if self.away:
             raise PeerUnreachable("the PACS does not answer")
-        for file in files:
-            if not wanted(file):
-                continue
-            if self.refusals:
-                self.refusals -= 1
-                yield Sent(file=file, answer="", error=StoreFailed("out of resources", status=0xA700))
-                continue
-            digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
-            assert self.seen.setdefault(file.sop_instance_uid, digest) == digest, "one UID named two contents"
-            self.held.add(file.sop_instance_uid)
-            yield Sent(file=file, answer="accepted (0x0000)", error=None)
+        yield Wire(self, frozenset(kinds))
+
+    def send(self, file: FileToSend) -> Sent:
+        if self.refusals:
+            self.refusals -= 1
+            return Sent(file=file, answer="", error=StoreFailed("out of resources", status=0xA700))
+        digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
+        assert self.seen.setdefault(file.sop_instance_uid, digest) == digest, "one UID named two contents"
+        self.held.add(file.sop_instance_uid)
+        return Sent(file=file, answer="accepted (0x0000)", error=None)
 
     def ask(self, _peer: Peer, request: CommitmentRequest, take: TakeReport, **_rest: object) -> bool:
         if self.away:
@@ -119,6 +117,20 @@ class Pacs:
             )
         )
         return True
+
+
+@dataclass(frozen=True)
+class Wire:
+    """An association with the PACS, as a lane knows it."""
+
+    pacs: Pacs
+    kinds: frozenset[Kind]
+
+    def takes(self, files: Iterable[FileToSend]) -> bool:
+        return not self.pacs.away and all(file.kind in self.kinds for file in files)
+
+    def send(self, file: FileToSend) -> Sent:
+        return self.pacs.send(file)
 
 
 class Pipeline(RuleBasedStateMachine):
@@ -136,7 +148,7 @@ class Pipeline(RuleBasedStateMachine):
         #: Evidence that was reported, by job.
         self.reported: dict[str, set[str]] = {}
         self.patches = (
-            patch("dicom_node.delivery.store", self.pacs.store),
+            patch("dicom_node.lane.storing", self.pacs.storing),
             patch("dicom_node.commitment.ask", self.pacs.ask),
         )
         for each in self.patches:
