@@ -188,10 +188,10 @@ def test_a_crash_between_file_and_row_is_mended_by_sending_again(room: Room, mon
 def test_the_file_is_on_the_disk_before_its_row(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     add = room.index.studies.add_instance
 
-    def check(instance: Any, association_id: str | None = None, *, written: bool = False) -> Added:
+    def check(instance: Any, association_id: str | None = None, **told: Any) -> Added:
         assert data_set_of(room.archive.path_of(instance.path)) == encoded(ct_instance())
         assert [whole for _, whole in room.archive.leftovers(math.inf)] == [True]
-        return add(instance, association_id, written=written)
+        return add(instance, association_id, **told)
 
     monkeypatch.setattr(room.index.studies, "add_instance", check)
     assert room.intake.store(received(ct_instance())) is Added.NEW

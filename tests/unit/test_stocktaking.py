@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.archive.faults import ArchiveFault, FaultKind
-from dicom_node.archive.files import spread_of
+from dicom_node.archive.places import spread_of
 from dicom_node.archive.studies import Added
 from dicom_node.core.errors import IndexUnavailable
 from dicom_node.core.lifecycle import StudyState
