@@ -3,6 +3,7 @@
 Masks are [k, j, i] of one grid; lengths are mm.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,9 +35,12 @@ def hausdorff_95(ours: Mask, truth: Mask, spacing_mm: Sequence[float]) -> float:
     if not ours.any() or not truth.any():
         return 0.0 if ours.any() == truth.any() else float("inf")
     one, other = (torch.from_numpy(np.ascontiguousarray(mask))[None, None].float() for mask in (ours, truth))
-    found = compute_hausdorff_distance(
-        one, other, include_background=True, percentile=95, spacing=[float(step) for step in spacing_mm]
-    )
+    with warnings.catch_warnings():
+        # MONAI 1.6 gives itself an argument that it warns of.
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
+        found = compute_hausdorff_distance(
+            one, other, include_background=True, percentile=95, spacing=[float(step) for step in spacing_mm]
+        )
     return float(found[0, 0])
 
 
