@@ -7,7 +7,7 @@ slabs alone.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,22 @@ from training.shapes import Shape
 from workers.preprocessing import GRID_MM, HU_WINDOW
 
 #: By task: what a bundle says of where its weights come from.
-_SOURCES = {
+_SOURCES: Mapping[str, Mapping[str, Any]] = {
     "lung_nodule": {
         "authors": "dicom-node",
         "licence": "see docs/README.md: trained on data under CC BY 3.0 and MIT",
         "data_source": "shapes of LIDC-IDRI drawn into lungs of NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395",
         "data_type": "semi-synthetic CT",
+        "trained_on": {
+            "slice_thickness_mm": [1.0, 5.0],
+            "slice_gap_mm": [0.0, 1.0],
+            "pixel_spacing_mm": [0.4, 1.0],
+            "kernels": ["soft", "sharp"],
+            "lungs_cut": [0.0, 0.3],
+            # Drawn phantoms: 1.6 as they are, 12 where one part lies four pixels aside.
+            "discontinuity": [0.0, 3.0],
+            "noise_hu": [0.0, 45.0],
+        },
     },
     "lung_nodule_cases": {
         "authors": "whoever trained it",
@@ -85,6 +95,7 @@ def metadata(experiment: Experiment, calibration: Calibration | None = None) -> 
         "intended_use": "research, not for diagnostic use",
         "data_source": said["data_source"],
         "data_type": said["data_type"],
+        **({"trained_on": said["trained_on"]} if "trained_on" in said else {}),
         "image_classes": "one channel, HU clipped to -1000..300 and mapped to 0..1, grid of 1.5 x 1 x 1 mm",
         "pred_classes": "one channel, the logit of lung nodule",
         **({} if calibration is None else {"calibration": calibration.as_json()}),

@@ -53,14 +53,15 @@ def _work(settings: Settings, node: int | None) -> int:
 
 def _list_bundles(settings: Settings) -> int:
     from workers.algorithms.network_output import read_by
-    from workers.bundles import load_bundle, named_bundles
+    from workers.bundles import listed_bundles, load_bundle, named_bundles
     from workers.input_check import trained_on
 
     faults = 0
-    for name, (folder, listed) in named_bundles(settings.worker.bundle_dirs, settings.bundles).items():
+    all_listed = listed_bundles(settings.bundles)
+    for name, (folder, listed) in named_bundles(settings.worker.bundle_dirs, all_listed).items():
         try:
             bundle = load_bundle(folder, listed)
-            reader, ranges = read_by(bundle, is_listed=listed in settings.bundles), trained_on(bundle)
+            reader, ranges = read_by(bundle, is_listed=listed in all_listed), trained_on(bundle)
         except BundleInvalid as error:
             faults += 1
             print(f"{name}: INVALID: {error}")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import pickle  # for the name of its error alone: weights are read with weights_only
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Bundles that come with this software.
 SHIPPED_BUNDLES = Path(__file__).parent / "shipped_bundles"
+#: Those of them that have no algorithm of their own.
+SHIPPED_BY_KIND = ("chest_xray_pneumonia",)
 
 METADATA = "configs/metadata.json"
 CONFIGURATION = "configs/inference.json"
@@ -200,6 +202,12 @@ def find_bundles(folders: Iterable[Path] = ()) -> tuple[Path, ...]:
             folder = description.parents[1]
             found.setdefault(folder.name, folder)
     return tuple(found.values())
+
+
+def listed_bundles(listed: Sequence[BundleSettings]) -> tuple[BundleSettings, ...]:
+    """What the settings list, and the shipped ones that are read by their kind of output without that."""
+    names = {settings.name for settings in listed}
+    return (*listed, *(BundleSettings(name=name) for name in SHIPPED_BY_KIND if name not in names))
 
 
 def named_bundles(folders: Iterable[Path], listed: Iterable[BundleSettings]) -> dict[str, tuple[Path, BundleSettings]]:

@@ -11,6 +11,7 @@ from typing import cast
 from dicom_node.archive.files import Archive
 from dicom_node.core.errors import ArchiveUnusable, Interrupted, OutOfDeviceMemory, TriageError
 from dicom_node.telemetry import log_context
+from workers.bundles import listed_bundles
 from workers.explanation import explain, unknown_algorithm
 from workers.inference import check_device, chosen_device
 from workers.pipe import WAITING, Begin, Explain, Failed, Prepare, Read, Ready, Reject, Reported, SeriesToRead
@@ -191,7 +192,7 @@ def desk_of(begin: Begin, requests: Requests) -> Desk:
         device=begin.device,
         threads=begin.threads,
         beat=requests.beat,
-        bundles=begin.bundles,
+        bundles=listed_bundles(begin.bundles),
     )
     return Desk(requests, Archive(begin.archive), readers)
 

@@ -12,6 +12,8 @@ SPELT_OTHERWISE = {
     "QUALITATIVE_EVALUATIONS",
     "CT_CHEST",
     "MILLIMETRE",
+    # SNOMED CT's own, which no context group has.
+    "CHEST_RADIOGRAPH",
     # RadLex codes that are in no context group.
     "COMPOSITION",
     "SOLID",
