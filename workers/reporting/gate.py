@@ -26,6 +26,7 @@ from workers.reporting.report import Report
 from workers.reporting.uids import (
     CONTENT,
     CURRENT_REQUESTED_PROCEDURE_EVIDENCE,
+    DRAWN_ON,
     PREDECESSOR_DOCUMENTS,
     StandingUids,
 )
@@ -121,7 +122,7 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
     expected = set(written.evidence.volume.sop_instance_uids)
     if written.segmentation is not None and written.segmentation_uids is not None:
         expected.add(str(written.segmentation.SOPInstanceUID))
-        drawn_on = written.segmentation_uids.referenced()
+        drawn_on = written.segmentation_uids.referenced(*DRAWN_ON)
         yield from (f"the segmentation refers to {uid}, which was not read" for uid in sorted(drawn_on - expected))
     yield from (f"{uid} is missing from the report's evidence" for uid in sorted(expected - listed))
     items = (item for items in written.items.values() for item in items)
