@@ -107,6 +107,19 @@ def empty_a_frame(_: Dataset, seg: Dataset) -> None:
     seg.PixelData = bytes(size) + seg.PixelData[size:]
 
 
+def cut_the_pixels_short(_: Dataset, seg: Dataset) -> None:
+    # As many bytes as leave each frame with the same number.
+    seg.PixelData = seg.PixelData[: -2 * int(seg.NumberOfFrames)]
+
+
+def add_pixels(_: Dataset, seg: Dataset) -> None:
+    seg.PixelData = seg.PixelData + b"\xff\xff"
+
+
+def claim_a_byte_for_each_voxel(_: Dataset, seg: Dataset) -> None:
+    seg.BitsAllocated, seg.BitsStored, seg.HighBit = 8, 8, 7
+
+
 def verify(sr: Dataset, _: Dataset) -> None:
     sr.VerificationFlag = "VERIFIED"
 
@@ -146,7 +159,7 @@ BREAKS: dict[str, list[Callable[[Dataset, Dataset], None]]] = {
         lose_a_frames_source,
     ],
     "images": [name_a_frame_of_a_single_frame_image],
-    "frames": [empty_a_frame],
+    "frames": [empty_a_frame, cut_the_pixels_short, add_pixels, claim_a_byte_for_each_voxel],
     "status": [verify, drop_the_warning],
     "summary": [deny_the_findings],
     "equipment": [hide_the_algorithm, name_another_version],
