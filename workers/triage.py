@@ -12,7 +12,7 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.job_rows import ReportRow
 from dicom_node.archive.leases import LeaseLost
 from dicom_node.archive.lines import SILENT_AFTER_SECONDS
-from dicom_node.archive.reports import HELD, MEND
+from dicom_node.archive.reports import HELD, MEND, PART_HELD
 from dicom_node.core.errors import (
     ArchiveUnusable,
     EvidenceInvalid,
@@ -256,7 +256,7 @@ class Triage:
         log.error("a report failed its checks and is held", extra={"reason": reason})
         error = EvidenceInvalid.__name__
         self._index.conditions.began(HELD, reason=f"an object {MEND}", at=self._clock())
-        held = [replace(row, held=row.held or "a part of its report failed its checks") for row in rows]
+        held = [replace(row, held=row.held or PART_HELD) for row in rows]
         self._tell(lambda: self._index.jobs.hold(lease, held, reason=reason, error=error, at=self._clock()))
 
     def _out_of_time(self) -> bool:
