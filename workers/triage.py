@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 #: Seconds to wait for a disk or an index that may come back, before one try after the other.
 _WAITS = (1.0, 5.0, 15.0)
 #: The name among the index's conditions of algorithms that are wanted and that no worker has.
-UNREAD = "algorithms"
+NO_READER = "algorithms"
 #: It is looked for them this often.
 _LOOK_FOR_UNREAD_SECONDS = 10.0
 #: An archive that does not take so much, or as much as the largest report so far, is called full.
@@ -191,9 +191,9 @@ class Triage:
             if unread and unread != self._unread:
                 reason = f"jobs wait that no worker reads: {', '.join(unread)}; add the bundle or correct the route"
                 log.error("no worker has an algorithm that is wanted", extra={"reason": reason})
-                self._index.conditions.began(UNREAD, reason=reason, at=now)
+                self._index.conditions.began(NO_READER, reason=reason, at=now)
             elif unread != self._unread:
-                self._index.conditions.ended(UNREAD)
+                self._index.conditions.ended(NO_READER)
         except IndexUnavailable as error:
             log.info("the index was not asked for waiting jobs", extra={"reason": str(error)})
             return
