@@ -129,13 +129,15 @@ def _tag_of(element: DataElement | RawDataElement) -> int:
 
 
 def _uid(value: object, _encodings: Sequence[str]) -> bytes | None:
-    is_short = isinstance(value, str) and value.isascii() and len(value) <= 64
-    return _padded(value.encode("ascii"), b"\0") if is_short else None
+    if isinstance(value, str) and value.isascii() and len(value) <= 64:
+        return _padded(value.encode("ascii"), b"\0")
+    return None
 
 
 def _code(value: object, _encodings: Sequence[str]) -> bytes | None:
-    is_short = isinstance(value, str) and value.isascii() and len(value) < _MOST_IN_SHORT
-    return _padded(value.encode("ascii"), b" ") if is_short else None
+    if isinstance(value, str) and value.isascii() and len(value) < _MOST_IN_SHORT:
+        return _padded(value.encode("ascii"), b" ")
+    return None
 
 
 def _text(value: object, encodings: Sequence[str]) -> bytes | None:

@@ -18,8 +18,8 @@ from workers.reporting.room import Box, beside, nearest, overlap, square, wider
 from workers.reporting.segmentation import colour_of
 from workers.reporting.window import LUNG, Window
 
-#: A version of how pages and pictures look: with every change of them it is another, so that other pixels never go under
-#: a SOP Instance UID that peers may know.
+#: A version of how pages and pictures look, raised with every change of that: other pixels must never go under a SOP
+#: Instance UID that peers may know.
 DRAWING = "drawing 2"
 
 #: Sizes in units of which the picture's longer side has 512.

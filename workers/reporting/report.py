@@ -115,8 +115,8 @@ def build_unread_report(evidence: Evidence, outcome: Outcome, forms: Collection[
             continue
         try:
             pages = build(evidence, remarks, outcome)
-        except Exception as error:  # noqa: BLE001 - fonts, pictures and documents are made by libraries
-            # Its message may hold what stands in a header.
+        except Exception as error:
+            # Libraries that draw may raise anything, with a message that holds what stands in a header.
             extra = {"form": str(form), "error": type(error).__name__}
             log.error("a form of a report cannot be written", extra=extra)
             continue
@@ -138,7 +138,7 @@ def _unread_pdf(evidence: Evidence, remarks: tuple[str, ...], outcome: Outcome) 
     return [build_encapsulated_pdf(evidence, (), None, remarks, outcome)]
 
 
-#: What says why a study was not read beside the structured report: the form of which a peer gets it, and what builds it.
+#: What says why a study was not read beside the structured report: the form of which a peer gets it, and its builder.
 _UNREAD_BUILDERS: Mapping[Form, tuple[Form, Callable[[Evidence, tuple[str, ...], Outcome], Sequence[Dataset]]]]
 _UNREAD_BUILDERS = MappingProxyType(
     {

@@ -79,7 +79,9 @@ HARD: Mapping[str, Callable[[], Dataset]] = MappingProxyType(
         ),
         "table of words": _in_an_item((0x00283002, "US", [4, 0, 16]), (0x00283006, "US or OW", b"\1\0\2\0\3\0\4\0")),
         "bytes or words": _of(
-            *((tag, "US", 1) for tag in (0x00280010, 0x00280011)), (0x00280100, "US", 16), (0x7FE00010, "OB or OW", b"ab")
+            *((tag, "US", 1) for tag in (0x00280010, 0x00280011)),
+            (0x00280100, "US", 16),
+            (0x7FE00010, "OB or OW", b"ab"),
         ),
         "long LO": _of((0x00081030, "LO", "x" * 70000)),
         "LO as long as may be": _of((0x00081030, "LO", "x" * 65534)),

@@ -171,9 +171,7 @@ BREAKS: dict[str, list[Callable[[Dataset, Dataset], None]]] = {
 NAMED_BY_SEGMENTATIONS: dict[str, Callable[[Dataset], Dataset]] = {
     "source images": lambda seg: seg.SourceImageSequence[1],
     "referenced series": lambda seg: seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[1],
-    "frames": lambda seg: (
-        seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
-    ),
+    "frames": lambda seg: seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0],
 }
 
 

@@ -183,7 +183,7 @@ def test_what_lies_elsewhere_is_another_nodule(reading: Reading, first: Dataset,
 
 def test_one_earlier_nodule_becomes_one(reading: Reading, first: Dataset, report: Report) -> None:
     """Of two where one was, the nearer is it."""
-    one, two, three = reading.findings
+    one, _, three = reading.findings
     near = moved(reading, replace(one, number=2), (1.0, 0.0, 0.0))
     made = build_report(grown(reading, first), (one, near, three), reading.labels)
     before, after = tracked(report), tracked(made)
