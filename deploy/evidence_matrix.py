@@ -70,7 +70,13 @@ OPTIONAL = (
     *("PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
     *("ReferringPhysicianName", "SliceThickness", "Manufacturer", "StudyDescription"),
 )
-
+#: What scanners often refer to beside images, by sequence: class and instance of an object that is not the series'.
+REFERENCES = MappingProxyType(
+    {
+        "ReferencedStudySequence": ("1.2.840.10008.3.1.2.3.1", "2.25.66"),
+        "ReferencedPatientSequence": ("1.2.840.10008.3.1.2.1.1", "2.25.68"),
+    }
+)
 
 #: What dsrdump can read.
 _DOCUMENTS = {form.replace(" ", "-") for form in (Form.SR, Form.SR_OHIF, Form.UNREAD, Form.KEY_OBJECTS, Form.REJECTION)}
@@ -96,6 +102,10 @@ def cases() -> Iterator[Case]:
         yield Case(name=script, attributes={"SpecificCharacterSet": character_set, "PatientName": person})
     for keyword in OPTIONAL:
         yield Case(name=f"without-{keyword}", attributes={keyword: None})
+    for keyword, (sop_class_uid, sop_instance_uid) in REFERENCES.items():
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+        yield Case(name=f"with-{keyword}", nodules=1, attributes={keyword: [item]})
     yield Case(name="without-all", attributes=dict.fromkeys(OPTIONAL))
     yield Case(name="long-texts", attributes={"StudyDescription": "d" * 64, "PatientID": "p" * 64, "StudyID": "s" * 16})
     yield Case(name="time-zone", attributes={"TimezoneOffsetFromUTC": "+0530"})

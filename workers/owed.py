@@ -4,14 +4,15 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.archive.job_rows import ReportRow
-from dicom_node.archive.reports import HELD, MEND
+from dicom_node.archive.reports import HELD, MEND, PART_HELD
 from dicom_node.archive.withdrawals import Withdrawal
 from dicom_node.core.errors import ArchiveUnusable, IndexUnavailable, TriageError, UnreadableInstance
-from dicom_node.core.form import BY_DEFAULT, Form
+from dicom_node.core.form import BY_DEFAULT, ESSENTIAL, Form
 from dicom_node.core.job import Job
 from dicom_node.telemetry import log_context
 from workers.pipe import Explain, ReceivedImage, Reject
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 #: So many are looked at, and each is tried so often.
 _AT_ONCE = 20
 _TRIES = 3
+#: Where one of these must not be sent, peers are not told.
+_ANSWERS = (*ESSENTIAL, Form.REJECTION)
 
 
 class Owed:
@@ -101,6 +104,9 @@ class Owed:
         if trouble:
             cause = f"nothing is sent that says why there is no report: {trouble}"
             log.error("a peer is not told why a study was not read", extra={"reason": trouble})
+        elif beside := "; ".join(f"{row.form} is held: {row.held}" for row in rows if row.held):
+            cause = f"{cause}; {beside}"
+            log.error("a report that says why a study was not read is not sent in every form", extra={"reason": beside})
         self._index.jobs.answered(job, rows, cause=cause, actor=self._worker, at=self._clock())
         return True
 
@@ -141,9 +147,9 @@ class Owed:
             if error.retryable and self._tries[name] < _TRIES:
                 return None, ""
             return [], str(error)
-        held = next((row.held for row in rows if row.held), "")
-        if held:
+        if any(row.held for row in rows):
             self._index.conditions.began(HELD, reason=f"an object {MEND}", at=self._clock())
+        held = next((row.held for row in rows if row.held and row.form in _ANSWERS), "")
         return rows, f"it failed its checks and is held: {held}" if held else ""
 
     def _explained(self, job: Job, error: str) -> list[ReportRow]:
@@ -160,7 +166,10 @@ class Owed:
             earlier=self._index.reports.earlier(job),
             forms=self._forms,
         )
-        return self._asked(request)
+        rows = self._asked(request)
+        if any(row.held and row.form in ESSENTIAL for row in rows):
+            return [replace(row, held=row.held or PART_HELD) for row in rows]
+        return rows
 
     def _rejected(self, withdrawal: Withdrawal, uids: Sequence[str]) -> list[ReportRow]:
         files = self._index.withdrawals.files(withdrawal)

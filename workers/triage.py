@@ -12,7 +12,7 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.job_rows import ReportRow
 from dicom_node.archive.leases import LeaseLost
 from dicom_node.archive.lines import SILENT_AFTER_SECONDS
-from dicom_node.archive.reports import HELD, MEND
+from dicom_node.archive.reports import HELD, MEND, PART_HELD
 from dicom_node.core.errors import (
     ArchiveUnusable,
     EvidenceInvalid,
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 #: Seconds to wait for a disk or an index that may come back, before one try after the other.
 _WAITS = (1.0, 5.0, 15.0)
 #: The name among the index's conditions of algorithms that are wanted and that no worker has.
-UNREAD = "algorithms"
+NO_READER = "algorithms"
 #: It is looked for them this often.
 _LOOK_FOR_UNREAD_SECONDS = 10.0
 #: An archive that does not take so much, or as much as the largest report so far, is called full.
@@ -191,9 +191,9 @@ class Triage:
             if unread and unread != self._unread:
                 reason = f"jobs wait that no worker reads: {', '.join(unread)}; add the bundle or correct the route"
                 log.error("no worker has an algorithm that is wanted", extra={"reason": reason})
-                self._index.conditions.began(UNREAD, reason=reason, at=now)
+                self._index.conditions.began(NO_READER, reason=reason, at=now)
             elif unread != self._unread:
-                self._index.conditions.ended(UNREAD)
+                self._index.conditions.ended(NO_READER)
         except IndexUnavailable as error:
             log.info("the index was not asked for waiting jobs", extra={"reason": str(error)})
             return
@@ -256,7 +256,7 @@ class Triage:
         log.error("a report failed its checks and is held", extra={"reason": reason})
         error = EvidenceInvalid.__name__
         self._index.conditions.began(HELD, reason=f"an object {MEND}", at=self._clock())
-        held = [replace(row, held=row.held or "a part of its report failed its checks") for row in rows]
+        held = [replace(row, held=row.held or PART_HELD) for row in rows]
         self._tell(lambda: self._index.jobs.hold(lease, held, reason=reason, error=error, at=self._clock()))
 
     def _out_of_time(self) -> bool:

@@ -22,6 +22,8 @@ _MOST = 20
 
 #: The name among the index's conditions of objects that the gate let not pass, and what is said of one.
 HELD = "reports held"
+#: Of an object that is sound, and rests on one that is not.
+PART_HELD = "a part of its report failed its checks"
 MEND = "failed its checks and is sent to nobody; its study's page has the rule, tell those who maintain this software"
 
 

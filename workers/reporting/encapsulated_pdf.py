@@ -15,7 +15,7 @@ from dicom_node.core.outcome import Outcome
 from workers.reporting.document import Figure, as_pdf
 from workers.reporting.equipment import contributing_equipment
 from workers.reporting.evidence import Evidence, concept
-from workers.reporting.key_picture import key_picture
+from workers.reporting.key_picture import DRAWING, key_picture
 from workers.reporting.marked_slice import MarkedSlice, key_slices
 from workers.reporting.narrative import NOT_FOR_DIAGNOSIS, narrative
 
@@ -47,7 +47,7 @@ def build_encapsulated_pdf(
         study_instance_uid=source.StudyInstanceUID,
         series_instance_uid=evidence.series_uid("PDF"),
         series_number=PDF_SERIES_NUMBER,
-        sop_instance_uid=evidence.uid(role),
+        sop_instance_uid=evidence.uid(f"{role} {DRAWING}"),
         sop_class_uid=EncapsulatedPDFStorage,
         modality="DOC",
         transfer_syntax_uid=ExplicitVRLittleEndian,

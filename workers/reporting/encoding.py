@@ -24,6 +24,10 @@ _PREAMBLE = b"\0" * 128 + b"DICM"
 _SHORT, _LONG = Struct("<HH2sH"), Struct("<HH2sHL")
 _ITEM, _LENGTH = Struct("<HHL"), Struct("<L")
 _ITEM_GROUP = 0xFFFE
+#: Command elements and file meta information (PS3.7 Section E.1, PS3.10 Section 7.1).
+_NOT_OF_A_DATA_SET = (0x0000, 0x0002)
+#: Beyond this group a Group Length is retired, and not written (PS3.5 Section 7.2).
+_LAST_WITH_LENGTH = 0x0006
 _UNDEFINED = 0xFFFFFFFF
 _MOST_IN_SHORT = 0xFFFF
 #: Of no more than 8 bytes each, so that they have room in the same.
@@ -48,6 +52,8 @@ def as_file(dataset: Dataset) -> bytes:
     """The bytes of an object in the DICOM file format (PS3.10 Section 7); ValueError for another transfer syntax."""
     if dataset.file_meta.TransferSyntaxUID != ExplicitVRLittleEndian:
         raise ValueError(f"an object is to be written as {dataset.file_meta.TransferSyntaxUID}")
+    if any(tag >> 16 in _NOT_OF_A_DATA_SET for tag in dataset.keys()):  # noqa: SIM118 - a data set iterates over elements
+        raise ValueError("an object has elements of a command or of a file's meta information")
     meta = FileMetaDataset()
     meta.update(dataset.file_meta)
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
@@ -90,6 +96,8 @@ def _elements_of(dataset: Dataset, ancestors: tuple[Dataset, ...], encodings: Se
         encodings = convert_encodings(dataset[_SPECIFIC_CHARACTER_SET].value)
     for element in sorted(dataset.values(), key=_tag_of):
         tag = int(element.tag)
+        if tag & 0xFFFF == 0 and tag >> 16 > _LAST_WITH_LENGTH:
+            continue
         if isinstance(element, RawDataElement):
             element = dataset[tag]
         if element.VR in AMBIGUOUS_VR:
@@ -121,11 +129,15 @@ def _tag_of(element: DataElement | RawDataElement) -> int:
 
 
 def _uid(value: object, _encodings: Sequence[str]) -> bytes | None:
-    return _padded(value.encode("ascii"), b"\0") if isinstance(value, str) and len(value) <= 64 else None
+    if isinstance(value, str) and value.isascii() and len(value) <= 64:
+        return _padded(value.encode("ascii"), b"\0")
+    return None
 
 
 def _code(value: object, _encodings: Sequence[str]) -> bytes | None:
-    return _padded(value.encode("ascii"), b" ") if isinstance(value, str) and value.isascii() else None
+    if isinstance(value, str) and value.isascii() and len(value) < _MOST_IN_SHORT:
+        return _padded(value.encode("ascii"), b" ")
+    return None
 
 
 def _text(value: object, encodings: Sequence[str]) -> bytes | None:
@@ -136,12 +148,13 @@ def _text(value: object, encodings: Sequence[str]) -> bytes | None:
 
 
 def _number_string(value: object, _encodings: Sequence[str]) -> bytes | None:
-    """Numbers as the strings that they came as; None for none."""
+    """Numbers as the strings that they came as; None for none, and for more than have room."""
     if value is None or isinstance(value, str):
         return None
     values = value if isinstance(value, MultiValue) else [value]
     said = (one.original_string if hasattr(one, "original_string") else str(one) for one in values)
-    return _padded("\\".join(said).encode("ascii"), b" ")
+    joined = "\\".join(said)
+    return _padded(joined.encode("ascii"), b" ") if len(joined) < _MOST_IN_SHORT else None
 
 
 def _numbers(kind: str) -> Callable[[object, Sequence[str]], bytes | None]:

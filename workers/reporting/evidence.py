@@ -85,7 +85,7 @@ class Evidence:
     form: Form = Form.SR
     #: The predecessors of structured reports in further forms, which other peers may hold.
     predecessors: Mapping[Form, Dataset] = field(default_factory=dict)
-    #: Tracking Unique Identifiers of findings that the replaced report has, too, by their numbers.
+    #: Tracking Unique Identifiers of findings by their numbers, where the replaced report tracks any.
     followed: Mapping[int, str] = field(default_factory=dict)
     #: False where the images could not be read: then they need not say where they lie, and the volume has no voxels.
     was_read: bool = True
@@ -107,8 +107,9 @@ class Evidence:
     def tracking_uid(self, number: int) -> str:
         """What software calls a finding: the same whenever the same algorithm finds it in the same evidence.
 
-        And when the report that is replaced has it, with fewer images of the same study. In a follow-up nobody has told
-        that a finding is the same one, and so it has another.
+        And when the report that is replaced has it, with fewer images of the same study; what that report lacks has one
+        that none of its findings has. In a follow-up nobody has told that a finding is the same one, and so it has
+        another.
         """
         if number in self.followed:
             return self.followed[number]

@@ -63,14 +63,19 @@ def _presentation_states(material: Material) -> Sequence[Dataset | None]:
     return build_presentation_states(material.evidence, material.findings, material.labels)
 
 
+def _told(
+    material: Material,
+) -> tuple[Evidence, tuple[Finding, ...], NDArray[np.uint8], tuple[str, ...], Outcome | None]:
+    """What pages in words and pictures are made of."""
+    return material.evidence, material.findings, material.labels, material.remarks, material.outcome
+
+
 def _secondary_captures(material: Material) -> Sequence[Dataset | None]:
-    of = material
-    return build_secondary_captures(of.evidence, of.findings, of.labels, of.remarks, of.outcome)
+    return build_secondary_captures(*_told(material))
 
 
 def _pdf(material: Material) -> Sequence[Dataset | None]:
-    of = material
-    return [build_encapsulated_pdf(of.evidence, of.findings, of.labels, of.remarks, of.outcome)]
+    return [build_encapsulated_pdf(*_told(material))]
 
 
 #: By form, in the order in which they are built.

@@ -6,7 +6,6 @@ The rules read the objects back from their bytes, as a PACS will, and trust noth
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 
-import numpy as np
 from highdicom.ko import KeyObjectSelectionDocument
 from highdicom.seg import Segmentation
 from highdicom.sr import Comprehensive3DSR
@@ -20,12 +19,14 @@ from workers.reporting.content_tree import is_named, text_of, value_of
 from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import Part
+from workers.reporting.frames import frame_faults, own_frame_faults
 from workers.reporting.measurement_group import BIDIRECTIONAL
 from workers.reporting.places import geometry_faults, image_faults, own_geometry_faults
 from workers.reporting.report import Report
 from workers.reporting.uids import (
     CONTENT,
     CURRENT_REQUESTED_PROCEDURE_EVIDENCE,
+    DRAWN_ON,
     PREDECESSOR_DOCUMENTS,
     StandingUids,
 )
@@ -121,7 +122,7 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
     expected = set(written.evidence.volume.sop_instance_uids)
     if written.segmentation is not None and written.segmentation_uids is not None:
         expected.add(str(written.segmentation.SOPInstanceUID))
-        drawn_on = written.segmentation_uids.referenced()
+        drawn_on = written.segmentation_uids.referenced(*DRAWN_ON)
         yield from (f"the segmentation refers to {uid}, which was not read" for uid in sorted(drawn_on - expected))
     yield from (f"{uid} is missing from the report's evidence" for uid in sorted(expected - listed))
     items = (item for items in written.items.values() for item in items)
@@ -160,26 +161,6 @@ def tracking_faults(written: WrittenReport) -> Iterator[str]:
                 if segments.get(number) != names:
                     yield f"segment {number} is not tracked as its measurements are"
     yield from (f"segment {number} has no measurements" for number in sorted(segments.keys() - reported))
-
-
-def frame_faults(written: WrittenReport) -> Iterator[str]:
-    """A segmentation is BINARY and has no empty frame."""
-    segmentation = written.segmentation
-    if segmentation is None:
-        return
-    if segmentation.SegmentationType != "BINARY":
-        yield f"the segmentation is {segmentation.SegmentationType}, not BINARY"
-    yield from (f"frame {number} of the segmentation is empty" for number in _empty_frames(segmentation))
-
-
-def _empty_frames(segmentation: Dataset) -> list[int]:
-    """The numbers of frames without a voxel, of a bit each; where frames begin with a byte nothing is unpacked."""
-    count, voxels = int(segmentation.NumberOfFrames), int(segmentation.Rows) * int(segmentation.Columns)
-    stored = np.frombuffer(segmentation.PixelData, dtype=np.uint8)
-    if voxels % 8:
-        stored, voxels = np.unpackbits(stored, bitorder="little"), 8 * voxels
-    frames = stored[: count * voxels // 8].reshape(count, -1)
-    return [int(index) + 1 for index in np.flatnonzero(~frames.any(axis=1))]
 
 
 def status_faults(written: WrittenReport) -> Iterator[str]:
@@ -273,6 +254,7 @@ RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
 RULES_OF_OTHERS = {
     **{name: RULES[name] for name in ("uid", "study", "equipment", "images")},
     "geometry": own_geometry_faults,
+    "frames": own_frame_faults,
 }
 #: Of the same report in another form: the segmentation was judged with the first.
 RULES_OF_FURTHER_REPORTS = {name: rule for name, rule in RULES.items() if name not in ("geometry", "frames")}

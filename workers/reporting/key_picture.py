@@ -18,6 +18,10 @@ from workers.reporting.room import Box, beside, nearest, overlap, square, wider
 from workers.reporting.segmentation import colour_of
 from workers.reporting.window import LUNG, Window
 
+#: A version of how pages and pictures look, raised with every change of that: other pixels must never go under a SOP
+#: Instance UID that peers may know.
+DRAWING = "drawing 2"
+
 #: Sizes in units of which the picture's longer side has 512.
 _MARGIN, _TITLE, _TEXT, _SMALL = 5.0, 15.0, 12.0, 11.0
 _CLOSE_UP = 128.0

@@ -46,19 +46,22 @@ def narrative(
     by = f"{algorithm.name} {algorithm.version} ({algorithm.manufacturer})"
     unread = outcome is not None and not outcome.was_read
     said = () if outcome is None else tuple(_ended(outcome))
+    positive = outcome is not None and any(statement.is_positive for statement in outcome.statements)
     if unread:
         sentences = (f"{by} was to read {what}.", *said, _NO_RESULT, *remarks)
     else:
-        sentences = (f"{by} read {what}.", *said, *(() if findings else (_NOTHING,)), *remarks, _CAUTION)
+        nothing = () if findings or positive else (_NOTHING,)
+        sentences = (f"{by} read {what}.", *said, *nothing, *remarks, _CAUTION)
     return Narrative(
-        headline=_headline(len(findings), unread),
+        headline=_headline(len(findings), outcome),
         sentences=(*sentences, _PRIORITY),
         rows=tuple(_row(evidence, finding) for finding in findings),
     )
 
 
 def _ended(outcome: Outcome) -> Iterator[str]:
-    """Why it came to nothing, or not to everything, and the same as the report has it in codes."""
+    """What was said of the images as a whole; why it came to nothing, or not to everything, and that in codes too."""
+    yield from (f"{statement.concept.meaning}: {statement.text}." for statement in outcome.statements)
     if not outcome.reason:
         return
     missing = "Not everything was read" if outcome.was_read else "It came to no result"
@@ -67,9 +70,13 @@ def _ended(outcome: Outcome) -> Iterator[str]:
     yield f"In codes: {'; '.join(coded)}."
 
 
-def _headline(count: int, unread: bool) -> str:
-    if unread:
+def _headline(count: int, outcome: Outcome | None) -> str:
+    if outcome is not None and not outcome.was_read:
         return "The study was not read"
+    if not count and outcome is not None:
+        positive = [statement.concept.meaning for statement in outcome.statements if statement.is_positive]
+        if positive:
+            return f"Suspected in the image as a whole: {', '.join(positive)}"
     return {0: "Nothing was marked", 1: "1 finding was marked"}.get(count, f"{count} findings were marked")
 
 

@@ -1,7 +1,9 @@
 """Report: the objects of one reading, built together: a segmentation, structured reports, and other forms of them."""
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import build_segmentation
 from workers.reporting.structured_report import build_structured_report
 from workers.reporting.tracked import followed
+
+log = logging.getLogger(__name__)
 
 _REPLACES = "This report replaces an earlier one of this study."
 
@@ -100,22 +104,48 @@ def build_report(
 def build_unread_report(evidence: Evidence, outcome: Outcome, forms: Collection[Form] = BY_DEFAULT) -> Report:
     """Say of a study why it was not read; what was received of it is the evidence.
 
-    A structured report, and for those who get pictures or a document of readings the same as such.
+    A structured report, and for those who get pictures or a document of readings the same as such. One of these that
+    cannot be made is left out: what there is must be said all the same.
     """
     remarks = _said(evidence, ())
+    structured_report = build_structured_report(evidence, (), None, remarks, outcome)
     others: dict[Part, Dataset] = {}
-    if Form.SECONDARY_CAPTURE in forms:
-        pages = build_secondary_captures(evidence, (), None, remarks, outcome)
-        others |= {Part(Form.UNREAD_PICTURE, number): page for number, page in enumerate(pages, start=1)}
-    if Form.PDF in forms:
-        others[Part(Form.UNREAD_PDF)] = build_encapsulated_pdf(evidence, (), None, remarks, outcome)
+    for form, (of_readings, build) in _UNREAD_BUILDERS.items():
+        if of_readings not in forms:
+            continue
+        try:
+            pages = build(evidence, remarks, outcome)
+        except Exception as error:
+            # Libraries that draw may raise anything, with a message that holds what stands in a header.
+            extra = {"form": str(form), "error": type(error).__name__}
+            log.error("a form of a report cannot be written", extra=extra)
+            continue
+        others |= {Part(form, number): page for number, page in enumerate(pages, start=1)}
     return Report(
-        structured_report=build_structured_report(evidence, (), None, remarks, outcome),
+        structured_report=structured_report,
         segmentation=None,
         form=Form.UNREAD,
         others=others,
         outcome=outcome,
     )
+
+
+def _unread_pictures(evidence: Evidence, remarks: tuple[str, ...], outcome: Outcome) -> Sequence[Dataset]:
+    return build_secondary_captures(evidence, (), None, remarks, outcome)
+
+
+def _unread_pdf(evidence: Evidence, remarks: tuple[str, ...], outcome: Outcome) -> Sequence[Dataset]:
+    return [build_encapsulated_pdf(evidence, (), None, remarks, outcome)]
+
+
+#: What says why a study was not read beside the structured report: the form of which a peer gets it, and its builder.
+_UNREAD_BUILDERS: Mapping[Form, tuple[Form, Callable[[Evidence, tuple[str, ...], Outcome], Sequence[Dataset]]]]
+_UNREAD_BUILDERS = MappingProxyType(
+    {
+        Form.UNREAD_PICTURE: (Form.SECONDARY_CAPTURE, _unread_pictures),
+        Form.UNREAD_PDF: (Form.PDF, _unread_pdf),
+    }
+)
 
 
 def _said(evidence: Evidence, remarks: tuple[str, ...]) -> tuple[str, ...]:

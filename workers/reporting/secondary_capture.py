@@ -21,7 +21,7 @@ from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome
 from workers.reporting.equipment import contributing_equipment, keep_own_equipment
 from workers.reporting.evidence import Evidence, concept
-from workers.reporting.key_picture import key_picture, orientation
+from workers.reporting.key_picture import DRAWING, key_picture, orientation
 from workers.reporting.marked_slice import key_slices
 from workers.reporting.narrative import narrative
 from workers.reporting.text_page import text_pages
@@ -57,6 +57,7 @@ def build_secondary_captures(
     """
     pages = _pages(evidence, findings, labels, remarks, outcome)
     role = "SC" if outcome is None or outcome.was_read else f"{Form.UNREAD_PICTURE} {outcome.name}"
+    role = f"{role} {DRAWING}"
     return tuple(_capture(evidence, number, page, f"{role} {number}") for number, page in enumerate(pages, start=1))
 
 

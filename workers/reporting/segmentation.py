@@ -162,6 +162,21 @@ def _refer_to_all(segmentation: Dataset, evidence: Evidence) -> None:
     spacing_mm, _ = get_volume_positions(image_positions=places, image_orientation=orientation)
     if spacing_mm is not None:
         measures.SpacingBetweenSlices = format_number_as_ds(spacing_mm)
+    if segmentation.get("DimensionOrganizationType") == "3D" and not _is_even(segmentation, orientation, spacing_mm):
+        del segmentation.DimensionOrganizationType
+
+
+def _is_even(segmentation: Dataset, orientation: Sequence[float], spacing_mm: float | None) -> bool:
+    """Whether the frames themselves, of which empty ones are left out, lie as far apart as the slices do.
+
+    Only such frames are 3D (PS3.3 Section C.7.6.17.3).
+    """
+    frames = segmentation.PerFrameFunctionalGroupsSequence
+    places = {tuple(map(float, frame.PlanePositionSequence[0].ImagePositionPatient)) for frame in frames}
+    if spacing_mm is None or len(places) < 2:
+        return False
+    own_mm, _ = get_volume_positions(image_positions=sorted(places), image_orientation=orientation)
+    return own_mm is not None and bool(np.isclose(own_mm, spacing_mm, rtol=1e-3))
 
 
 def _reference(image: Dataset) -> Dataset:

@@ -12,6 +12,10 @@ REFERENCED_SOP_INSTANCE_UID = 0x00081155
 CURRENT_REQUESTED_PROCEDURE_EVIDENCE = 0x0040A375
 PREDECESSOR_DOCUMENTS = 0x0040A360
 CONTENT = 0x0040A730
+#: Where a segmentation names the images that it is drawn on: Source Image Sequence, Referenced Series Sequence, and the
+#: functional groups (PS3.3 Sections C.8.20.2 and C.7.6.16). What it repeats of its source, such as the Referenced Study
+#: Sequence, may name other objects.
+DRAWN_ON = (0x00082112, 0x00081115, 0x52009229, 0x52009230)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +25,10 @@ class StandingUids:
     #: The object's bytes.
     file: bytes
 
-    def referenced(self, within: int | None = None) -> set[str]:
-        """The SOP instances that the object refers to: in one of its sequences, by its tag, or anywhere."""
-        found = self._by_place
-        places = found.values() if within is None else [found.get(within, [])]
-        return {uid for uids in places for tag, uid in uids if tag == REFERENCED_SOP_INSTANCE_UID}
+    def referenced(self, *within: int) -> set[str]:
+        """The SOP instances that the object refers to in some of its sequences, by their tags."""
+        found = (self._by_place.get(place, []) for place in within)
+        return {uid for uids in found for tag, uid in uids if tag == REFERENCED_SOP_INSTANCE_UID}
 
     @cached_property
     def faulty(self) -> tuple[str, ...]:

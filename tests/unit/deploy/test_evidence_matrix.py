@@ -21,6 +21,8 @@ def test_it_has_what_matters() -> None:
     [
         ("oblique-3", ["REJECTION", "SEG", "SR", "SR-OHIF"]),
         ("axial-0", ["REJECTION", "SR", "SR-OHIF"]),
+        ("with-ReferencedStudySequence", ["REJECTION", "SEG", "SR"]),
+        ("with-ReferencedPatientSequence", ["REJECTION", "SEG", "SR"]),
         ("unread-InconsistentGeometry", ["REJECTION", "UNREAD"]),
     ],
 )

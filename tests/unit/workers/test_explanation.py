@@ -9,12 +9,17 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.errors import InconsistentGeometry, Interrupted, NotApplicable, OutOfDeviceMemory, TriageError
-from dicom_node.core.form import Form
+from dicom_node.core.form import UNREAD, Form
 from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.delivery import Delivery
 from dicom_node.settings import Peer, Settings
 from tests.received_study import STUDY, queued
 from tests.unit.workers.test_triage import Room, accept, late_slice
+from workers import writing
+from workers.reporting import report
+from workers.reporting.evidence import Evidence
+from workers.reporting.passage import Checked, check_objects
+from workers.reporting.report import Report
 
 #: Names a peer: nothing is sent in these tests.
 PACS = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=11999, results=True)
@@ -129,11 +134,75 @@ def test_a_study_that_is_read_after_all_gets_pictures_of_other_uids(room: Room) 
     fail(room, NotApplicable("no lungs were found"))
     room.read()
     before = {row.sop_instance_uid for row in room.index.jobs.report_rows(room.job.job_uid)}
+    assert len(before) == 2
     succeed(room)
     ask_again(room)
     room.read()
-    rows = [row for row in room.index.jobs.report_rows(room.job_row.job.job_uid) if row.sop_instance_uid not in before]
-    assert Form.SECONDARY_CAPTURE in {row.form for row in rows}
+    rows = [row for row in room.index.jobs.report_rows(room.job_row.job.job_uid) if row.form not in UNREAD]
+    assert before.isdisjoint(row.sop_instance_uid for row in rows)
+    assert len([row for row in rows if row.form == Form.SECONDARY_CAPTURE]) == 1 + room.algorithm.nodules
+
+
+def hold(monkeypatch: pytest.MonkeyPatch, *forms: Form) -> None:
+    """The gate finds a fault in objects of these forms."""
+
+    def check(report: Report, evidence: Evidence) -> list[Checked]:
+        checked = check_objects(report, evidence)
+        return [replace(one, fault=f"{one.form} breaks a rule") if one.form in forms else one for one in checked]
+
+    monkeypatch.setattr(writing, "check_objects", check)
+
+
+def causes(room: Room) -> list[str]:
+    """What the study's history says."""
+    return [line.cause for line in room.index.studies.history(STUDY)]
+
+
+def test_a_picture_that_is_held_keeps_nobody_from_being_told(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    room.forms = frozenset({Form.SR, Form.SECONDARY_CAPTURE})
+    room.triage = room.triage_with(lung_nodule=room.algorithm)
+    hold(monkeypatch, Form.UNREAD_PICTURE)
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    assert plan(room, replace(PACS, forms=("SR", "SC"))) == ["pacs: UNREAD"]
+    said = "a report was written that says why there is none; UNREAD SC is held: UNREAD SC breaks a rule"
+    assert said in causes(room)
+    assert "a peer is not told why a study was not read" not in caplog.messages
+    assert "a report that says why a study was not read is not sent in every form" in caplog.messages
+    assert [held.reason for held in room.index.reports.held(STUDY)] == ["UNREAD SC breaks a rule"]
+
+
+def test_where_the_report_itself_is_held_nothing_is_sent(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    room.forms = frozenset({Form.SR, Form.SECONDARY_CAPTURE})
+    room.triage = room.triage_with(lung_nodule=room.algorithm)
+    hold(monkeypatch, Form.UNREAD)
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    assert plan(room, replace(PACS, forms=("SR", "SC"))) == []
+    assert any(cause.startswith("nothing is sent that says why there is no report") for cause in causes(room))
+    assert "a peer is not told why a study was not read" in caplog.messages
+
+
+@pytest.mark.parametrize("error", [OSError("no such font"), ValueError("Tess^Test")])
+def test_a_picture_that_cannot_be_drawn_keeps_nobody_from_being_told(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def draw(*_: object) -> None:
+        raise error
+
+    room.forms = frozenset({Form.SR, Form.SECONDARY_CAPTURE, Form.PDF})
+    room.triage = room.triage_with(lung_nodule=room.algorithm)
+    monkeypatch.setattr(report, "build_secondary_captures", draw)
+    fail(room, NotApplicable("no lungs were found"))
+    room.read()
+    rows = room.index.jobs.report_rows(room.job.job_uid)
+    assert {row.form for row in rows} == {Form.UNREAD, Form.UNREAD_PDF}
+    assert "a form of a report cannot be written" in caplog.messages
+    assert str(error) not in caplog.text
 
 
 def test_a_peer_that_does_not_want_such_reports_gets_none(room: Room) -> None:

@@ -32,7 +32,7 @@ from workers.algorithms import Prepared, Reading
 from workers.heartbeat import Heartbeat
 from workers.reading import Reader
 from workers.readings import Limits
-from workers.triage import UNREAD, Triage
+from workers.triage import NO_READER, Triage
 from workers.volume import Volume
 
 NOW = 1_709_201_700.0
@@ -473,7 +473,7 @@ def test_a_job_for_another_algorithm_is_left_to_a_worker_that_has_it_and_told_wh
     room.read()
     assert (room.row.state, room.job_row.job.attempts) == (StudyState.QUEUED, 0)
     assert conditions(room) == {
-        UNREAD: "jobs wait that no worker reads: lung_nodule; add the bundle or correct the route"
+        NO_READER: "jobs wait that no worker reads: lung_nodule; add the bundle or correct the route"
     }
     assert caplog.messages.count("no worker has an algorithm that is wanted") == 1
     room.index.workers.began("gpu2:1", device="cpu", bundles=["lung_nodule 0.1.0"], queues=["stat"], at=room.now)

@@ -1,16 +1,18 @@
 """What is written and looked through at the pace of its bytes is what the library would write and read."""
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom import Dataset, dcmread, dcmwrite
+from pydicom import DataElement, Dataset, dcmread, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from tests.unit.workers.reporting.conftest import Reading, every_object
+from tests.unit.workers.reporting.hard_values import HARD, TEXTS, in_character_set
 from workers.reporting.encoding import as_file, elements
 
 #: By keyword: values of every kind that our objects have, and of some that they have not.
@@ -61,6 +63,48 @@ def by_the_library(ds: Dataset) -> bytes:
 def test_it_writes_what_the_library_writes(values: dict[str, Any], items: list[dict[str, Any]]) -> None:
     ds = dataset_of(values, items)
     assert as_file(ds) == by_the_library(ds)
+
+
+def as_object(ds: Dataset, **attributes: Any) -> Dataset:
+    """A data set with what makes it an object."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, "2.25.7"
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def outcome_of(write: Callable[[Dataset], bytes], ds: Dataset) -> bytes | str:
+    """What was written, or that it cannot be."""
+    try:
+        return write(ds)
+    except ValueError:
+        return "it cannot be written"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom sees that many of these values are faulty as well
+@pytest.mark.parametrize("name", HARD)
+def test_what_is_hard_to_write_it_writes_as_the_library_does(name: str) -> None:
+    ours = outcome_of(as_file, as_object(HARD[name](), SpecificCharacterSet="ISO_IR 192"))
+    assert ours == outcome_of(by_the_library, as_object(HARD[name](), SpecificCharacterSet="ISO_IR 192"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # a text that an item's character set has no letters for
+@pytest.mark.parametrize(("character_set", "text"), TEXTS)
+def test_in_every_character_set_it_writes_what_the_library_writes(
+    character_set: str | list[str] | None, text: str
+) -> None:
+    ours, theirs = (as_object(in_character_set(character_set, text)) for _ in range(2))
+    assert outcome_of(as_file, ours) == outcome_of(by_the_library, theirs)
+
+
+@pytest.mark.parametrize(("tag", "vr", "value"), [(0x00000002, "UI", "1.2"), (0x00020010, "UI", "1.2")])
+def test_elements_of_commands_and_of_meta_information_are_refused(tag: int, vr: str, value: str) -> None:
+    ds = dataset_of({}, [])
+    ds.add(DataElement(tag, vr, value))
+    with pytest.raises(ValueError, match="of a command or of a file's meta information"):
+        as_file(ds)
 
 
 def test_it_writes_every_object_of_a_report_as_the_library_does(reading: Reading) -> None:

@@ -10,6 +10,7 @@ from deploy.conformance import STATEMENT
 from dicom_node.core.form import TRAITS, UNREAD, Form
 from tests.unit.workers.reporting.conftest import Reading
 from tests.unit.workers.reporting.test_gate import (
+    cut_the_pixels_short,
     lose_a_frames_source,
     move_a_frame,
     stretch_the_pixels,
@@ -85,6 +86,15 @@ def test_every_segmentation_must_lie_on_its_source(
     break_it(Dataset(), report.objects[Part(form)])
     faults = {one.form: one.fault for one in check_objects(report, reading.evidence)}
     assert f"{form} breaks the rule 'geometry'" in faults.pop(form)
+    assert set(faults.values()) == {""}
+
+
+@pytest.mark.parametrize("form", [Form.LABEL_MAP, Form.LUNG])
+def test_every_segmentation_has_its_pixel_data_whole(reading: Reading, form: Form) -> None:
+    report = whole(reading)
+    cut_the_pixels_short(Dataset(), report.objects[Part(form)])
+    faults = {one.form: one.fault for one in check_objects(report, reading.evidence)}
+    assert f"{form} breaks the rule 'frames'" in faults.pop(form)
     assert set(faults.values()) == {""}
 
 

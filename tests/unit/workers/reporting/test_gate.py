@@ -4,12 +4,13 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_node.core.errors import EvidenceInvalid
-from tests.unit.workers.reporting.conftest import Reading, algorithm
+from tests.unit.workers.reporting.conftest import Reading, algorithm, reading_of
 from workers.reporting.encoding import as_file
 from workers.reporting.gate import RULES, check_report
 from workers.reporting.report import Report
@@ -106,6 +107,19 @@ def empty_a_frame(_: Dataset, seg: Dataset) -> None:
     seg.PixelData = bytes(size) + seg.PixelData[size:]
 
 
+def cut_the_pixels_short(_: Dataset, seg: Dataset) -> None:
+    # As many bytes as leave each frame with the same number.
+    seg.PixelData = seg.PixelData[: -2 * int(seg.NumberOfFrames)]
+
+
+def add_pixels(_: Dataset, seg: Dataset) -> None:
+    seg.PixelData = seg.PixelData + b"\xff\xff"
+
+
+def claim_a_byte_for_each_voxel(_: Dataset, seg: Dataset) -> None:
+    seg.BitsAllocated, seg.BitsStored, seg.HighBit = 8, 8, 7
+
+
 def verify(sr: Dataset, _: Dataset) -> None:
     sr.VerificationFlag = "VERIFIED"
 
@@ -145,11 +159,19 @@ BREAKS: dict[str, list[Callable[[Dataset, Dataset], None]]] = {
         lose_a_frames_source,
     ],
     "images": [name_a_frame_of_a_single_frame_image],
-    "frames": [empty_a_frame],
+    "frames": [empty_a_frame, cut_the_pixels_short, add_pixels, claim_a_byte_for_each_voxel],
     "status": [verify, drop_the_warning],
     "summary": [deny_the_findings],
     "equipment": [hide_the_algorithm, name_another_version],
     "library": [forget_how_an_item_belongs_to_its_parent],
+}
+
+
+#: What of a segmentation names an image, by where it stands.
+NAMED_BY_SEGMENTATIONS: dict[str, Callable[[Dataset], Dataset]] = {
+    "source images": lambda seg: seg.SourceImageSequence[1],
+    "referenced series": lambda seg: seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[1],
+    "frames": lambda seg: seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0],
 }
 
 
@@ -171,6 +193,28 @@ def test_a_broken_rule_is_named(
     break_it(*reversed(broken.datasets))
     with pytest.raises(EvidenceInvalid, match=f"the rule '{rule}'"):
         check_report(broken, reading.evidence)
+
+
+@pytest.mark.parametrize("draw", list(NAMED_BY_SEGMENTATIONS.values()), ids=list(NAMED_BY_SEGMENTATIONS))
+def test_wherever_a_segmentation_names_an_unread_image_it_is_noticed(
+    reading: Reading, files: tuple[bytes, ...], draw: Callable[[Dataset], Dataset]
+) -> None:
+    broken = copy_of(files)
+    assert broken.segmentation is not None
+    draw(broken.segmentation).ReferencedSOPInstanceUID = "2.25.99"
+    with pytest.raises(EvidenceInvalid, match=r"the segmentation refers to 2\.25\.99"):
+        check_report(broken, reading.evidence)
+
+
+@pytest.mark.parametrize("keyword", ["ReferencedStudySequence", "ReferencedPatientSequence"])
+def test_what_the_source_refers_to_beside_images_is_no_fault(tmp_path: Path, keyword: str) -> None:
+    """Scanners name the study and the patient so, and the report repeats it (PS3.3 Sections C.7.2.1 and C.7.1.1)."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", "2.25.66"
+    reading = reading_of(tmp_path, **{keyword: [item]})
+    report = reading.report()
+    assert all(keyword in dataset for dataset in report.datasets)
+    check_report(report, reading.evidence)
 
 
 def test_a_message_names_no_patient(reading: Reading, files: tuple[bytes, ...]) -> None:

@@ -4,18 +4,23 @@ import copy
 import datetime
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_node.core.errors import EvidenceInvalid
+from dicom_node.core.finding import Axis, Finding, Point
 from dicom_node.core.form import Form
-from tests.unit.workers.reporting.conftest import Reading, algorithm
+from tests.factories import ct_series
+from tests.unit.workers.reporting.conftest import CENTRES, Reading, algorithm, ball, evidence_of
+from workers.measurement import measure
 from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
 from workers.reporting.gate import check_report
 from workers.reporting.report import Report, build_report
+from workers.volume import Region, load_volume
 
 
 def read_back(dataset: Dataset) -> Dataset:
@@ -115,6 +120,31 @@ def test_a_report_that_names_no_predecessor_or_that_of_another_study_is_not_sent
         check_report(build_report(evidence, reading.findings, reading.labels), evidence)
 
 
+#: Of the nodules of the first report, and one that is none of them.
+PLACES = {**dict(zip("ABC", CENTRES, strict=True)), "D": (6, 8, 9)}
+
+
+def moved(reading: Reading, finding: Finding, by_mm: tuple[float, float, float]) -> Finding:
+    """A finding with all that is drawn of it, elsewhere on its slice."""
+    across, down, _ = np.divide(by_mm, reading.evidence.volume.spacing_mm[::-1])
+
+    def shifted(place: Point) -> Point:
+        x, y, z = (float(value) for value in np.add(place, by_mm))
+        return x, y, z
+
+    def axis(of: Axis) -> Axis:
+        return replace(of, start=shifted(of.start), end=shifted(of.end))
+
+    points = tuple((column + float(across), row + float(down)) for column, row in finding.outline.points)
+    return replace(
+        finding,
+        centre=shifted(finding.centre),
+        long_axis=axis(finding.long_axis),
+        short_axis=axis(finding.short_axis),
+        outline=replace(finding.outline, points=points),
+    )
+
+
 def tracked(report: Report) -> dict[int, str]:
     """The Tracking UID of each segment, by its number."""
     assert report.segmentation is not None
@@ -144,8 +174,8 @@ def test_a_nodule_that_is_found_again_keeps_its_tracking_uid_whatever_its_number
 def test_what_lies_elsewhere_is_another_nodule(reading: Reading, first: Dataset, report: Report) -> None:
     """Its centre is farther off than its radius."""
     away = (reading.findings[0].long_axis.length_mm / 2 + 0.5, 0.0, 0.0)
-    moved = replace(reading.findings[0], centre=tuple(np.add(reading.findings[0].centre, away)))
-    made = build_report(grown(reading, first), (moved, *reading.findings[1:]), reading.labels)
+    found = (moved(reading, reading.findings[0], away), *reading.findings[1:])
+    made = build_report(grown(reading, first), found, reading.labels)
     before, after = tracked(report), tracked(made)
     assert after[1] not in before.values()
     assert {number: after[number] for number in (2, 3)} == {number: before[number] for number in (2, 3)}
@@ -153,11 +183,79 @@ def test_what_lies_elsewhere_is_another_nodule(reading: Reading, first: Dataset,
 
 def test_one_earlier_nodule_becomes_one(reading: Reading, first: Dataset, report: Report) -> None:
     """Of two where one was, the nearer is it."""
-    (one, two, three), near = reading.findings, np.add(reading.findings[0].centre, (1.0, 0.0, 0.0))
-    made = build_report(grown(reading, first), (one, replace(two, centre=tuple(near)), three), reading.labels)
+    one, _, three = reading.findings
+    near = moved(reading, replace(one, number=2), (1.0, 0.0, 0.0))
+    made = build_report(grown(reading, first), (one, near, three), reading.labels)
     before, after = tracked(report), tracked(made)
     assert (after[1], after[3]) == (before[1], before[3])
     assert after[2] not in before.values()
+
+
+@pytest.mark.parametrize("evidence", ["cd" * 32, "ef" * 32], ids=["the same images", "a late image"])
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        (("D", "A"), (None, "A")),
+        (("B", "D"), ("B", None)),
+        (("D", "B", "C"), (None, "B", "C")),
+        (("C", "D", "A", "B"), ("C", None, "A", "B")),
+        (("D",), (None,)),
+    ],
+)
+def test_no_nodule_gets_the_tracking_uid_of_another_one(
+    reading: Reading,
+    report: Report,
+    first: Dataset,
+    evidence: str,
+    places: tuple[str, ...],
+    expected: tuple[str | None, ...],
+) -> None:
+    """Law: what is found again keeps its UID whatever its number, and what is new has one that no earlier one has."""
+    before = dict(zip("ABC", tracked(report).values(), strict=True))
+    labels, findings = np.zeros_like(reading.labels), []
+    for number, place in enumerate(places, start=1):
+        inside, finding = ball(reading.evidence.volume, number, PLACES[place])
+        labels[inside] = number
+        findings.append(finding)
+    grown_evidence = grown(reading, first, evidence=evidence)
+    made = build_report(grown_evidence, tuple(findings), labels)
+    check_report(made, grown_evidence)
+    after = tuple(tracked(made).values())
+    names = {uid: place for place, uid in before.items()}
+    assert tuple(names.get(uid) for uid in after) == expected
+    assert len(set(after)) == len(after)
+
+
+@pytest.mark.parametrize(("length_mm", "is_found_again"), [(9.0, True), (3.0, False)])
+def test_the_smaller_radius_decides_also_where_that_is_the_new_ones(
+    reading: Reading, report: Report, first: Dataset, length_mm: float, is_found_again: bool
+) -> None:
+    one, *others = reading.findings
+    assert one.long_axis.length_mm > 2 * 2.0, "it lies within the earlier one's radius"
+    near = moved(reading, replace(one, long_axis=replace(one.long_axis, length_mm=length_mm)), (2.0, 0.0, 0.0))
+    made = build_report(grown(reading, first), (near, *others), reading.labels)
+    assert (tracked(made)[1] == tracked(report)[1]) is is_found_again
+
+
+@pytest.mark.parametrize("form", [Form.SR, Form.SR_OHIF])
+def test_a_nodule_between_two_slices_is_found_again(tmp_path: Path, form: Form) -> None:
+    """Its outline lies on one of them, farther from the middle of its voxels than its radius is long."""
+    hu, (k, j, i) = np.full((8, 40, 40), -850.0), np.indices((8, 40, 40))
+    mask = ((k - 3.5) * 5.0) ** 2 + ((j - 20) * 0.7) ** 2 + ((i - 20) * 0.7) ** 2 <= 2.6**2
+    hu[mask] = 30
+    volume = load_volume(ct_series(tmp_path, voxels=hu, spacing=(5.0, 0.7, 0.7)))
+    measured = measure(Region(box=tuple(slice(0, n) for n in mask.shape), mask=mask), volume)
+    shape = {name: getattr(measured, name) for name in ("centre", "long_axis", "short_axis", "outline")}
+    finding = replace(ball(volume, 1, (3, 20, 20))[1], **shape)
+    evidence = evidence_of(volume).in_form(form)
+    before = build_report(evidence, (finding,), mask.astype(np.uint8))
+    after = build_report(
+        replace(evidence, evidence="ef" * 32, predecessor=read_back(before.structured_report)),
+        (finding,),
+        mask.astype(np.uint8),
+    )
+    assert finding.long_axis.length_mm / 2 < 2.5, "the middle of its voxels is half a slice off"
+    assert tracked(after) == tracked(before)
 
 
 def test_what_stands_on_a_slice_that_is_not_there_any_more_is_tracked_no_further(

@@ -12,6 +12,8 @@ from pydicom import Dataset, dcmread
 from dicom_node.core.outcome import outcome_of_error
 from tests.factories import OBLIQUE, enhanced_ct
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, reading_of
+from workers.reporting import encapsulated_pdf, secondary_capture
+from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.encoding import as_file
 from workers.reporting.key_picture import key_picture, orientation
 from workers.reporting.marked_slice import key_slices
@@ -174,6 +176,17 @@ def test_a_later_report_counts_on_and_has_pictures_of_its_own(reading: Reading, 
     assert {capture.SeriesInstanceUID for capture in first} == {capture.SeriesInstanceUID for capture in second}
     assert [capture.InstanceNumber for capture in second] == [1001, 1002, 1003, 1004]
     assert not {c.SOPInstanceUID for c in first} & {c.SOPInstanceUID for c in second}
+
+
+def test_pictures_that_look_otherwise_are_other_objects(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version of the software that draws otherwise must not put other pixels under a UID that peers know."""
+    before, before_in_words = captures_of(reading), build_encapsulated_pdf(reading.evidence, (), None)
+    for module in (secondary_capture, encapsulated_pdf):
+        monkeypatch.setattr(module, "DRAWING", "drawing of another kind")
+    after, after_in_words = captures_of(reading), build_encapsulated_pdf(reading.evidence, (), None)
+    assert not {c.SOPInstanceUID for c in before} & {c.SOPInstanceUID for c in after}
+    assert before_in_words.SOPInstanceUID != after_in_words.SOPInstanceUID
+    assert {c.SeriesInstanceUID for c in before} == {c.SeriesInstanceUID for c in after}
 
 
 def test_labels_are_not_needed_where_nothing_was_found(reading: Reading) -> None:

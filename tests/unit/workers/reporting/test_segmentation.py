@@ -124,6 +124,23 @@ def test_slices_whose_orientation_strays_by_rounding_are_one_orientation(reading
     np.testing.assert_array_equal(masks[..., 0], reading.labels == 1)
 
 
+@pytest.mark.parametrize(
+    ("marked", "is_volume"),
+    [((3, 4, 5), True), ((0, 1, 2), True), ((0, 2, 4), False), ((2, 5, 8), False), ((2, 3, 7), False), ((4,), False)],
+)
+def test_frames_are_said_to_be_a_volume_only_where_they_are_as_far_apart_as_the_slices(
+    reading: Reading, marked: tuple[int, ...], is_volume: bool
+) -> None:
+    """Of slices without a voxel there is no frame: what is left may be even, and yet farther apart."""
+    labels = np.zeros_like(reading.labels)
+    labels[list(marked), 4:9, 4:9] = 1
+    segmentation = build_segmentation(reading.evidence, reading.findings[:1], labels)
+    assert segmentation is not None
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert float(measures.SpacingBetweenSlices) == pytest.approx(2.5)
+    assert (segmentation.get("DimensionOrganizationType") == "3D") is is_volume
+
+
 def test_a_finding_without_voxels_is_refused(reading: Reading) -> None:
     labels = np.where(reading.labels == 2, 0, reading.labels)
     with pytest.raises(EvidenceInvalid, match=r"labels mark \[1, 3\]"):
