@@ -68,6 +68,11 @@ _OF_THE_PATIENT = (
 )
 
 
+#: References to objects that no archive has any more: the services that made them are retired.
+#: Both are optional, and who follows every reference of a result would look for them in vain.
+_OF_RETIRED_SERVICES = ("ReferencedStudySequence", "ReferencedPatientSequence")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was read, by which algorithm, and since when there is all of it."""
@@ -230,6 +235,8 @@ class Evidence:
     def complete(self, result: Any) -> None:
         """Give a written object the patient and study of its source, its writer, and times that no clock changes."""
         result.copy_patient_and_study_information(self.header)
+        for keyword in _OF_RETIRED_SERVICES:
+            result.pop(keyword, None)
         if self.character_set is not None:
             result.SpecificCharacterSet = self.character_set
         result.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
