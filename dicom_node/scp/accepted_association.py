@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.events import Event, EventHandlerType
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.pdu_primitives import A_ASSOCIATE, A_RELEASE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
@@ -102,13 +103,15 @@ class AcceptedAssociation(Association):
         self.dul = upper_layer = UpperLayer(self, storage, checkpoint.notice)
         # They are passed on to the upper layer, which is a new one.
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
+        self.acse = _LastWords(self)
         self.dimse = WholeMessages(self, upper_layer.send_message)
         self.own_requests = OwnRequests(self)
-        self._after_answer: list[Callable[[], None]] = []
+        #: What is to be done after the answer to the request that a thread serves, its own for each thread.
+        self._serving = threading.local()
 
     def after_answer(self, deed: Callable[[], None]) -> None:
         """Do something when the request that is being served is answered; from its handler."""
-        self._after_answer.append(deed)
+        self._serving.deeds.append(deed)
 
     def run_reactor(self) -> None:
         """Serve the association to its end, which is always noted."""
@@ -126,8 +129,10 @@ class AcceptedAssociation(Association):
         if isinstance(msg, N_EVENT_REPORT) and msg.MessageIDBeingRespondedTo is not None:
             self.own_requests.answered(msg)
             return
+        # pynetdicom serves N-EVENT-REPORTs in threads beside this association's own.
+        deeds: list[Callable[[], None]] = []
+        self._serving.deeds = deeds
         super()._serve_request(msg, context_id)
-        deeds, self._after_answer = self._after_answer, []
         for deed in deeds:
             deed()
 
@@ -138,6 +143,17 @@ class AcceptedAssociation(Association):
 
 def _cut(association: Association) -> None:
     cast(UpperLayer, association.dul).connection.cut()
+
+
+class _LastWords(ACSE):
+    """Takes a release request when all that was asked before it is answered; pynetdicom's takes it after one answer."""
+
+    def is_release_requested(self) -> bool:
+        """Whether the association is to be released now."""
+        # In this order: what came before the release is in the queue by the time that the release can be seen.
+        if not isinstance(self.dul.peek_next_pdu(), A_RELEASE) or self.assoc.dimse.msg_queue.queue:
+            return False
+        return super().is_release_requested()
 
 
 class _Checkpoint(threading.Event):

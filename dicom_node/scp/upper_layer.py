@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, cast
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.pdu_primitives import A_RELEASE
 
 from dicom_node.scp.c_store import StoreRequest, read_store_request, store_response
 from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU, Cutter, Piece, p_data
@@ -134,10 +135,19 @@ class UpperLayer(DULServiceProvider):
         """Whether the peer was silent for too long; not while it waits for our answer."""
         return not self._is_keeping and super().idle_timer_expired()
 
-    def _is_transport_event(self) -> bool:
-        # The queue is empty when this is asked.
+    def _process_recv_primitive(self) -> bool:
+        # Nothing may be sent after a release (PS3.8 Section 7.2.2); an abort wants nothing sent before it.
+        if self._outgoing and isinstance(next(iter(self.to_provider_queue.queue), None), A_RELEASE):
+            self._send_waiting()
+        return super()._process_recv_primitive()
+
+    def _send_waiting(self) -> None:
         while self._outgoing and self.state_machine.current_state in _SENDING:
             self.connection.send(self._outgoing.popleft())
+
+    def _is_transport_event(self) -> bool:
+        # The queue is empty when this is asked.
+        self._send_waiting()
         if self.state_machine.current_state == _ESTABLISHED and self._is_slow():
             self._give_up("a message came in too slowly; its association was aborted")
             return True

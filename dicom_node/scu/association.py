@@ -14,6 +14,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from dicom_node.core.errors import AssociationRejected, ContextsRejected, PeerUnreachable
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.scu.connection import acknowledge_at_once, limit_sending, send_at_once
+from dicom_node.scu.peer_requests import PeerRequests
 from dicom_node.settings import Peer
 
 #: PS3.8 Section 9.3.2.2: context identifiers are the odd numbers from 1 to 255.
@@ -47,8 +48,9 @@ def association(
 ) -> Iterator[Association]:
     """An established association, released at the end; raises PeerUnreachable or AssociationRejected.
 
-    `handlers` take what the peer asks of us on it. Of SOP classes `as_provider` we propose to be the SCP, by role
-    selection (PS3.7 Annex D.3.3.4).
+    `handlers` take what the peer asks of us on it; the release waits until they have answered, for `timeout_seconds` at
+    most, and then becomes an abort. Of SOP classes `as_provider` we propose to be the SCP, by role selection (PS3.7
+    Annex D.3.3.4).
     """
     ae = AE(ae_title=ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -56,8 +58,10 @@ def association(
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_seconds
     for context in contexts:
         ae.add_requested_context(context.abstract_syntax, list(context.transfer_syntaxes))
+    requests = PeerRequests()
     own = [(evt.EVT_CONN_OPEN, _opened), (evt.EVT_PDU_SENT, _sent), (evt.EVT_ABORTED, _aborted)]
-    events: list[EventHandlerType] = [*own, *handlers]
+    watching = [(evt.EVT_CONN_OPEN, lambda event: requests.watch(event.assoc)), (evt.EVT_DIMSE_RECV, requests.came)]
+    events: list[EventHandlerType] = [*own, *watching, *handlers]
     roles = [build_role(sop_class_uid, scp_role=True) for sop_class_uid in as_provider]
     try:
         assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, evt_handlers=events, ext_neg=[*roles])
@@ -69,8 +73,14 @@ def association(
     try:
         yield assoc
     finally:
-        if assoc.is_established:
-            assoc.release()
+        _end(assoc, requests, timeout_seconds)
+
+
+def _end(assoc: Association, requests: PeerRequests, patience_seconds: float) -> None:
+    if assoc.is_established and not requests.close(patience_seconds):
+        assoc.abort()
+    elif assoc.is_established:
+        assoc.release()
 
 
 def _watch(assoc: Association) -> None:

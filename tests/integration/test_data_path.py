@@ -312,6 +312,15 @@ def test_a_peer_that_does_not_wait_for_answers_gets_one_for_each_request(
     assert eventually(lambda: receiver.endings() == [(0, 0)])
 
 
+def test_a_peer_that_releases_at_once_gets_its_answers_first(entity: ApplicationEntity) -> None:
+    echoes = [p_data_tf(pdv(echo_command(n), is_command=True, context=ECHO_CONTEXT)) for n in (1, 2, 3)]
+    for _ in range(20):
+        with rude_peer(entity.port) as peer:
+            peer.send(b"".join(echoes) + RELEASE)
+            assert [status_of(peer.pdu()) for _ in echoes] == [0x0000] * 3
+            assert peer.pdu()[0] == RELEASE_RP
+
+
 def test_an_odd_request_in_the_middle_of_a_pdu_is_still_answered(entity: ApplicationEntity, receiver: Receiver) -> None:
     odd = command(received(ct_instance(), sop_instance_uid="not.a.uid"))
     with rude_peer(entity.port) as peer:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+import sqlalchemy as sa
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE, build_role, evt
@@ -27,6 +28,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.commitment import Commitment
+from dicom_node.core.commitment import CommitmentReport
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.intake import Intake
 from dicom_node.parts import Periodic
@@ -34,6 +36,8 @@ from dicom_node.promise import Promising
 from dicom_node.scp.application_entity import ApplicationEntity, Timeouts
 from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.scp.promise_requests import PromiseRequests
+from dicom_node.scu import storage_commitment
+from dicom_node.scu.storage_commitment import CommitmentRequest
 from dicom_node.settings import DeliverySettings, NodeSettings, Peer, Settings
 from tests.instances import STUDY_UID, ct_instance, received, sop_uid, write_instance
 from tests.peers import free_port
@@ -117,6 +121,8 @@ class Scanner:
     #: Status of its answers; the last one stays.
     statuses: list[int] = field(default_factory=lambda: [0x0000])
     came: threading.Event = field(default_factory=threading.Event)
+    #: That serve what it is told over its own association, pynetdicom's.
+    serving: list[threading.Thread] = field(default_factory=list)
     roles: list[tuple[bool | None, bool | None]] = field(default_factory=list)
 
     def report(self, event: evt.Event) -> tuple[int, None]:
@@ -125,6 +131,8 @@ class Scanner:
         kept = [str(item.ReferencedSOPInstanceUID) for item in info.get("ReferencedSOPSequence", [])]
         lost = {str(i.ReferencedSOPInstanceUID): int(i.FailureReason) for i in info.get("FailedSOPSequence", [])}
         here = event.assoc.is_requestor
+        if here:
+            self.serving.append(threading.current_thread())
         self.told.append((event.request.EventTypeID, str(info.TransactionUID), kept, lost, here))
         self.came.set()
         return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0], None
@@ -152,6 +160,9 @@ class Scanner:
         try:
             yield association
         finally:
+            # One that is still answering makes pynetdicom's release wait for ever, or break off.
+            for thread in self.serving:
+                thread.join(SECONDS)
             if association.is_established:
                 association.release()
             association.join(SECONDS)
@@ -512,3 +523,85 @@ def test_orthanc_asks_and_is_told_what_is_kept_and_what_is_not(
 def rest_import(http: int, path: Path) -> None:
     with urlopen(Request(f"http://127.0.0.1:{http}/instances", data=path.read_bytes()), timeout=20) as answer:
         assert json.load(answer)["Status"] == "Success"
+
+
+@dataclass
+class Asking:
+    """Our own side of storage commitment, with a row in the index for each answer, which it takes its time to end."""
+
+    peer: Peer
+    index: Index
+    #: Until the handler returns, when its row is there for all to see.
+    dawdles: float
+
+    def ask(self, number: int, *, timeout_seconds: float = SECONDS) -> bool:
+        """Ask for one object and stay until the row is there."""
+        uid = f"2.25.{number + 1}"
+        request = CommitmentRequest(transaction_uid=uid, objects=tuple(images(1)))
+        return storage_commitment.ask(
+            self.peer,
+            request,
+            self._take,
+            ae_title="TRIAGE",
+            timeout_seconds=timeout_seconds,
+            linger_seconds=SECONDS,
+            is_answered=lambda: uid in self._rows(),
+        )
+
+    def _take(self, report: CommitmentReport) -> bool:
+        self.index.studies.association_opened(report.transaction_uid, "PACS", 1.0)
+        time.sleep(self.dawdles)
+        return True
+
+    def _rows(self) -> set[str]:
+        associations = self.index.transactions.tables["associations"]
+        with self.index.transactions.read() as connection:
+            return set(connection.execute(sa.select(associations.c.association_id)).scalars())
+
+
+@pytest.fixture
+def endings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How each association ended that was opened to ask for storage commitment."""
+    found: list[str] = []
+    opened = storage_commitment.association
+
+    @contextmanager
+    def noted(*args: Any, **kwargs: Any) -> Iterator[Association]:
+        with opened(*args, **kwargs) as association:
+            yield association
+        found.append("released" if association.is_released else "aborted")
+
+    monkeypatch.setattr(storage_commitment, "association", noted)
+    return found
+
+
+def test_a_hundred_answers_over_the_asking_associations_end_none_of_them_badly(site: Site, endings: list[str]) -> None:
+    site.hold(1)
+    peer = Peer(name="pacs", ae_title="TRIAGE", host="127.0.0.1", port=site.port)
+    # As fast as it goes, and so that it is still in hand when its row is seen.
+    asking = [Asking(peer, site.index, dawdles) for dawdles in (0.0, 0.001, 0.03)]
+    answered: list[bool] = []
+
+    def ask_all() -> None:
+        answered.extend(asking[number % 3].ask(number) for number in range(100))
+
+    with site.serving():
+        thread = threading.Thread(target=ask_all, daemon=True)
+        thread.start()
+        thread.join(120)
+        assert not thread.is_alive(), f"hangs after {len(endings)} associations"
+        # Each of our answers was heard.
+        until(lambda: site.index.promises.owed() == {})
+    assert answered == [True] * 100
+    assert endings == ["released"] * 100
+
+
+def test_an_answer_that_takes_too_long_to_keep_ends_the_association_by_an_abort(site: Site, endings: list[str]) -> None:
+    site.hold(1)
+    peer = Peer(name="pacs", ae_title="TRIAGE", host="127.0.0.1", port=site.port)
+    began = time.monotonic()
+    with site.serving():
+        assert Asking(peer, site.index, 2.5).ask(1, timeout_seconds=0.8)
+        assert time.monotonic() - began < 2.3
+        time.sleep(max(0.0, began + 3.0 - time.monotonic()))
+    assert endings == ["aborted"]
