@@ -230,13 +230,13 @@ class Studies:
         return Added.CONFLICT if kept else Added.NEW
 
     def _is_refused(self, connection: sa.Connection, instance: Instance) -> bool:
-        """Whether another content is here, and this one neither takes its place nor belongs to a study that left the disk."""
+        """Whether another content is here, for which this one is not read, in a study that has not left the disk."""
         if self._compare(connection, instance) is not Added.CONFLICT:
             return False
         studies = self._tables["studies"]
         query = sa.select(studies.c.state, studies.c.reason, studies.c.evicted_at)
         study = connection.execute(query.where(studies.c.study_instance_uid == instance.study_instance_uid)).first()
-        return study is None or (study.evicted_at is None and not _failed_by(study, instance))
+        return study is None or (study.evicted_at is None and not _failed_by(study.state, study.reason, instance))
 
     def _replace(self, connection: sa.Connection, instance: Instance, *, came_back: bool) -> bool:
         """Read this content in place of the one that its study failed by; whether that is so. Nothing is deleted.
@@ -249,7 +249,7 @@ class Studies:
         of_study = studies.c.study_instance_uid == uid
         locked = sa.select(studies.c.state, studies.c.reason).where(of_study).with_for_update()
         study = connection.execute(locked).first()
-        if study is None or not _failed_by(study, instance):
+        if study is None or not _failed_by(study.state, study.reason, instance):
             return False
         same = sa.and_(instances.c.sop_instance_uid == instance.sop_instance_uid, instances.c.study_instance_uid == uid)
         content = (instances.c.sha256, instances.c.transfer_syntax_uid, instances.c.path)
@@ -330,8 +330,8 @@ class Studies:
         new(connection, study_instance_uid=instance.study_instance_uid, association_id=association_id)
 
 
-def _failed_by(study: sa.Row[Any], instance: Instance) -> bool:
-    return bool(study.state == StudyState.FAILED) and _names(study.reason, instance.sop_instance_uid)
+def _failed_by(state: StudyState, reason: str, instance: Instance) -> bool:
+    return state == StudyState.FAILED and _names(reason, instance.sop_instance_uid)
 
 
 def _names(reason: str, uid: str) -> bool:
