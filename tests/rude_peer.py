@@ -17,13 +17,16 @@ RELEASE = struct.pack(">BBLL", RELEASE_RQ, 0, 4, 0)
 A_ABORT = struct.pack(">BBLBBBB", ABORT, 0, 4, 0, 0, 0, 0)
 
 #: Of the contexts that the peer proposes.
-CT_CONTEXT, ECHO_CONTEXT, REFUSED_CONTEXT = 1, 3, 5
+CT_CONTEXT, ECHO_CONTEXT, REFUSED_CONTEXT, STEP_CONTEXT = 1, 3, 5, 7
 
 VERIFICATION = "1.2.840.10008.1.1"
+#: Modality Performed Procedure Step.
+STEPS = "1.2.840.10008.3.1.2.3.3"
 _CONTEXTS = {
     CT_CONTEXT: (CTImageStorage, ExplicitVRLittleEndian),
     ECHO_CONTEXT: (VERIFICATION, "1.2.840.10008.1.2"),
     REFUSED_CONTEXT: ("1.2.3.4", "1.2.840.10008.1.2"),
+    STEP_CONTEXT: (STEPS, "1.2.840.10008.1.2"),
 }
 
 
@@ -144,6 +147,17 @@ def echo_command(message_id: int = 9) -> bytes:
         (0x0100, struct.pack("<H", 0x0030)),
         (0x0110, struct.pack("<H", message_id)),
         (0x0800, struct.pack("<H", 0x0101)),
+    )
+
+
+def create_command(sop_instance_uid: str, message_id: int = 1) -> bytes:
+    """The command of an N-CREATE request of a performed procedure step."""
+    return command_set(
+        (0x0002, _padded(STEPS)),
+        (0x0100, struct.pack("<H", 0x0140)),
+        (0x0110, struct.pack("<H", message_id)),
+        (0x0800, struct.pack("<H", 1)),
+        (0x1000, _padded(sop_instance_uid)),
     )
 
 

@@ -21,6 +21,8 @@ __all__ = ["Added", "HistoryRow", "Reception", "Studies", "StudyRow"]
 
 ACTOR = "intake"
 
+_REFUSAL = "another content of this UID is here; send it under a new UID"
+
 #: The fields of an instance that its row holds.
 _ROW = tuple(name for name in Instance.__dataclass_fields__ if name != "searchable")
 
@@ -87,11 +89,17 @@ class Studies:
         the disk. `written`: the file was not there before, so that the one of an identical row was missing.
         DuplicateInstance in place of CONFLICT where that is refused: then nothing changes.
         """
-        return self._transactions.together(
-            lambda connection: self._add(
-                connection, instance, association_id, written=written, refuses_conflicts=refuses_conflicts
-            )
-        )
+
+        def add(connection: sa.Connection) -> Added | None:
+            # Told before anything is written: what raises takes the transaction with it, which others' deeds may share.
+            if refuses_conflicts and self._is_refused(connection, instance):
+                return None
+            return self._add(connection, instance, association_id, written=written, refuses_conflicts=refuses_conflicts)
+
+        added = self._transactions.together(add)
+        if added is None:
+            raise DuplicateInstance(_REFUSAL)
+        return added
 
     def _add(
         self,
@@ -111,7 +119,8 @@ class Studies:
             # A file that was damaged on the disk has been written again beside it.
             connection.execute(self._row_of(instance).values(path=instance.path))
         elif added is Added.CONFLICT and refuses_conflicts:
-            raise DuplicateInstance("another content of this UID is here; send it under a new UID")
+            # It came in this moment by another transaction.
+            raise DuplicateInstance(_REFUSAL)
         else:
             if before is not None:
                 self._open_study(connection, instance, added, before)
@@ -220,6 +229,15 @@ class Studies:
             return Added.IDENTICAL
         return Added.CONFLICT if kept else Added.NEW
 
+    def _is_refused(self, connection: sa.Connection, instance: Instance) -> bool:
+        """Whether another content is here, for which this one is not read, in a study that has not left the disk."""
+        if self._compare(connection, instance) is not Added.CONFLICT:
+            return False
+        studies = self._tables["studies"]
+        query = sa.select(studies.c.state, studies.c.reason, studies.c.evicted_at)
+        study = connection.execute(query.where(studies.c.study_instance_uid == instance.study_instance_uid)).first()
+        return study is None or (study.evicted_at is None and not _failed_by(study.state, study.reason, instance))
+
     def _replace(self, connection: sa.Connection, instance: Instance, *, came_back: bool) -> bool:
         """Read this content in place of the one that its study failed by; whether that is so. Nothing is deleted.
 
@@ -231,7 +249,7 @@ class Studies:
         of_study = studies.c.study_instance_uid == uid
         locked = sa.select(studies.c.state, studies.c.reason).where(of_study).with_for_update()
         study = connection.execute(locked).first()
-        if study is None or study.state != StudyState.FAILED or not _names(study.reason, instance.sop_instance_uid):
+        if study is None or not _failed_by(study.state, study.reason, instance):
             return False
         same = sa.and_(instances.c.sop_instance_uid == instance.sop_instance_uid, instances.c.study_instance_uid == uid)
         content = (instances.c.sha256, instances.c.transfer_syntax_uid, instances.c.path)
@@ -310,6 +328,10 @@ class Studies:
     def _note_association(self, connection: sa.Connection, instance: Instance, association_id: str) -> None:
         new = self._sent[connection.dialect.name]
         new(connection, study_instance_uid=instance.study_instance_uid, association_id=association_id)
+
+
+def _failed_by(state: StudyState, reason: str, instance: Instance) -> bool:
+    return state == StudyState.FAILED and _names(reason, instance.sop_instance_uid)
 
 
 def _names(reason: str, uid: str) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from pydicom import Dataset
 from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
     InstanceAvailabilityNotification,
@@ -29,6 +30,17 @@ from dicom_node.scp.application_entity import ApplicationEntity, Timeouts
 from dicom_node.scp.notifications import AT_CREATION, Notifications
 from dicom_node.settings import CompletenessSettings, NodeSettings, Settings
 from tests.instances import SERIES_UID, STUDY_UID, ct_instance, received, sop_uid
+from tests.rude_peer import (
+    ECHO_CONTEXT,
+    RELEASE,
+    RELEASE_RP,
+    STEP_CONTEXT,
+    create_command,
+    echo_command,
+    p_data_tf,
+    pdv,
+    rude_peer,
+)
 
 STEP = "2.25.1"
 SECONDS = 10.0
@@ -158,6 +170,21 @@ def test_a_completed_step_makes_its_study_complete_as_soon_as_all_is_here(site: 
     judged = verdict(watch.due(now)[STUDY_UID], now, site.timers)
     assert (judged.complete, judged.decided_by) == (True, Deciding.COUNTS)
     assert judged.reason.startswith("all 3 instances that MPPS counts are here")
+
+
+def test_a_modality_that_releases_at_once_hears_that_its_step_is_kept(site: Site) -> None:
+    echo = p_data_tf(pdv(echo_command(2), is_command=True, context=ECHO_CONTEXT))
+    step = encode(begun(), True, True)
+    assert step is not None
+    for number in range(1, 21):
+        command = pdv(create_command(f"2.25.{number}"), is_command=True, context=STEP_CONTEXT)
+        with rude_peer(site.entity.port) as peer:
+            peer.send(p_data_tf(command) + p_data_tf(pdv(step, context=STEP_CONTEXT)) + echo + RELEASE)
+            said = [peer.pdu() for _ in range(3)]
+            if said[1][1][10] == STEP_CONTEXT:
+                # The attributes of what was created.
+                said.append(peer.pdu())
+            assert [kind for kind, _ in said] == [4] * (len(said) - 1) + [RELEASE_RP]
 
 
 def test_the_counts_are_sums_over_all_steps_and_the_discontinued_one_is_named(site: Site) -> None:

@@ -126,6 +126,21 @@ def test_a_second_round_sends_nothing_again(site: Site) -> None:
     assert len(pacs.arrived) == 2
 
 
+def test_a_clock_that_is_set_meanwhile_does_not_end_the_round(site: Site) -> None:
+    class Setting(Behaviour):
+        def store(self, event: evt.Event) -> int | Dataset:
+            site.now += 3600
+            return super().store(event)
+
+    for study in "abc":
+        site.report(study)
+    pacs = Setting()
+    with storage_peer(pacs) as peer:
+        site.delivery(peer).step()
+    assert len(pacs.arrived) == 6
+    assert pacs.associations == 1
+
+
 def test_a_study_is_delivered_only_when_both_peers_have_it_all(site: Site) -> None:
     site.report("a")
     pacs, archive = Behaviour(), Behaviour()

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import sqlalchemy as sa
 
 from dicom_node.archive.group_commit import GroupCommit
 from dicom_node.archive.index import Index
-from dicom_node.core.errors import IndexUnavailable
+from dicom_node.archive.study_rows import Added
+from dicom_node.core.errors import DuplicateInstance, IndexUnavailable
 from tests.populated_index import NOW, instance, study_uid
 
 
@@ -62,11 +64,15 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def at_once(ledger: Ledger, numbers: list[int]) -> dict[int, object]:
     """What each deed answered or raised; all of them wait while the first one's transaction is held up."""
+    return all_at_once(ledger, numbers, lambda number: ledger.group.run(ledger.note(number)))
+
+
+def all_at_once(ledger: Ledger, numbers: list[int], do: Callable[[int], object]) -> dict[int, object]:
     found: dict[int, object] = {}
 
     def run(number: int) -> None:
         try:
-            found[number] = ledger.group.run(ledger.note(number))
+            found[number] = do(number)
         except Exception as error:
             found[number] = error
 
@@ -123,6 +129,23 @@ def test_a_leader_that_is_gone_leaves_the_others_to_themselves(ledger: Ledger) -
         ledger.group.run(go)
     assert ledger.group.run(ledger.note(5)) == 10
     assert ledger.noted() == {5}
+
+
+def test_an_instance_that_is_refused_leaves_the_transaction_to_the_others(ledger: Ledger) -> None:
+    ledger.index.transactions._group = ledger.group
+    studies = ledger.index.studies
+    for number in (3, 4):
+        studies.add_instance(instance("a", number, at=NOW))
+    ledger.begun = 0
+
+    def add(number: int) -> object:
+        added = instance("a", number, at=NOW)
+        return studies.add_instance(replace(added, sha256="0" * 64), refuses_conflicts=True)
+
+    found = all_at_once(ledger, list(range(1, 9)), add)
+    assert {number for number in found if isinstance(found[number], DuplicateInstance)} == {3, 4}
+    assert all(found[number] is Added.NEW for number in (1, 2, 5, 6, 7, 8))
+    assert ledger.begun == 2
 
 
 def test_instances_that_arrive_at_once_are_all_there_when_they_are_answered(tmp_path: Path) -> None:
