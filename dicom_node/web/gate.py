@@ -2,8 +2,8 @@
 
 It stands around the whole application, mounted parts too, so that no route needs access code of its own: it needs a
 line in `needs.RULES`, and without one it is closed. A session's POST must come from our own origin and carry the
-session's CSRF token, in the field `csrf` of a form or in the header X-CSRF-Token. A program with a token carries no
-cookie, so nothing of that holds for it.
+session's CSRF token, in the field `csrf` of a form or in the header X-CSRF-Token. A program whose token holds carries
+no cookie, so nothing of that holds for it, but where everybody may ask: there it is looked at as anybody.
 """
 
 import asyncio
@@ -50,7 +50,10 @@ def is_from_our_page(headers: Headers) -> bool:
     """
     if (site := headers.get("sec-fetch-site")) is not None:
         return site == "same-origin"
-    return urlsplit(headers.get("origin", "")).netloc == headers.get("host", "") != ""
+    try:
+        return urlsplit(headers.get("origin", "")).netloc == headers.get("host", "") != ""
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,8 @@ class Gate:
             return
         need = CLOSED if rule is None else rule.need(scope["method"])
         refusal = None if visitor.meets(need) else self._refusal(rule, need, scope, headers, visitor)
-        if refusal is None and scope["method"] not in SAFE_METHODS and "authorization" not in headers:
+        is_program = bool(visitor.scopes) and not need.open
+        if refusal is None and scope["method"] not in SAFE_METHODS and not is_program:
             refusal, receive = await self._look_at_form(headers, receive, visitor, need)
         if refusal is not None:
             await refusal(scope, receive, send)
@@ -184,7 +188,9 @@ class Gate:
             words = "This can only be asked for by the button of the node's own page."
             return self._refuse(HTTPStatus.FORBIDDEN, words, visitor), receive
         token, given = headers.get("x-csrf-token", ""), b""
-        if headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM or not token:
+        # Whole objects come to where programs store, and nowhere else.
+        is_form = headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM
+        if is_form or not token or not need.scope:
             try:
                 given = await asyncio.wait_for(_body(receive), FORM_SECONDS)
             except TimeoutError:

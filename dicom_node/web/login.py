@@ -99,7 +99,10 @@ class Login:
 
 def own_path(text: str) -> str:
     """A path of our own to go to after the login; the first page where it is anything else."""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "/"
     ours = text.startswith("/") and not text.startswith(("//", "/\\")) and not parts.scheme and not parts.netloc
     return text if ours and text.isprintable() and "\\" not in text else "/"
 

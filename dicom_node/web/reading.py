@@ -70,7 +70,7 @@ class Reading:
         """What the address asks for; what is nothing that can be asked is left out."""
         given = request.query_params
         hours = given.get("hours", "")
-        back = int(hours) if hours.isdecimal() and int(hours) in HOURS else HOURS[0]
+        back = next((choice for choice in HOURS if str(choice) == hours), HOURS[0])
         study, accession, page = given.get("study", ""), given.get("accession", ""), given.get("page", "")
         return Wish(
             since=self.clock() - back * 3600,

@@ -413,6 +413,42 @@ def test_an_oversized_form_is_refused_before_it_is_looked_at(house: House) -> No
     assert answer.status == 413
 
 
+@pytest.mark.parametrize(
+    "header", [{"Authorization": "Bearer a"}, {"Authorization": "Basic eA=="}, {"X-CSRF-Token": "x"}, {}], ids=str
+)
+def test_no_header_of_a_stranger_takes_the_bound_off_a_form(house: House, header: dict[str, str]) -> None:
+    host = f"127.0.0.1:{house.server.port}"
+    headers = {"Origin": f"http://{host}", "Content-Type": "application/octet-stream", **header}
+    body = b"user=a&password=" + b"x" * LONGEST_FORM_BYTES
+    assert house.stranger.ask("POST", "/login", body, headers).status == 413
+    assert house.stranger.ask("POST", "/login", b"user=a", {**headers, "Origin": "http://evil.example"}).status == 403
+
+
+def test_a_token_that_holds_opens_no_way_round_the_form_of_the_login(house: House) -> None:
+    secret = house.index.tokens.add("prometheus", scopes=[Scope.METRICS], at=NOW)
+    headers = {"Authorization": f"Bearer {secret}", "Origin": f"http://127.0.0.1:{house.server.port}"}
+    answer = house.stranger.ask("POST", "/login", b"x" * (LONGEST_FORM_BYTES + 1), headers)
+    assert answer.status == 413
+    assert house.stranger.ask("POST", "/login", b"user=a", {"Authorization": f"Bearer {secret}"}).status == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/login?next=http://[", {}, 200),
+        ("POST", "/login", {"Origin": "http://["}, 403),
+        ("GET", "/?hours=" + "9" * 5000, {}, 200),
+        ("GET", "/?page=" + "9" * 5000, {}, 200),
+    ],
+    ids=lambda one: str(one)[:20],
+)
+def test_no_address_and_no_header_breaks_a_page(
+    house: House, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    answer = house.person(Role.READER).ask(method, path, b"user=a" if method == "POST" else None, headers)
+    assert answer.status == status
+
+
 def test_slow_bodies_are_cut_off_and_hold_nobody_up(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dicom_node.web.gate.FORM_SECONDS", 0.5)
     with ExitStack() as stack:
