@@ -138,9 +138,9 @@ def build_reading(reading: Reading) -> APIRouter:
 
 
 def picture(data: bytes) -> Response:
-    """A picture that the browser alone may keep for a while: it shows a patient."""
+    """A picture that the browser alone may keep, and asks for anew: it shows a patient, and may be withdrawn."""
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-    return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=300", "ETag": tag})
+    return Response(data, media_type="image/png", headers={"Cache-Control": "private, no-cache", "ETag": tag})
 
 
 def study_link(template: str, study: str) -> str:
