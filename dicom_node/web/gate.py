@@ -31,6 +31,9 @@ from dicom_node.web.needs import CLOSED, SAFE_METHODS, SECURITY_HEADERS, Rule, r
 LONGEST_FORM_BYTES = 64 * 1024
 FORM_SECONDS = 10.0
 
+#: A page says by it that it asks by itself.
+RENEWAL = "x-renewal"
+
 _FORM = "application/x-www-form-urlencoded"
 _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*)")
 
@@ -77,23 +80,23 @@ class Doorkeeper:
             return ""
         return "" if found is None else found.value
 
-    def visitor(self, headers: Headers, address: str) -> Visitor:
-        """Who sends these headers; a token counts before a cookie."""
+    def visitor(self, headers: Headers, address: str, *, used: bool = True) -> Visitor:
+        """Who sends these headers; a token counts before a cookie. `used`: by a person, not by a page by itself."""
         if (given := headers.get("authorization")) is not None:
             token = _BEARER.fullmatch(given)
             row = self.index.tokens.find(token[1], at=self.clock()) if token else None
             return (
                 Visitor(name=row.name, scopes=row.scopes, address=address) if row else replace(NOBODY, address=address)
             )
-        return self.person(self.session_of(headers), address)
+        return self.person(self.session_of(headers), address, used=used)
 
-    def person(self, secret: str, address: str = "") -> Visitor:
+    def person(self, secret: str, address: str = "", *, used: bool = True) -> Visitor:
         """Whose session this is, if it still lasts."""
         session = None
         if secret:
             hours, minutes = self.settings.session_hours, self.settings.idle_minutes
             limits = {"idle_seconds": minutes * 60, "longest_seconds": hours * 3600}
-            session = self.index.sessions.find(secret, at=self.clock(), **limits)
+            session = self.index.sessions.find(secret, at=self.clock(), used=used, **limits)
         if session is None:
             return replace(NOBODY, address=address)
         return Visitor(name=session.user, role=session.role, address=address, csrf=csrf_of(secret))
@@ -130,7 +133,7 @@ class Gate:
         send = _with_headers(send)
         headers, path = Headers(scope=scope), str(scope["path"])
         rule = rule_of(path, self._rules)
-        visitor = await self._visitor(scope, headers)
+        visitor = await self._visitor(scope, headers, used=not (RENEWAL in headers or (rule and rule.is_automatic)))
         if visitor is None:
             words = "The index does not answer; see `dicom-node doctor`."
             await self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, words, NOBODY)(scope, receive, send)
@@ -146,13 +149,13 @@ class Gate:
         scope.setdefault("state", {})["visitor"] = visitor
         await self._application(scope, receive, send)
 
-    async def _visitor(self, scope: Scope, headers: Headers) -> Visitor | None:
+    async def _visitor(self, scope: Scope, headers: Headers, *, used: bool) -> Visitor | None:
         address = scope["client"][0] if scope.get("client") else ""
         if "cookie" not in headers and "authorization" not in headers:
             return replace(NOBODY, address=address)
         try:
             # In a thread: the database may let it wait.
-            return await run_in_threadpool(self._doorkeeper.visitor, headers, address)
+            return await run_in_threadpool(self._doorkeeper.visitor, headers, address, used=used)
         except IndexUnavailable:
             return None
 

@@ -53,9 +53,7 @@ class Login:
         user, after = given.get("user", "").strip(), own_path(given.get("next", ""))
         if wait := self.limits.try_once(user, address):
             self._note(user, address, "too many attempts")
-            words = (
-                f"Too many wrong passwords for this user or from this address. Try again in {duration_in_words(wait)}."
-            )
+            words = f"Too many wrong passwords for this user from here. Try again in {duration_in_words(wait)}."
             refused = self.form(HTTPStatus.TOO_MANY_REQUESTS, after=after, words=words)
             refused.headers["Retry-After"] = str(int(wait) + 1)
             return refused
@@ -86,6 +84,8 @@ class Login:
         )
         answer = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
         self.doorkeeper.drop(answer)
+        # Pictures that the browser keeps show patients.
+        answer.headers["Clear-Site-Data"] = '"cache"'
         return answer
 
     def _note(self, user: str, address: str, why: str) -> None:

@@ -25,6 +25,8 @@ class Rule:
     write: Need = CLOSED
     #: A person who is not let in is led to the login.
     is_page: bool = False
+    #: Pages ask for it by themselves: that nobody sits there is not to be hidden by it.
+    is_automatic: bool = False
 
     def fits(self, path: str) -> bool:
         """Whether this is the rule for a path."""
@@ -58,12 +60,12 @@ RULES: Sequence[Rule] = (
     Rule(path="/viewer/**", read=READER, is_page=True),
     Rule(path="/", read=READER, is_page=True),
     Rule(path="/overview", read=READER, is_page=True),
-    Rule(path="/events", read=READER),
-    Rule(path="/worklist", read=READER),
+    Rule(path="/events", read=READER, is_automatic=True),
+    Rule(path="/worklist", read=READER, is_automatic=True),
     Rule(path="/search", write=READER),
     Rule(path="/studies/*", read=READER, is_page=True),
     Rule(path="/studies/*/report/*", read=READER, is_page=True),
-    Rule(path="/studies/*/preview.png", read=READER),
+    Rule(path="/studies/*/preview.png", read=READER, is_automatic=True),
     Rule(path="/studies/*/series/*/slices", read=READER),
     Rule(path="/studies/*/slices/*", read=READER),
     Rule(path="/studies/*/requeue", write=OPERATOR),
