@@ -133,7 +133,7 @@ class Gate:
         send = _with_headers(send)
         headers, path = Headers(scope=scope), str(scope["path"])
         rule = rule_of(path, self._rules)
-        visitor = await self._visitor(scope, headers, used=not (RENEWAL in headers or (rule and rule.is_automatic)))
+        visitor = await self._visitor(scope, headers, rule)
         if visitor is None:
             words = "The index does not answer; see `dicom-node doctor`."
             await self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, words, NOBODY)(scope, receive, send)
@@ -149,10 +149,12 @@ class Gate:
         scope.setdefault("state", {})["visitor"] = visitor
         await self._application(scope, receive, send)
 
-    async def _visitor(self, scope: Scope, headers: Headers, *, used: bool) -> Visitor | None:
+    async def _visitor(self, scope: Scope, headers: Headers, rule: Rule | None) -> Visitor | None:
         address = scope["client"][0] if scope.get("client") else ""
-        if "cookie" not in headers and "authorization" not in headers:
+        is_blind, is_automatic = (rule.is_blind, rule.is_automatic) if rule else (False, False)
+        if is_blind or ("cookie" not in headers and "authorization" not in headers):
             return replace(NOBODY, address=address)
+        used = not is_automatic and RENEWAL not in headers
         try:
             # In a thread: the database may let it wait.
             return await run_in_threadpool(self._doorkeeper.visitor, headers, address, used=used)

@@ -62,4 +62,5 @@ class LoginLimits:
 
 
 def _keys(user: str, address: str) -> Iterable[_Key]:
-    return ((user, address), (user, None), (None, address))
+    # Nobody yet has no bound from everywhere: whoever reached it would keep out all.
+    return ((user, address), (user, None), (None, address)) if user else ((user, address), (None, address))

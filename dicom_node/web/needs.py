@@ -27,6 +27,8 @@ class Rule:
     is_page: bool = False
     #: Pages ask for it by themselves: that nobody sits there is not to be hidden by it.
     is_automatic: bool = False
+    #: Nobody is looked up for it: the answer waits for no database and no thread.
+    is_blind: bool = False
 
     def fits(self, path: str) -> bool:
         """Whether this is the rule for a path."""
@@ -48,7 +50,7 @@ _STORE = Need(role=Role.OPERATOR, scope=Scope.DICOMWEB_WRITE)
 
 #: The first that fits holds.
 RULES: Sequence[Rule] = (
-    Rule(path="/healthz", read=OPEN),
+    Rule(path="/healthz", read=OPEN, is_blind=True),
     Rule(path="/static/**", read=OPEN),
     Rule(path="/login", read=OPEN, write=OPEN),
     Rule(path="/login/provider", read=OPEN),

@@ -2,6 +2,7 @@ import http.client
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from dicom_node.web.application import build_application
 from dicom_node.web.connections import Connections
 from dicom_node.web.server import WebServer
 from tests.populated_index import NOW
+from tests.visitors import Person, session
 
 
 @pytest.fixture
@@ -110,7 +112,9 @@ def test_one_address_leaves_room_for_others_and_a_proxy_is_everybody() -> None:
 def _closed(connection: socket.socket) -> bool:
     """Whether the other end closes it before a long time is over."""
     try:
-        return connection.recv(1000) == b""
+        while connection.recv(1000):
+            pass
+        return True
     except TimeoutError:
         return False
     except ConnectionError:
@@ -124,6 +128,35 @@ def test_a_port_in_use_is_named_with_its_mend(server: WebServer) -> None:
         with pytest.raises(SettingsError, match=rf"port {port}.*choose another \[web\] port"):
             other.start()
         assert not other.alive
+
+
+def test_health_waits_for_no_thread(tmp_path: Path) -> None:
+    """Pages that wait for something must not have a watcher take the node for dead."""
+    index, going_on = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}"), threading.Event()
+    waiting = threading.Semaphore(0)
+
+    def lengths() -> None:
+        waiting.release()
+        going_on.wait(60)
+
+    server = WebServer(build_application(index, lengths, lambda: {"broker": True}, lambda: NOW), "127.0.0.1", 0)
+    server.start()
+    person = Person(server.port, session(index))
+    threads = [threading.Thread(target=person.get, args=("/overview",), daemon=True) for _ in range(60)]
+    try:
+        for thread in threads:
+            thread.start()
+        # As many as the framework has threads.
+        assert all(waiting.acquire(timeout=30) for _ in range(40))
+        began = time.monotonic()
+        assert person.get("/healthz").status == 200
+        assert time.monotonic() - began < 10
+    finally:
+        going_on.set()
+        for thread in threads:
+            thread.join(30)
+        server.stop()
+        index.close()
 
 
 def test_a_node_takes_every_descriptor_that_it_may_have() -> None:
