@@ -3,13 +3,14 @@
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,7 @@ class Node:
         # Many threads that each compute for a moment: one that holds the index's write lock must not wait five
         # milliseconds for another that computes.
         sys.setswitchinterval(SWITCH_SECONDS)
+        _raise_descriptors()
         ending = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ending.set())
@@ -176,6 +178,14 @@ def build_node(settings: Settings, config: Path | None) -> Node:
         close=close,
         recover=recovery.run,
     )
+
+
+def _raise_descriptors() -> None:
+    """Let this process have as many file descriptors as it may: associations, pages and files share them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems refuse what they name as their bound.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager

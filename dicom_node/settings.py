@@ -76,8 +76,12 @@ class AccessSettings:
     trusted_proxies: tuple[str, ...] = _setting((), "addresses of proxies whose X-Forwarded-For is believed")
     session_hours: float = _setting(12.0, "a session ends after so long", (0.1, 8760))
     idle_minutes: float = _setting(60.0, "a session that nobody uses ends after so long", (1, 525600))
-    login_attempts: int = _setting(10, "wrong passwords for a user, or from an address, before it must wait", (1, 1e4))
-    login_wait_minutes: float = _setting(10.0, "how long it must wait", (0.01, 1440))
+    login_attempts: int = _setting(
+        10,
+        "wrong passwords for a user from an address before they must wait; ten times so many for either alone",
+        (1, 1e4),
+    )
+    login_wait_minutes: float = _setting(10.0, "how long they must wait", (0.01, 1440))
     metrics: Literal["token", "open"] = _setting(
         "token", "who may ask for /metrics: a token with the scope metrics, or anybody (open)"
     )

@@ -37,6 +37,25 @@ class Held:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeptReport:
+    """A structured report that the archive keeps, and what became of it."""
+
+    sop_instance_uid: str
+    #: Relative to the archive's root.
+    path: str
+    withdrawn_at: float | None
+    #: When a later report of its job took its place.
+    replaced_at: float | None
+    #: Whether its job still counts.
+    current: bool
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is what the node says today."""
+        return self.withdrawn_at is None and self.replaced_at is None and self.current
+
+
 class Reports:
     """The reports of the index."""
 
@@ -52,6 +71,14 @@ class Reports:
         self._held = held.where(reports.c.held != sa.literal_column("''"), counts(transactions.tables))
         self._held_of_study = self._held.where(reports.c.study_instance_uid == sa.bindparam("uid"))
         standing = sa.and_(reports.c.sop_instance_uid == sa.bindparam("uid"), stands(reports))
+        columns = (reports.c.sop_instance_uid, reports.c.path, reports.c.withdrawn_at, reports.c.replaced_at)
+        self._kept = (
+            sa.select(*columns, jobs.c.current)
+            .join(jobs, jobs.c.job_uid == reports.c.job_uid)
+            .where(reports.c.study_instance_uid == sa.bindparam("uid"), reports.c.sop_class_uid == STRUCTURED_REPORT)
+            .where(reports.c.held == "")
+            .order_by(reports.c.written_at, reports.c.sop_instance_uid)
+        )
         self._stands = PreparedQuery(sa.select(reports.c.sop_instance_uid).where(standing))
         first = sa.update(reports).where(standing, reports.c.offered_at.is_(None))
         self._offer = Prepared(first.values(offered_at=sa.bindparam("at")))
@@ -95,6 +122,12 @@ class Reports:
             rows = connection.execute(query, {"uid": study_instance_uid}).all()
         names = ("study_instance_uid", "sop_instance_uid", "sop_class_uid", "reason")
         return [Held(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def kept(self, study_instance_uid: str) -> list[KeptReport]:
+        """The structured reports of a study that the gate let pass, those that stand no more too; earliest first."""
+        with self._transactions.read() as connection:
+            rows = connection.execute(self._kept, {"uid": study_instance_uid}).mappings()
+            return [KeptReport(**row) for row in rows]
 
     def earlier(self, job: Job) -> tuple[Earlier, ...]:
         """The structured reports that this job's may replace: its own ones first, then by what is most likely.

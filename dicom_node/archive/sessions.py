@@ -59,8 +59,10 @@ class Sessions:
             connection.execute(sa.insert(sessions).values(**row))
         return secret
 
-    def find(self, secret: str, *, at: float, idle_seconds: float, longest_seconds: float) -> Session | None:
-        """The session of this secret if it still lasts; that it was used is noted."""
+    def find(
+        self, secret: str, *, at: float, idle_seconds: float, longest_seconds: float, used: bool = True
+    ) -> Session | None:
+        """The session of this secret if it still lasts; that a person used it is noted, unless it was no person."""
         token = fingerprint(secret)
         with self._transactions.read() as connection:
             row = connection.execute(self._find, {"secret": token}).mappings().first()
@@ -70,7 +72,7 @@ class Sessions:
         if at - session.seen_at > idle_seconds or at - session.began_at > longest_seconds:
             self.end(secret)
             return None
-        if at - session.seen_at > _SEEN_EVERY_SECONDS:
+        if used and at - session.seen_at > _SEEN_EVERY_SECONDS:
             self._seen(token, at)
         return session
 

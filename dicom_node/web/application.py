@@ -80,7 +80,7 @@ def build_application(
     own = Metrics() if metrics is None else metrics
     own.registry.register(IndexCollector(index, queue_lengths, clock, free_bytes))
     doorkeeper = Doorkeeper(index=index, settings=settings.access, clock=clock)
-    login = _login(index, doorkeeper, audit, pages, clock)
+    login = _login(index, doorkeeper, audit, pages, clock, key)
     application.include_router(build_router(login))
     _add_pages(application, pages, index, queue_lengths, health, clock)
     pictures = _pictures(index, archive, settings)
@@ -147,7 +147,9 @@ def _pictures(index: Index, archive: Archive | None, settings: Settings) -> Stud
     return StudyPictures(index, archive, cache)
 
 
-def _login(index: Index, doorkeeper: Doorkeeper, audit: AuditTrail, pages: Pages, clock: Callable[[], float]) -> Login:
+def _login(
+    index: Index, doorkeeper: Doorkeeper, audit: AuditTrail, pages: Pages, clock: Callable[[], float], key: bytes
+) -> Login:
     access = doorkeeper.settings
     limits = LoginLimits(attempts=access.login_attempts, wait_seconds=access.login_wait_minutes * 60, clock=clock)
     return Login(
@@ -158,7 +160,7 @@ def _login(index: Index, doorkeeper: Doorkeeper, audit: AuditTrail, pages: Pages
         audit=audit,
         pages=pages,
         clock=clock,
-        provider=IdentityProvider(access) if access.oidc_issuer else None,
+        provider=IdentityProvider(access, key=key, clock=clock) if access.oidc_issuer else None,
     )
 
 
@@ -185,7 +187,8 @@ def _add_machine_readables(
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @application.api_route("/healthz", methods=["GET", "HEAD"])
-    def healthz() -> JSONResponse:
+    async def healthz() -> JSONResponse:
+        # No thread: whoever asks must not wait for those that are busy. The parts only say what they know already.
         parts = dict(health())
         # Whoever starts a node again that is not well must not do so for what it works on without.
         ok = all(alive for name, alive in parts.items() if name not in dispensable)

@@ -2,8 +2,8 @@
 
 It stands around the whole application, mounted parts too, so that no route needs access code of its own: it needs a
 line in `needs.RULES`, and without one it is closed. A session's POST must come from our own origin and carry the
-session's CSRF token, in the field `csrf` of a form or in the header X-CSRF-Token. A program with a token carries no
-cookie, so nothing of that holds for it.
+session's CSRF token, in the field `csrf` of a form or in the header X-CSRF-Token. A program whose token holds carries
+no cookie, so nothing of that holds for it, but where everybody may ask: there it is looked at as anybody.
 """
 
 import asyncio
@@ -31,6 +31,9 @@ from dicom_node.web.needs import CLOSED, SAFE_METHODS, SECURITY_HEADERS, Rule, r
 LONGEST_FORM_BYTES = 64 * 1024
 FORM_SECONDS = 10.0
 
+#: A page says by it that it asks by itself.
+RENEWAL = "x-renewal"
+
 _FORM = "application/x-www-form-urlencoded"
 _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*)")
 
@@ -50,7 +53,10 @@ def is_from_our_page(headers: Headers) -> bool:
     """
     if (site := headers.get("sec-fetch-site")) is not None:
         return site == "same-origin"
-    return urlsplit(headers.get("origin", "")).netloc == headers.get("host", "") != ""
+    try:
+        return urlsplit(headers.get("origin", "")).netloc == headers.get("host", "") != ""
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +80,23 @@ class Doorkeeper:
             return ""
         return "" if found is None else found.value
 
-    def visitor(self, headers: Headers, address: str) -> Visitor:
-        """Who sends these headers; a token counts before a cookie."""
+    def visitor(self, headers: Headers, address: str, *, used: bool = True) -> Visitor:
+        """Who sends these headers; a token counts before a cookie. `used`: by a person, not by a page by itself."""
         if (given := headers.get("authorization")) is not None:
             token = _BEARER.fullmatch(given)
             row = self.index.tokens.find(token[1], at=self.clock()) if token else None
             return (
                 Visitor(name=row.name, scopes=row.scopes, address=address) if row else replace(NOBODY, address=address)
             )
-        return self.person(self.session_of(headers), address)
+        return self.person(self.session_of(headers), address, used=used)
 
-    def person(self, secret: str, address: str = "") -> Visitor:
+    def person(self, secret: str, address: str = "", *, used: bool = True) -> Visitor:
         """Whose session this is, if it still lasts."""
         session = None
         if secret:
             hours, minutes = self.settings.session_hours, self.settings.idle_minutes
             limits = {"idle_seconds": minutes * 60, "longest_seconds": hours * 3600}
-            session = self.index.sessions.find(secret, at=self.clock(), **limits)
+            session = self.index.sessions.find(secret, at=self.clock(), used=used, **limits)
         if session is None:
             return replace(NOBODY, address=address)
         return Visitor(name=session.user, role=session.role, address=address, csrf=csrf_of(secret))
@@ -127,14 +133,15 @@ class Gate:
         send = _with_headers(send)
         headers, path = Headers(scope=scope), str(scope["path"])
         rule = rule_of(path, self._rules)
-        visitor = await self._visitor(scope, headers)
+        visitor = await self._visitor(scope, headers, rule)
         if visitor is None:
             words = "The index does not answer; see `dicom-node doctor`."
             await self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, words, NOBODY)(scope, receive, send)
             return
         need = CLOSED if rule is None else rule.need(scope["method"])
         refusal = None if visitor.meets(need) else self._refusal(rule, need, scope, headers, visitor)
-        if refusal is None and scope["method"] not in SAFE_METHODS and "authorization" not in headers:
+        is_program = bool(visitor.scopes) and not need.open
+        if refusal is None and scope["method"] not in SAFE_METHODS and not is_program:
             refusal, receive = await self._look_at_form(headers, receive, visitor, need)
         if refusal is not None:
             await refusal(scope, receive, send)
@@ -142,13 +149,15 @@ class Gate:
         scope.setdefault("state", {})["visitor"] = visitor
         await self._application(scope, receive, send)
 
-    async def _visitor(self, scope: Scope, headers: Headers) -> Visitor | None:
+    async def _visitor(self, scope: Scope, headers: Headers, rule: Rule | None) -> Visitor | None:
         address = scope["client"][0] if scope.get("client") else ""
-        if "cookie" not in headers and "authorization" not in headers:
+        is_blind, is_automatic = (rule.is_blind, rule.is_automatic) if rule else (False, False)
+        if is_blind or ("cookie" not in headers and "authorization" not in headers):
             return replace(NOBODY, address=address)
+        used = not is_automatic and RENEWAL not in headers
         try:
             # In a thread: the database may let it wait.
-            return await run_in_threadpool(self._doorkeeper.visitor, headers, address)
+            return await run_in_threadpool(self._doorkeeper.visitor, headers, address, used=used)
         except IndexUnavailable:
             return None
 
@@ -184,7 +193,9 @@ class Gate:
             words = "This can only be asked for by the button of the node's own page."
             return self._refuse(HTTPStatus.FORBIDDEN, words, visitor), receive
         token, given = headers.get("x-csrf-token", ""), b""
-        if headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM or not token:
+        # Whole objects come to where programs store, and nowhere else.
+        is_form = headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM
+        if is_form or not token or not need.scope:
             try:
                 given = await asyncio.wait_for(_body(receive), FORM_SECONDS)
             except TimeoutError:

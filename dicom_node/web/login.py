@@ -17,13 +17,11 @@ from dicom_node.core.access import USER_NAME, Visitor
 from dicom_node.credentials import Passwords
 from dicom_node.web.gate import Doorkeeper, visitor_of
 from dicom_node.web.login_limits import LoginLimits
-from dicom_node.web.oidc import IdentityProvider, ProviderError
+from dicom_node.web.oidc import ANSWER_SECONDS, IdentityProvider, ProviderError
 from dicom_node.web.pages import Pages
 
 log = logging.getLogger(__name__)
 
-#: How long the way to the identity provider and back may take.
-_ANSWER_SECONDS = 600
 _STATE_COOKIE = "provider"
 
 _WRONG = "That user and password do not go together."
@@ -52,13 +50,7 @@ class Login:
         """Try a password; the answer, with the cookie of a new session where it was right."""
         user, after = given.get("user", "").strip(), own_path(given.get("next", ""))
         if wait := self.limits.try_once(user, address):
-            self._note(user, address, "too many attempts")
-            words = (
-                f"Too many wrong passwords for this user or from this address. Try again in {duration_in_words(wait)}."
-            )
-            refused = self.form(HTTPStatus.TOO_MANY_REQUESTS, after=after, words=words)
-            refused.headers["Retry-After"] = str(int(wait) + 1)
-            return refused
+            return self._too_many(user, address, wait, after, "wrong passwords for this user")
         row = self.index.users.find(user)
         held, password = (row.password if row else ""), given.get("password", "")
         if not self.passwords.fits(password, held):
@@ -68,6 +60,31 @@ class Login:
         if self.passwords.is_old(held):
             self.index.users.rehash(user, self.passwords.hash(password))
         return self.let_in(user, address, session, after, "by password")
+
+    def _too_many(self, user: str, address: str, wait: float, after: str, what: str) -> Response:
+        self._note(user, address, "too many attempts")
+        words = f"Too many {what} from here. Try again in {duration_in_words(wait)}."
+        refused = self.form(HTTPStatus.TOO_MANY_REQUESTS, after=after, words=words)
+        refused.headers["Retry-After"] = str(int(wait) + 1)
+        return refused
+
+    async def by_provider(self, provider: IdentityProvider, request: Request, own_address: str) -> Response:
+        """Whom the identity provider names, if it is a user here; wrong answers count as wrong passwords do."""
+        address, session = visitor_of(request.scope).address, self.doorkeeper.session_of(request.headers)
+        if wait := self.limits.try_once("", address):
+            return self._too_many("", address, wait, "/", "answers that were none")
+        kept = request.cookies.get(_STATE_COOKIE, "")
+        try:
+            user = await provider.user(dict(request.query_params), kept, own_address)
+        except ProviderError as error:
+            self._note("", address, "the identity provider did not say who it is")
+            return self.form(HTTPStatus.UNAUTHORIZED, after="/", words=str(error))
+        if await run_in_threadpool(self.index.users.find, user) is None:
+            self._note(user, address, "known to the identity provider, not here")
+            words = "You are known to the identity provider, but are no user of this node; ask whoever runs it."
+            return self.form(HTTPStatus.FORBIDDEN, after="/", words=words)
+        self.limits.succeeded("", address)
+        return await run_in_threadpool(self.let_in, user, address, session, "/", "by identity provider")
 
     def let_in(self, user: str, address: str, session: str, after: str, how: str) -> Response:
         """Begin a new session: whatever the browser came with is worth nothing afterwards."""
@@ -86,6 +103,8 @@ class Login:
         )
         answer = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
         self.doorkeeper.drop(answer)
+        # Pictures that the browser keeps show patients.
+        answer.headers["Clear-Site-Data"] = '"cache"'
         return answer
 
     def _note(self, user: str, address: str, why: str) -> None:
@@ -99,7 +118,10 @@ class Login:
 
 def own_path(text: str) -> str:
     """A path of our own to go to after the login; the first page where it is anything else."""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "/"
     ours = text.startswith("/") and not text.startswith(("//", "/\\")) and not parts.scheme and not parts.netloc
     return text if ours and text.isprintable() and "\\" not in text else "/"
 
@@ -150,7 +172,7 @@ def _add_provider(router: APIRouter, login: Login, provider: IdentityProvider) -
         answer.set_cookie(
             _STATE_COOKIE,
             question.kept,
-            max_age=_ANSWER_SECONDS,
+            max_age=ANSWER_SECONDS,
             path="/login/answer",
             httponly=True,
             samesite="lax",
@@ -160,20 +182,10 @@ def _add_provider(router: APIRouter, login: Login, provider: IdentityProvider) -
 
     @router.get("/login/answer")
     async def answer(request: Request) -> Response:
-        visitor, session = visitor_of(request.scope), login.doorkeeper.session_of(request.headers)
-        kept = request.cookies.get(_STATE_COOKIE, "")
-        try:
-            user = await provider.user(dict(request.query_params), kept, _own_address(request, secure))
-        except ProviderError as error:
-            login._note("", visitor.address, "the identity provider did not say who it is")
-            return login.form(HTTPStatus.UNAUTHORIZED, after="/", words=str(error))
-        if await run_in_threadpool(login.index.users.find, user) is None:
-            login._note(user, visitor.address, "known to the identity provider, not here")
-            words = "You are known to the identity provider, but are no user of this node; ask whoever runs it."
-            return login.form(HTTPStatus.FORBIDDEN, after="/", words=words)
-        entered = await run_in_threadpool(login.let_in, user, visitor.address, session, "/", "by identity provider")
-        entered.delete_cookie(_STATE_COOKIE, path="/login/answer")
-        return entered
+        told = await login.by_provider(provider, request, _own_address(request, secure))
+        # A question is answered once, rightly or not.
+        told.delete_cookie(_STATE_COOKIE, path="/login/answer", httponly=True, samesite="lax", secure=secure)
+        return told
 
 
 def _own_address(request: Request, secure: bool) -> str:

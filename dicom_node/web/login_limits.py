@@ -1,4 +1,8 @@
-"""How often a password may be tried: so many times for a user and from an address, then whoever asks must wait."""
+"""How often a password may be tried: so many times for a user from an address, then whoever asks must wait.
+
+A user alone, and an address alone, have bounds too, but much higher ones: else a stranger could keep a user out from
+everywhere, and one forgetful user everybody behind the same address.
+"""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -6,6 +10,12 @@ from dataclasses import dataclass, field
 
 #: Names and addresses that are remembered; beyond that the oldest go.
 _MOST = 10_000
+
+#: Times the attempts of a user from an address that a user has from everywhere, and an address for everybody.
+FOR_ALL = 10
+
+#: User and address; None: any.
+_Key = tuple[str | None, str | None]
 
 
 @dataclass(kw_only=True)
@@ -18,7 +28,7 @@ class LoginLimits:
     attempts: int
     wait_seconds: float
     clock: Callable[[], float]
-    _failures: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    _failures: dict[_Key, list[float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def try_once(self, user: str, address: str) -> float:
@@ -34,20 +44,23 @@ class LoginLimits:
         return max(0.0, wait)
 
     def succeeded(self, user: str, address: str) -> None:
-        """The attempt was right: what counted against this user is forgotten, and this attempt of the address."""
+        """The attempt was right: what counted against this user here is forgotten, and this attempt of the others."""
         with self._lock:
-            self._failures.pop(("user", user), None)
-            if tries := self._failures.get(("address", address)):
-                tries.pop()
+            self._failures.pop((user, address), None)
+            for key in ((user, None), (None, address)):
+                if tries := self._failures.get(key):
+                    tries.pop()
 
-    def _wait(self, key: tuple[str, str], now: float) -> float:
+    def _wait(self, key: _Key, now: float) -> float:
         tries = [at for at in self._failures.get(key, []) if now - at < self.wait_seconds]
         if not tries:
             self._failures.pop(key, None)
             return 0.0
         self._failures[key] = tries
-        return tries[-self.attempts] + self.wait_seconds - now if len(tries) >= self.attempts else 0.0
+        most = self.attempts * (FOR_ALL if None in key else 1)
+        return tries[-most] + self.wait_seconds - now if len(tries) >= most else 0.0
 
 
-def _keys(user: str, address: str) -> Iterable[tuple[str, str]]:
-    return (("user", user), ("address", address))
+def _keys(user: str, address: str) -> Iterable[_Key]:
+    # Nobody yet has no bound from everywhere: whoever reached it would keep out all.
+    return ((user, address), (user, None), (None, address)) if user else ((user, address), (None, address))

@@ -25,6 +25,10 @@ class Rule:
     write: Need = CLOSED
     #: A person who is not let in is led to the login.
     is_page: bool = False
+    #: Pages ask for it by themselves: that nobody sits there is not to be hidden by it.
+    is_automatic: bool = False
+    #: Nobody is looked up for it: the answer waits for no database and no thread.
+    is_blind: bool = False
 
     def fits(self, path: str) -> bool:
         """Whether this is the rule for a path."""
@@ -46,7 +50,7 @@ _STORE = Need(role=Role.OPERATOR, scope=Scope.DICOMWEB_WRITE)
 
 #: The first that fits holds.
 RULES: Sequence[Rule] = (
-    Rule(path="/healthz", read=OPEN),
+    Rule(path="/healthz", read=OPEN, is_blind=True),
     Rule(path="/static/**", read=OPEN),
     Rule(path="/login", read=OPEN, write=OPEN),
     Rule(path="/login/provider", read=OPEN),
@@ -58,12 +62,12 @@ RULES: Sequence[Rule] = (
     Rule(path="/viewer/**", read=READER, is_page=True),
     Rule(path="/", read=READER, is_page=True),
     Rule(path="/overview", read=READER, is_page=True),
-    Rule(path="/events", read=READER),
-    Rule(path="/worklist", read=READER),
+    Rule(path="/events", read=READER, is_automatic=True),
+    Rule(path="/worklist", read=READER, is_automatic=True),
     Rule(path="/search", write=READER),
     Rule(path="/studies/*", read=READER, is_page=True),
     Rule(path="/studies/*/report/*", read=READER, is_page=True),
-    Rule(path="/studies/*/preview.png", read=READER),
+    Rule(path="/studies/*/preview.png", read=READER, is_automatic=True),
     Rule(path="/studies/*/series/*/slices", read=READER),
     Rule(path="/studies/*/slices/*", read=READER),
     Rule(path="/studies/*/requeue", write=OPERATOR),

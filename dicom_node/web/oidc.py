@@ -1,7 +1,8 @@
 """OpenID Connect: people log in at an identity provider, by the authorization code flow with PKCE.
 
 OpenID Connect Core 1.0 Section 3.1, RFC 7636. What is kept between question and answer (state, nonce, verifier) lies in
-a cookie of the browser that asked, so that an answer which another browser was made to bring is worth nothing.
+a cookie of the browser that asked, so that an answer which another browser was made to bring is worth nothing; it is
+sealed with the node's key, so that it holds no question that the node did not ask, or asked long ago.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +24,8 @@ _TIMEOUT_SECONDS = 10.0
 #: Signatures that we believe: those by a public key, never "none" and none by a shared secret.
 _ALGORITHMS = ["RS256", "ES256", "PS256", "EdDSA"]
 _LEEWAY_SECONDS = 60
+#: How long the way to the identity provider and back may take.
+ANSWER_SECONDS = 600
 
 
 class ProviderError(NodeError):
@@ -40,14 +43,16 @@ class Question:
 class IdentityProvider:
     """One provider; its addresses and keys are asked for when they are first needed."""
 
-    def __init__(self, settings: AccessSettings) -> None:
+    def __init__(self, settings: AccessSettings, *, key: bytes, clock: Callable[[], float]) -> None:
+        """`key` seals what a browser keeps; where there is none, one of this process alone."""
         try:
             import httpx
             import joserfc  # noqa: F401 - looked for here, used where an answer is checked
         except ImportError as error:
             mend = 'install dicom-node with its extra "oidc", or remove oidc_issuer of [access]'
             raise SettingsError(f"this installation cannot ask an identity provider; {mend}") from error
-        self._settings = settings
+        self._settings, self._clock = settings, clock
+        self._key = key or secrets.token_bytes(32)
         self._client = httpx.AsyncClient
         self._known: Mapping[str, Any] = {}
 
@@ -68,12 +73,24 @@ class IdentityProvider:
         }
         joint = "&" if "?" in known["authorization_endpoint"] else "?"
         return Question(
-            address=f"{known['authorization_endpoint']}{joint}{urlencode(asked)}", kept=f"{state}.{nonce}.{verifier}"
+            address=f"{known['authorization_endpoint']}{joint}{urlencode(asked)}",
+            kept=self._sealed(f"{state}.{nonce}.{verifier}.{int(self._clock())}"),
         )
+
+    def _sealed(self, text: str) -> str:
+        return f"{text}.{hmac.new(self._key, b'identity provider ' + text.encode(), hashlib.sha256).hexdigest()}"
+
+    def _opened(self, kept: str) -> tuple[str, str, str]:
+        """State, nonce and verifier of a question that we asked lately; else nothing."""
+        text = kept.rpartition(".")[0]
+        if text.count(".") != 3 or not hmac.compare_digest(self._sealed(text).encode(), kept.encode()):
+            return "", "", ""
+        state, nonce, verifier, at = text.split(".")
+        return (state, nonce, verifier) if self._clock() - int(at) <= ANSWER_SECONDS else ("", "", "")
 
     async def user(self, answered: Mapping[str, str], kept: str, own_address: str) -> str:
         """Who came back with this answer; ProviderError where it is none that we asked for, or says nobody."""
-        state, nonce, verifier = kept.split(".") if kept.count(".") == 2 else ("", "", "")
+        state, nonce, verifier = self._opened(kept)
         if not state or not hmac.compare_digest(answered.get("state", "").encode(), state.encode()):
             raise ProviderError("This answer belongs to no question of ours. Begin again.")
         if "code" not in answered:
@@ -112,9 +129,17 @@ class IdentityProvider:
                 nonce={"essential": True, "value": nonce},
             )
             registry.validate(decoded.claims)
+            self._check_party(decoded.claims)
         except (JoseError, ValueError, KeyError, TypeError) as error:
             raise ProviderError("The identity provider's answer is not to be believed.") from error
         return decoded.claims
+
+    def _check_party(self, claims: Mapping[str, Any]) -> None:
+        """A token for several parties must have been given to us (OpenID Connect Core 1.0 Section 3.1.3.7)."""
+        audience = claims.get("aud")
+        is_for_many = isinstance(audience, list) and len(audience) > 1
+        if (is_for_many or "azp" in claims) and claims.get("azp") != self._settings.oidc_client_id:
+            raise ValueError("the token was given to another party")
 
     async def _discover(self) -> Mapping[str, Any]:
         if not self._known:

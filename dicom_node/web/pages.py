@@ -103,9 +103,9 @@ class Pages:
         """The rule tester; `facts` are the routes and what was tested."""
         return self._render("rules.html", visitor, refresh=None, now=now, **facts)
 
-    def report(self, visitor: Visitor, now: float, *, study: str, report: ReportText) -> str:
-        """A structured report as text."""
-        return self._render("report.html", visitor, refresh=None, now=now, study=study, report=report)
+    def report(self, visitor: Visitor, now: float, *, report: ReportText, **facts: Any) -> str:
+        """A structured report as text; `facts` are whose it is, and what became of it."""
+        return self._render("report.html", visitor, refresh=None, now=now, report=report, **facts)
 
     def message(self, status: HTTPStatus, text: str, now: float, visitor: Visitor = NOBODY) -> str:
         """A page that says in words why there is no other."""

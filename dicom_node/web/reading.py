@@ -70,7 +70,7 @@ class Reading:
         """What the address asks for; what is nothing that can be asked is left out."""
         given = request.query_params
         hours = given.get("hours", "")
-        back = int(hours) if hours.isdecimal() and int(hours) in HOURS else HOURS[0]
+        back = next((choice for choice in HOURS if str(choice) == hours), HOURS[0])
         study, accession, page = given.get("study", ""), given.get("accession", ""), given.get("page", "")
         return Wish(
             since=self.clock() - back * 3600,
@@ -138,9 +138,9 @@ def build_reading(reading: Reading) -> APIRouter:
 
 
 def picture(data: bytes) -> Response:
-    """A picture that the browser alone may keep for a while: it shows a patient."""
+    """A picture that the browser alone may keep, and asks for anew: it shows a patient, and may be withdrawn."""
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-    return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=300", "ETag": tag})
+    return Response(data, media_type="image/png", headers={"Cache-Control": "private, no-cache", "ETag": tag})
 
 
 def study_link(template: str, study: str) -> str:

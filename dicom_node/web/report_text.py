@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 
+from dicom_node.core.errors import UnreadableInstance
+
 #: Deeper than any report of ours.
 _DEEPEST = 12
 #: Items of what a stranger may have written are cut off there.
@@ -33,8 +35,20 @@ class ReportText:
 
 
 def read_report_text(path: Path) -> ReportText:
-    """Read a Structured Report."""
-    ds = dcmread(path, stop_before_pixels=True)
+    """Read a Structured Report; OSError where the file is not there, UnreadableInstance where it is damaged."""
+    try:
+        return _text(dcmread(path, stop_before_pixels=True))
+    except OSError:
+        raise
+    except Exception as error:
+        # pydicom raises what it meets in a damaged file: no list of kinds is whole.
+        raise UnreadableInstance("the report cannot be read") from error
+
+
+def _text(ds: Dataset) -> ReportText:
+    if ds.get("ValueType") != "CONTAINER":
+        # An empty page would be taken for a report without findings (PS3.3 Section C.17.3: its root is a container).
+        raise UnreadableInstance("the file has no content")
     left = [_MOST]
     return ReportText(
         title=_meaning(ds, "ConceptNameCodeSequence"),

@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from dicom_node.core.errors import SettingsError
+from dicom_node.web.connections import Connections
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,17 @@ _PATIENCE_SECONDS = 5
 class WebServer:
     """Serves an application until it is stopped; port 0 takes any free one."""
 
-    def __init__(self, application: FastAPI, host: str, port: int, *, trusted_proxies: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        application: FastAPI,
+        host: str,
+        port: int,
+        *,
+        trusted_proxies: Sequence[str] = (),
+        connections: Connections | None = None,
+    ) -> None:
         """`trusted_proxies` are addresses whose word is believed on whom they ask for."""
+        self._connections = Connections(proxies=frozenset(trusted_proxies)) if connections is None else connections
         self._application = application
         # Streams of an application that has any look at it.
         self._ending: threading.Event = getattr(application.state, "ending", threading.Event())
@@ -54,6 +64,9 @@ class WebServer:
             proxy_headers=bool(self._trusted_proxies),
             forwarded_allow_ips=self._trusted_proxies,
             lifespan="off",
+            http=self._connections.protocol(),
+            # None are served, and they would leave the count.
+            ws="none",
             timeout_graceful_shutdown=_PATIENCE_SECONDS,
         )
         self._server = uvicorn.Server(config)

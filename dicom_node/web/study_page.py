@@ -11,10 +11,9 @@ from starlette.exceptions import HTTPException
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
-from dicom_node.archive.job_rows import ReportRow
-from dicom_node.archive.lines import StudyDetail
+from dicom_node.archive.lines import StudyDetail, WithdrawalLine
 from dicom_node.archive.overview import read_study
-from dicom_node.archive.reports import STRUCTURED_REPORT
+from dicom_node.archive.reports import KeptReport
 from dicom_node.audit import SEEN, AuditTrail, Happening
 from dicom_node.core.errors import UnknownStudy, UnreadableInstance
 from dicom_node.core.lifecycle import StudyState
@@ -67,17 +66,16 @@ class StudyPages:
             "elsewhere": study_link(self.settings.study_link, study),
         }
 
-    def report_path(self, study: str, sop: str) -> str | None:
-        """Where a structured report of the study lies."""
-        return next((row.path for row in self._rows(study) if row.sop_instance_uid == sop), None)
+    def report(self, study: str, sop: str) -> KeptReport | None:
+        """A structured report of the study, also one that stands no more."""
+        return next((kept for kept in self._reports(study) if kept.sop_instance_uid == sop), None)
 
-    def _reports(self, study: str) -> list[str]:
-        return [] if self.archive is None else [row.sop_instance_uid for row in self._rows(study)]
+    def withdrawal(self, detail: StudyDetail, kept: KeptReport) -> WithdrawalLine | None:
+        """What took the report back."""
+        return next((line for line in detail.withdrawals if line.asked_at == kept.withdrawn_at), None)
 
-    def _rows(self, study: str) -> list[ReportRow]:
-        """The structured reports of a study, those that are held apart."""
-        rows = [row for job in self.index.jobs.of_study(study) for row in self.index.jobs.report_rows(job.job.job_uid)]
-        return [row for row in rows if row.sop_class_uid == STRUCTURED_REPORT and not row.held]
+    def _reports(self, study: str) -> list[KeptReport]:
+        return [] if self.archive is None else self.index.reports.kept(study)
 
 
 def build_study_pages(study_pages: StudyPages) -> APIRouter:
@@ -126,16 +124,18 @@ def build_study_pages(study_pages: StudyPages) -> APIRouter:
     def report(request: Request, study_instance_uid: str, sop_instance_uid: str) -> HTMLResponse:
         archive = study_pages.archive
         with answering_for(study_instance_uid):
-            read_study(study_pages.index, study_instance_uid, clock())
-            path = study_pages.report_path(study_instance_uid, sop_instance_uid) if archive else None
-        if path is None or archive is None:
+            detail = read_study(study_pages.index, study_instance_uid, clock())
+            kept = study_pages.report(study_instance_uid, sop_instance_uid)
+        if kept is None or archive is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, "There is no such report of this study.")
         try:
-            text = read_report_text(archive.path_of(path))
+            text = read_report_text(archive.path_of(kept.path))
         except OSError as error:
             raise HTTPException(HTTPStatus.NOT_FOUND, "The report's file is not here.") from error
+        except UnreadableInstance as error:
+            raise HTTPException(HTTPStatus.NOT_FOUND, "The report's file cannot be read; it is damaged.") from error
         seen(request, study_instance_uid, "structured report")
-        page = study_pages.pages.report(visitor_of(request.scope), clock(), study=study_instance_uid, report=text)
-        return HTMLResponse(page)
+        facts = {"study": study_instance_uid, "kept": kept, "withdrawal": study_pages.withdrawal(detail, kept)}
+        return HTMLResponse(study_pages.pages.report(visitor_of(request.scope), clock(), report=text, **facts))
 
     return router

@@ -1,5 +1,6 @@
 """Logging in by OpenID Connect, at a small provider that really signs, beside everything that must not be believed."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -21,6 +22,7 @@ from dicom_node.archive.index import Index
 from dicom_node.core.access import Role
 from dicom_node.settings import AccessSettings, Settings
 from dicom_node.web.application import build_application
+from dicom_node.web.oidc import ANSWER_SECONDS, IdentityProvider
 from dicom_node.web.server import WebServer
 from tests.populated_index import NOW
 from tests.visitors import Answer, Person
@@ -154,12 +156,15 @@ def test_who_is_known_there_and_not_here_is_told_so(browser: Person, provider: P
     [
         {"iss": "http://127.0.0.1:1"},
         {"aud": "another-client"},
+        {"aud": [CLIENT, "another-client"]},
+        {"azp": "another-client"},
+        {"aud": [CLIENT, "another-client"], "azp": "another-client"},
         {"exp": int(time.time()) - 3600},
         {"nonce": "of another question"},
         {"preferred_username": "ann <b>"},
         {"preferred_username": None},
     ],
-    ids=lambda claims: next(iter(claims)),
+    ids=str,
 )
 def test_a_token_of_another_time_place_or_question_is_not_believed(
     browser: Person, provider: Provider, claims: dict[str, Any]
@@ -187,6 +192,43 @@ def test_an_answer_of_another_browsers_question_is_not_taken(browser: Person, pr
     assert back(browser, victims, code=code, state=state).status == 401
     assert back(browser, "", code=code, state=state).status == 401
     assert back(browser, "..", code=code, state="").status == 401
+
+
+def test_a_token_for_several_that_was_given_to_us_lets_in(browser: Person, provider: Provider) -> None:
+    provider.claims = {"aud": [CLIENT, "another-client"], "azp": CLIENT}
+    assert whole_way(browser, provider).status == 303
+
+
+def test_a_question_that_the_node_did_not_ask_or_asked_long_ago_is_none(browser: Person, provider: Provider) -> None:
+    address, kept = asked(browser)
+    code, state = provider.code_for(address)
+    parts = kept.split(".")
+    older = ".".join([*parts[:3], str(int(NOW) - ANSWER_SECONDS - 1), parts[4]])
+    for forged in ("state.nonce.verifier", "state.nonce.verifier.1.0", older, kept[:-1] + "x"):
+        assert back(browser, forged, code=code, state=forged.split(".")[0]).status == 401
+    assert back(browser, kept, code=code, state=state).status == 303
+
+
+def test_a_sealed_question_is_over_in_time(provider: Provider) -> None:
+    now = [NOW]
+    access = AccessSettings(oidc_issuer=provider.issuer, oidc_client_id=CLIENT)
+    asking = IdentityProvider(access, key=b"k", clock=lambda: now[0])
+    kept = asyncio.run(asking.question("http://here/login/answer")).kept
+    other = IdentityProvider(access, key=b"another", clock=lambda: now[0])
+    assert asking._opened(kept)[0]
+    assert other._opened(kept) == ("", "", "")
+    now[0] += ANSWER_SECONDS + 1
+    assert asking._opened(kept) == ("", "", "")
+
+
+def test_every_answer_takes_the_question_away_and_wrong_ones_are_bounded(browser: Person) -> None:
+    _, kept = asked(browser)
+    statuses = []
+    for _ in range(12):
+        answer = back(browser, kept, code="x", state="x")
+        statuses.append(answer.status)
+        assert "Max-Age=0" in answer.headers["Set-Cookie"]
+    assert statuses == [401] * 10 + [429] * 2
 
 
 def test_a_code_is_good_once(browser: Person, provider: Provider) -> None:

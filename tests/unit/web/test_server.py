@@ -1,5 +1,10 @@
 import http.client
 import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -7,8 +12,10 @@ import pytest
 from dicom_node.archive.index import Index
 from dicom_node.core.errors import SettingsError
 from dicom_node.web.application import build_application
+from dicom_node.web.connections import Connections
 from dicom_node.web.server import WebServer
 from tests.populated_index import NOW
+from tests.visitors import Person, session
 
 
 @pytest.fixture
@@ -57,6 +64,63 @@ def test_stopping_what_never_started_does_nothing(server: WebServer) -> None:
     assert not server.alive
 
 
+def test_silent_connections_are_bounded_closed_in_time_and_keep_nobody_out(server: WebServer) -> None:
+    server._connections = Connections(most=40, most_of_address=30, head_seconds=1.0)
+    server.start()
+    with ExitStack() as stack:
+        try:
+            silent = []
+            for number in range(300):
+                one = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+                # Some say nothing, some never come to an end of their head.
+                with suppress(ConnectionError):
+                    one.sendall(b"GET /healthz HTTP/1.1\r\nX: " if number % 2 else b"")
+                silent.append(one)
+            assert [one for one in silent[30:] if not _closed(one)] == []
+            assert server._connections._open["127.0.0.1"] <= 30
+            deadline = time.monotonic() + 20
+            while server._connections._open and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert [one for one in silent if not _closed(one)] == []
+            assert get(server.port, "/healthz")[0] == 200
+        finally:
+            server.stop()
+
+
+def test_a_head_that_comes_in_pieces_behind_an_answer_must_come_in_time_too(server: WebServer) -> None:
+    server._connections = Connections(head_seconds=1.0)
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one:
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in one.recv(4096)
+            one.sendall(b"GET /healthz HTTP/1.1\r\n")
+            assert _closed(one)
+    finally:
+        server.stop()
+
+
+def test_one_address_leaves_room_for_others_and_a_proxy_is_everybody() -> None:
+    connections = Connections(most=5, most_of_address=2, proxies={"10.0.0.9"})
+    assert [connections.admit("10.0.0.1") for _ in range(3)] == [True, True, False]
+    assert [connections.admit("10.0.0.9") for _ in range(4)] == [True, True, True, False]
+    assert not connections.admit("10.0.0.2")
+    connections.ended("10.0.0.9")
+    assert connections.admit("10.0.0.2")
+
+
+def _closed(connection: socket.socket) -> bool:
+    """Whether the other end closes it before a long time is over."""
+    try:
+        while connection.recv(1000):
+            pass
+        return True
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
 def test_a_port_in_use_is_named_with_its_mend(server: WebServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -64,3 +128,42 @@ def test_a_port_in_use_is_named_with_its_mend(server: WebServer) -> None:
         with pytest.raises(SettingsError, match=rf"port {port}.*choose another \[web\] port"):
             other.start()
         assert not other.alive
+
+
+def test_health_waits_for_no_thread(tmp_path: Path) -> None:
+    """Pages that wait for something must not have a watcher take the node for dead."""
+    index, going_on = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}"), threading.Event()
+    waiting = threading.Semaphore(0)
+
+    def lengths() -> None:
+        waiting.release()
+        going_on.wait(60)
+
+    server = WebServer(build_application(index, lengths, lambda: {"broker": True}, lambda: NOW), "127.0.0.1", 0)
+    server.start()
+    person = Person(server.port, session(index))
+    threads = [threading.Thread(target=person.get, args=("/overview",), daemon=True) for _ in range(60)]
+    try:
+        for thread in threads:
+            thread.start()
+        # As many as the framework has threads.
+        assert all(waiting.acquire(timeout=30) for _ in range(40))
+        began = time.monotonic()
+        assert person.get("/healthz").status == 200
+        assert time.monotonic() - began < 10
+    finally:
+        going_on.set()
+        for thread in threads:
+            thread.join(30)
+        server.stop()
+        index.close()
+
+
+def test_a_node_takes_every_descriptor_that_it_may_have() -> None:
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))\n"
+        "from dicom_node.node import _raise_descriptors\n"
+        "_raise_descriptors(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "(300, 300)"

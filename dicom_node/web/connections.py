@@ -1,0 +1,91 @@
+"""Connections to the web server: so many in all and from one address, and each must say soon what it asks.
+
+The Storage SCP shares this process's file descriptors: whoever holds connections open and says nothing on them must not
+take those that a study comes in by.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Connections:
+    """The connections of one server, which counts them in its own thread alone."""
+
+    #: In all, and from one address; what comes beyond is closed at once.
+    most: int = 400
+    most_of_address: int = 100
+    #: How long a request's head may take from the connection, or from the answer before it, on.
+    head_seconds: float = 10.0
+    #: Proxies bring everybody by one address: for them the bound of all holds alone.
+    proxies: Collection[str] = ()
+    _open: Counter[str] = field(default_factory=Counter)
+
+    def admit(self, address: str) -> bool:
+        """Count a connection, where there is room for one of this address."""
+        full = self._open.total() >= self.most
+        if full or (address not in self.proxies and self._open[address] >= self.most_of_address):
+            return False
+        self._open[address] += 1
+        return True
+
+    def ended(self, address: str) -> None:
+        """A connection that was admitted is over."""
+        self._open[address] -= 1
+        if not self._open[address]:
+            del self._open[address]
+
+    def protocol(self) -> type[asyncio.Protocol]:
+        """What the server speaks on each connection."""
+        return type("BoundedProtocol", (_Bounded,), {"bounds": self})
+
+
+class _Bounded(H11Protocol):
+    """HTTP/1.1 on a connection that was counted, by a request whose head comes in time."""
+
+    bounds: Connections
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._admitted: str | None = None
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the class above
+        super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        if not self.bounds.admit(address):
+            # One line a connection would fill the disk for whoever asks.
+            log.debug("a connection was refused: there are too many", extra={"address": address})
+            transport.abort()
+            return
+        self._admitted = address
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._patience is not None:
+            self._patience.cancel()
+        if self._admitted is not None:
+            self.bounds.ended(self._admitted)
+            self._admitted = None
+
+    def on_response_complete(self) -> None:
+        self._await_head()
+        super().on_response_complete()
+
+    def _await_head(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = self.loop.call_later(self.bounds.head_seconds, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
