@@ -48,6 +48,14 @@ class Contents:
             found = {row.sop_instance_uid: _content(row) for query in queries for row in connection.execute(query)}
         return [found[uid] for uid in sorted(found)]
 
+    def first(self, study: str, series: str = "", instance: str = "") -> Content | None:
+        """One instance below these UIDs that stands for the others, an image where there is one."""
+        with self._transactions.read() as connection:
+            for query in (self._images(study, series, instance), self._results(study, series, instance)):
+                if (row := connection.execute(query.limit(1)).first()) is not None:
+                    return _content(row)
+        return None
+
     def _images(self, *uids: str) -> "sa.Select[Any]":
         instances, studies = self._instances, self._studies
         joined = instances.join(studies, studies.c.study_instance_uid == instances.c.study_instance_uid)

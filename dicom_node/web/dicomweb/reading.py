@@ -25,6 +25,7 @@ from dicom_node.archive.file_meta import open_data_set
 from dicom_node.archive.files import Archive
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
+from dicom_node.web.dicomweb.budget import Memory
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
@@ -40,6 +41,9 @@ BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 #: Of a deflated data set.
 MOST_INFLATED_BYTES = 256 << 20
+
+#: Bytes that deflate makes one of, at most.
+_MOST_DEFLATED = 1032
 
 _UNDEFINED = 0xFFFFFFFF
 
@@ -61,6 +65,7 @@ class PixelPlace:
     photometric: str
     #: Of the element: 7FE00008, 7FE00009 or 7FE00010.
     tag: int
+    vr: str
 
     @property
     def frame_bits(self) -> int:
@@ -90,8 +95,9 @@ class Readings:
     #: Instances remembered: the slices of some series.
     MOST = 20_000
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, memory: Memory | None = None) -> None:
         self._archive = archive
+        self.memory = Memory() if memory is None else memory
         self._places: OrderedDict[str, PixelPlace] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -109,7 +115,13 @@ class Readings:
         try:
             syntax, file = open_data_set(path)
             with file:
-                yield _read(inflated(file) if syntax in DEFLATED else file, syntax)
+                if syntax not in DEFLATED:
+                    yield _read(file, syntax)
+                    return
+                # The value and what is read of it.
+                most = 2 * min(MOST_INFLATED_BYTES, path.stat().st_size * _MOST_DEFLATED)
+                with self.memory.taken(most):
+                    yield _read(inflated(file), syntax)
         except (InvalidDicomError, *BROKEN_BYTES) as error:
             if isinstance(error, FileNotFoundError) or not isinstance(error, OSError):
                 raise UnreadableInstance("the instance cannot be read as it lies on the disk") from error
@@ -188,6 +200,7 @@ def _place(opened: Opened) -> PixelPlace:
         frames=max(1, _integer(ds, "NumberOfFrames", 1)),
         photometric=str(ds.get("PhotometricInterpretation", "")),
         tag=opened.stopped_at,
+        vr=opened.vr,
     )
 
 
