@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
@@ -46,6 +46,14 @@ MOST_INFLATED_BYTES = 256 << 20
 _MOST_DEFLATED = 1032
 
 _UNDEFINED = 0xFFFFFFFF
+
+#: Of a header; each frame of a large enhanced image has some ten items and some ten elements in them.
+_MOST_READS = 500_000
+
+#: Items within one value, and the tag that each begins with: a value of eight bytes an item takes minutes to read.
+_MOST_ITEMS, _ITEM = 50_000, b"\xfe\xff\x00\xe0"
+
+_TOO_MUCH = "the instance's header has too many items or elements to be looked into; it can be had as it is"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +175,9 @@ def _read(file: BinaryIO, syntax: str) -> Opened:
         return True
 
     implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
-    ds = read_dataset(file, implicit, little, stop_when=at_pixels, defer_size=DEFERRED_BYTES)
+    ds = read_dataset(
+        cast("BinaryIO", _FewReads(file)), implicit, little, stop_when=at_pixels, defer_size=DEFERRED_BYTES
+    )
     _load_short(ds, file)
     tag, vr, length = stopped[0] if stopped else (0, "", 0)
     return Opened(ds=ds, transfer_syntax_uid=syntax, file=file, stopped_at=tag, vr=vr, length=length)
@@ -184,6 +194,27 @@ def _load_short(ds: Dataset, file: BinaryIO) -> None:
                 file.seek(raw.value_tell)
                 ds[tag] = raw._replace(value=file.read(raw.length))
     file.seek(behind)
+    for tag in ds.keys():
+        raw = ds.get_item(tag, keep_deferred=True)
+        value = raw.value if isinstance(raw, RawDataElement) else None
+        if isinstance(value, bytes) and len(value) > _MOST_ITEMS and value.count(_ITEM) > _MOST_ITEMS:
+            raise UnreadableInstance(_TOO_MUCH)
+
+
+class _FewReads:
+    """A file that is read only so often: each item and each element costs a reading or two."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left = file, _MOST_READS
+        self.seek, self.tell = file.seek, file.tell
+        self.name = getattr(file, "name", "")
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; UnreadableInstance where that was done too often."""
+        self._left -= 1
+        if self._left < 0:
+            raise UnreadableInstance(_TOO_MUCH)
+        return self._file.read(size)
 
 
 def _place(opened: Opened) -> PixelPlace:
