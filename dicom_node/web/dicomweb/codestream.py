@@ -13,7 +13,7 @@ def pixels_of(frame: bytes) -> int:
     if (at := frame.find(_J2K, 0, 1 << 16)) >= 0 and len(frame) >= at + 24:
         # Size and offset of the reference grid (ITU-T T.800 Annex A.5.1).
         columns, rows, left, top = struct.unpack_from(">4L", frame, at + 8)
-        return max(0, columns - left) * max(0, rows - top)
+        return int(max(0, columns - left) * max(0, rows - top))
     return _of_jpeg(frame) if frame[:2] == b"\xff\xd8" else 0
 
 

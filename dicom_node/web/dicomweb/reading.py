@@ -194,7 +194,7 @@ def _load_short(ds: Dataset, file: BinaryIO) -> None:
                 file.seek(raw.value_tell)
                 ds[tag] = raw._replace(value=file.read(raw.length))
     file.seek(behind)
-    for tag in ds.keys():
+    for tag in list(ds.keys()):
         raw = ds.get_item(tag, keep_deferred=True)
         value = raw.value if isinstance(raw, RawDataElement) else None
         if isinstance(value, bytes) and len(value) > _MOST_ITEMS and value.count(_ITEM) > _MOST_ITEMS:

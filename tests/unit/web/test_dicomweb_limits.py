@@ -3,6 +3,7 @@
 import logging
 import struct
 import threading
+from collections import deque
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -199,7 +200,6 @@ def test_a_sequence_of_a_million_items_is_refused_in_words(service: Service, und
     ds = ct_instance(34 + undefined)
     del ds.PixelData
     tail = b"\x06\x30\x10\x00SQ\0\0" + struct.pack("<L", length) + items + end
-    service.room.intake.association_opened("00000000-0000-4000-8000-000000000000", "SCANNER")
     path = stored(service, ds, data_set=encoded(ds) + tail)
     answer = service.ask(f"{path}/metadata")
     assert (answer.status, b"too many" in answer.body) == (404, True)
@@ -220,12 +220,10 @@ def test_a_body_of_blanks_or_of_countless_parts_is_malformed() -> None:
     reader = MultipartReader(BOUNDARY, Nobody())
     reader.feed(b"--" + BOUNDARY.encode())
     with pytest.raises(Malformed):
-        for _ in range(20):
-            reader.feed(b" " * 100)
+        deque((reader.feed(b" " * 100) for _ in range(20)), 0)
     reader, part = MultipartReader(BOUNDARY, Nobody()), b"--" + BOUNDARY.encode() + b"\r\n\r\n\r\n"
     with pytest.raises(Malformed):
-        for _ in range(1001):
-            reader.feed(part * 100)
+        deque((reader.feed(part * 100) for _ in range(1001)), 0)
 
 
 def test_a_request_of_many_wrong_parts_is_one_line_in_the_log(
