@@ -23,16 +23,13 @@ class Content:
     #: Empty where the index does not know it: of a result its file says it.
     transfer_syntax_uid: str
     sha256: str
+    #: Whether this node made it, also where a peer sent it back; such a one may be withdrawn.
+    is_result: bool
 
     @property
     def tag(self) -> str:
         """Another for another content: with the transfer syntax, which says what the bytes mean."""
         return f"{self.sha256}{self.transfer_syntax_uid}"
-
-    @property
-    def is_result(self) -> bool:
-        """Whether this node made it; such a one may be withdrawn."""
-        return self.path.startswith("results/")
 
 
 class Contents:
@@ -51,16 +48,46 @@ class Contents:
             found = {row.sop_instance_uid: _content(row) for query in queries for row in connection.execute(query)}
         return [found[uid] for uid in sorted(found)]
 
+    def first(self, study: str, series: str = "", instance: str = "") -> Content | None:
+        """One instance below these UIDs that stands for the others, an image where there is one."""
+        with self._transactions.read() as connection:
+            for query in (self._images(study, series, instance), self._results(study, series, instance)):
+                if (row := connection.execute(query.limit(1)).first()) is not None:
+                    return _content(row)
+        return None
+
     def _images(self, *uids: str) -> "sa.Select[Any]":
         instances, studies = self._instances, self._studies
         joined = instances.join(studies, studies.c.study_instance_uid == instances.c.study_instance_uid)
-        shown = (instances.c.conflict.is_(False), studies.c.evicted_at.is_(None))
-        return _below(instances, uids).add_columns(instances.c.transfer_syntax_uid).select_from(joined).where(*shown)
+        shown = (
+            instances.c.conflict.is_(False),
+            studies.c.evicted_at.is_(None),
+            ~is_taken_back(instances, self._reports),
+        )
+        made_here = _copies(instances, self._reports).exists().label("is_result")
+        query = _below(instances, uids).add_columns(instances.c.transfer_syntax_uid, made_here)
+        return query.select_from(joined).where(*shown)
 
     def _results(self, *uids: str) -> "sa.Select[Any]":
         reports = self._reports
-        shown = (reports.c.held == "", reports.c.form != Form.REJECTION.value, stands(reports))
-        return _below(reports, uids).add_columns(sa.literal("").label("transfer_syntax_uid")).where(*shown)
+        columns = (sa.literal("").label("transfer_syntax_uid"), sa.true().label("is_result"))
+        return _below(reports, uids).add_columns(*columns).where(can_be_had(reports))
+
+
+def can_be_had(reports: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether a result is shown: it was not held, replaced or withdrawn, and is no note about others."""
+    return sa.and_(reports.c.held == "", reports.c.form != Form.REJECTION.value, stands(reports))
+
+
+def is_taken_back(instances: sa.Table, reports: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether a received instance is a result of ours that a peer sent back, and that is not to be had any more."""
+    return _copies(instances, reports).where(~can_be_had(reports)).exists()
+
+
+def _copies(instances: sa.Table, reports: sa.Table) -> "sa.Select[Any]":
+    """The result of the same UID."""
+    same = reports.c.sop_instance_uid == instances.c.sop_instance_uid
+    return sa.select(sa.literal(1)).select_from(reports).where(same).correlate(instances)
 
 
 def _below(table: sa.Table, uids: tuple[str, ...]) -> "sa.Select[Any]":

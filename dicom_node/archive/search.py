@@ -12,9 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.archive.conditions_of_search import conditions
-from dicom_node.archive.settlement import stands
+from dicom_node.archive.contents import can_be_had, is_taken_back
 from dicom_node.archive.transactions import Transactions
-from dicom_node.core.form import Form
 from dicom_node.core.matching import Match
 from dicom_node.core.searchable import UID_KEYWORDS, Level, columns_of
 
@@ -153,17 +152,16 @@ class Searches:
             self._state.c.study_instance_uid == self._instances.c.study_instance_uid,
             self._state.c.evicted_at.is_not(None),
         )
-        return sa.and_(self._instances.c.conflict.is_(False), ~gone)
+        taken_back = is_taken_back(self._instances, self._reports)
+        return sa.and_(self._instances.c.conflict.is_(False), ~gone, ~taken_back)
 
     def _is_result(self) -> sa.ColumnElement[bool]:
-        """One that a peer sent back is an image like others."""
+        """One that a peer sent back is found as an image, as long as it stands."""
         reports = self._reports
         came_back = sa.exists().where(
             self._instances.c.sop_instance_uid == reports.c.sop_instance_uid, self._instances.c.conflict.is_(False)
         )
-        return sa.and_(
-            reports.c.held == "", reports.c.form != Form.REJECTION.value, stands(reports), sa.not_(came_back)
-        )
+        return sa.and_(can_be_had(reports), sa.not_(came_back))
 
     def _images_of(self, study: Any, series: Any = None) -> "sa.Select[Any]":
         return self._of(self._instances, self._is_image(), study, series)

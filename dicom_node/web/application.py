@@ -125,7 +125,16 @@ def build_application(
         least = settings.node.minimum_free_megabytes * 2**20
         title_here = settings.node.ae_title
         application.include_router(
-            build_dicomweb(index, archive, reception, stores=stores, minimum_free_bytes=least, ae_title=title_here)
+            build_dicomweb(
+                index,
+                archive,
+                reception,
+                stores=stores,
+                minimum_free_bytes=least,
+                ae_title=title_here,
+                audit=audit,
+                clock=clock,
+            )
         )
         application.include_router(build_viewer(settings.web.viewer_dir))
     _add_machine_readables(application, own, health, dispensable)

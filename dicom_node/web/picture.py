@@ -13,6 +13,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
 
 from dicom_node.core.errors import UnreadableInstance
+from dicom_node.web.frame_look import LINEAR, look_of, own_window, windowed
 
 #: An image with more pixels than this is not drawn: its header may claim whatever it likes.
 MOST_PIXELS = 4096 * 4096
@@ -98,24 +99,19 @@ def _grey(path: Path, ds: Dataset, window: str) -> NDArray[np.uint8]:
         stored = np.asarray(pixel_array(path, index=0 if int(ds.get("NumberOfFrames") or 1) > 1 else None))
     except Exception as error:  # a stranger's pixels: decoders raise whatever they like
         raise UnreadableInstance(f"the pixels cannot be decoded ({type(error).__name__})") from error
-    values = stored.astype(np.float32) * float(ds.get("RescaleSlope", 1)) + float(ds.get("RescaleIntercept", 0))
-    centre, width = _window(ds, window, values)
-    # PS3.3 Section C.11.2.1.2.1, LINEAR.
-    grey: NDArray[np.uint8] = np.clip(((values - (centre - 0.5)) / max(width - 1, 1) + 0.5) * 255, 0, 255).astype(
-        np.uint8
-    )
+    look = look_of(ds, 1)
+    values = stored.astype(np.float32) * float(look.get("RescaleSlope", 1)) + float(look.get("RescaleIntercept", 0))
+    grey = windowed(values, *_window(look, window, values))
     return np.invert(grey) if ds.get("PhotometricInterpretation") == "MONOCHROME1" else grey
 
 
-def _window(ds: Dataset, window: str, values: NDArray[np.float32]) -> tuple[float, float]:
+def _window(look: Dataset, window: str, values: NDArray[np.float32]) -> tuple[float, float, str]:
     if window in WINDOWS:
-        return WINDOWS[window]
-    centre, width = (ds.get(name) for name in ("WindowCenter", "WindowWidth"))
-    if centre is not None and width is not None:
-        first = [value if isinstance(value, int | float) else value[0] for value in (centre, width)]
-        return float(first[0]), float(first[1])
+        return (*WINDOWS[window], LINEAR)
+    if (own := own_window(look)) is not None:
+        return own
     low, high = np.percentile(values, (1, 99))
-    return float(low + high) / 2, max(float(high - low), 1.0)
+    return float(low + high) / 2, max(float(high - low), 1.0), LINEAR
 
 
 def _cropped(

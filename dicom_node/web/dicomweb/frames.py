@@ -10,8 +10,15 @@ from dicom_node.archive.contents import Content
 from dicom_node.archive.file_meta import open_data_set
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
+from dicom_node.web.dicomweb.codestream import pixels_of
 from dicom_node.web.dicomweb.reading import BIG_ENDIAN, DEFLATED, PixelPlace, Readings, inflated
 from dicom_node.web.dicomweb.transcoding import CannotTranscode
+
+#: The decoder's array, ours and the answer.
+_TIMES = 3
+
+#: Of a frame: a large mammogram has 30 million.
+MOST_PIXELS = 1 << 25
 
 
 class NoSuchFrame(Exception):
@@ -52,11 +59,21 @@ class Frames:
         if place.length is not None:
             return self.stored(content, place, number)
         path = self._readings.path_of(content)
-        try:
-            frame = pixel_array(path, index=number - 1, raw=True)
-        except (*BROKEN_BYTES, RuntimeError) as error:
-            raise CannotTranscode("the frame cannot be decoded") from error
-        return np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("<")).tobytes()
+        self.check_size(content, place, number)
+        with self._readings.memory.taken(_TIMES * place.frame_bits // 8):
+            try:
+                frame = pixel_array(path, index=number - 1, raw=True)
+            except (*BROKEN_BYTES, RuntimeError, MemoryError) as error:
+                raise CannotTranscode("the frame cannot be decoded") from error
+            return np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("<")).tobytes()
+
+    def check_size(self, content: Content, place: PixelPlace, number: int) -> None:
+        """CannotTranscode where a frame is too large to be decoded, or larger than its header says."""
+        pixels = place.rows * place.columns
+        if pixels > MOST_PIXELS:
+            raise CannotTranscode(f"the frame has more than {MOST_PIXELS} pixels, too many to be decoded here")
+        if place.length is None and place.start >= 0 and pixels_of(self.stored(content, place, number)) > pixels:
+            raise CannotTranscode("the frame is larger than its header says")
 
     def _encapsulated(self, path: Path, place: PixelPlace, number: int) -> bytes:
         with path.open("rb") as file:
@@ -66,7 +83,10 @@ class Frames:
     def _plain(self, content: Content, path: Path, place: PixelPlace, number: int) -> bytes:
         first_bit = (number - 1) * place.frame_bits
         first, last = first_bit // 8, (first_bit + place.frame_bits + 7) // 8
-        data = self._bytes(path, place, first, last - first)
+        if place.transfer_syntax_uid == BIG_ENDIAN and place.vr == "OW" and place.bits_allocated <= 8:
+            data = self._swapped(path, place, first, last)
+        else:
+            data = self._bytes(path, place, first, last - first)
         if len(data) < last - first:
             raise UnreadableInstance("the instance has fewer pixels than its header says")
         if place.bits_allocated == 1:
@@ -74,6 +94,13 @@ class Frames:
         if place.transfer_syntax_uid == BIG_ENDIAN and place.bits_allocated > 8:
             return np.frombuffer(data, dtype=f">u{place.bits_allocated // 8}").byteswap().tobytes()
         return data
+
+    def _swapped(self, path: Path, place: PixelPlace, first: int, last: int) -> bytes:
+        """Of words of two bytes, whatever a pixel has (PS3.5 Section 7.3)."""
+        even = first // 2 * 2
+        words = self._bytes(path, place, even, (last + 1) // 2 * 2 - even)
+        whole = np.frombuffer(words[: len(words) // 2 * 2], ">u2").byteswap().tobytes()
+        return whole[first - even : last - even]
 
     def _bytes(self, path: Path, place: PixelPlace, start: int, length: int) -> bytes:
         with path.open("rb") as file:

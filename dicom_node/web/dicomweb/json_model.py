@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -40,8 +40,9 @@ def hex_tag(keyword: str) -> str:
 def attribute(vr: str, value: Any) -> dict[str, Any]:
     """One attribute by its plain value or values; what is empty has none."""
     values = list(value) if isinstance(value, list | tuple) else [value]
-    values = [plain for one in values if (plain := _plain(vr, one)) not in (None, "")]
-    return {"vr": vr, "Value": values} if values else {"vr": vr}
+    values = [_plain(vr, one) for one in values]
+    # An empty one among others is null: the others keep their places (PS3.18 Annex F.2.5).
+    return {"vr": vr, "Value": values} if any(one is not None for one in values) else {"vr": vr}
 
 
 def model_of(ds: Dataset, bulk: BulkAddress, path: tuple[str, ...] = ()) -> Model:
@@ -67,7 +68,7 @@ def _element(ds: Dataset, tag: BaseTag, bulk: BulkAddress, path: tuple[str, ...]
     if isinstance(raw, RawDataElement) and raw.value is None and raw.length:
         # It was left on the disk.
         uri = bulk(here, raw.length)
-        return {"vr": raw.VR or "UN", "BulkDataURI": uri} if uri else None
+        return {"vr": raw.VR or _vr_of(tag), "BulkDataURI": uri} if uri else None
     element = ds[tag]
     if element.VR == "SQ":
         return _sequence(element, bulk, here)
@@ -106,9 +107,13 @@ def _single_vr(vr: str) -> str:
     return vr.split(" or ")[0]
 
 
+def _vr_of(tag: BaseTag) -> str:
+    """Of what is in Implicit VR: by the dictionary."""
+    return _single_vr(dictionary_VR(tag)) if dictionary_has_tag(tag) else "UN"
+
+
 def _plain(vr: str, value: Any) -> Any:
     if value is None or value == "":
-        # PS3.18 Annex F.2.5 has null for an empty one among others; a reader misses nothing without it.
         return None
     if vr == "PN":
         return _person_name(str(value))

@@ -8,6 +8,12 @@ from typing import Protocol
 #: Of one part; real ones are two or three lines.
 _LONGEST_HEAD = 16 << 10
 
+#: Blanks behind a boundary; real ones have none.
+_LONGEST_LINE = 200
+
+#: Of one body.
+_MOST_PARTS = 100_000
+
 #: RFC 2046 Section 5.1.1.
 _BOUNDARY = re.compile(r'boundary="?([0-9A-Za-z\'()+_,\-./:=? ]{0,69}[0-9A-Za-z\'()+_,\-./:=?])"?')
 
@@ -51,6 +57,7 @@ class MultipartReader:
         # As if a line had ended before the body: the first boundary then looks like all others.
         self._held = bytearray(b"\r\n")
         self._state = _State.PREAMBLE
+        self._parts = 0
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body; Malformed where they make none."""
@@ -99,10 +106,15 @@ class MultipartReader:
                 self._give(end)
                 return True
             if line < 0:
+                if len(rest) > _LONGEST_LINE:
+                    raise Malformed("the line of a boundary does not end")
                 return False
         self._give(at)
         if self._state is _State.DATA:
             self._taker.end()
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise Malformed("the body has too many parts")
         self._state = _State.DONE if rest.startswith(b"--") else _State.HEAD
         del self._held[: len(self._delimiter) + len(rest)]
         return True

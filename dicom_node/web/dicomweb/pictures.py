@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
@@ -20,9 +19,13 @@ from dicom_node.core.errors import QueryInvalid
 from dicom_node.web.dicomweb.frames import Frames
 from dicom_node.web.dicomweb.reading import DEFLATED, Readings
 from dicom_node.web.dicomweb.transcoding import CannotTranscode
+from dicom_node.web.frame_look import LINEAR, least_width, look_of, own_window, windowed
 
 #: Pixels along the longer side of a thumbnail.
 THUMBNAIL = 128
+
+#: What the decoder, the values of the modality and those of the window take while a frame is drawn.
+_BYTES_OF_PIXEL = 24
 
 #: Of a picture, on each side.
 _LARGEST = 8192
@@ -34,23 +37,26 @@ TYPES = tuple(_FORMATS)
 
 _NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?"
 _WINDOW = re.compile(rf"({_NUMBER}),({_NUMBER})(?:,(linear|linear-exact|sigmoid))?", re.IGNORECASE | re.ASCII)
-_VIEWPORT = re.compile(r"(\d{1,5}),(\d{1,5})(?:,.*)?", re.ASCII)
+_VIEWPORT = re.compile(r"(\d{1,5}),(\d{1,5})(?:,(\d{0,5}),(\d{0,5})(?:,(\d{0,5}),(\d{0,5}))?)?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """How a picture is wanted."""
 
-    #: Centre and width in units of the modality, such as HU; None: as the header says.
-    window: tuple[float, float] | None = None
+    #: Centre, width and function in units of the modality, such as HU; None: as the header says.
+    window: tuple[float, float, str] | None = None
     #: It fits into so many columns and rows.
     viewport: tuple[int, int] | None = None
+    #: Left, top, columns and rows of the part that is wanted; 0 columns or rows: up to the end.
+    part: tuple[int, int, int, int] = (0, 0, 0, 0)
     quality: int = 90
 
 
 def parse_look(window: str, viewport: str, quality: str) -> Look:
     """By the parameters of an address (PS3.18 Table 8.3.5-1); QueryInvalid says which is wrong."""
-    return Look(window=_window(window), viewport=_viewport(viewport), quality=_quality(quality))
+    size, part = _viewport(viewport)
+    return Look(window=_window(window), viewport=size, part=part, quality=_quality(quality))
 
 
 class Pictures:
@@ -66,11 +72,14 @@ class Pictures:
             ds, syntax = opened.ds, opened.transfer_syntax_uid
         if syntax in DEFLATED:
             raise CannotTranscode("deflated instances are not drawn")
-        try:
-            image = Image.fromarray(_eight_bits(self._pixels(content, number), ds, look))
-        except (*BROKEN_BYTES, RuntimeError, MemoryError) as error:
-            raise CannotTranscode("the instance has no pixels that can be drawn") from error
-        return _encoded(_fitted(image, look), look, media_type)
+        place = self._readings.pixel_place(content)
+        self._frames.check_size(content, place, number)
+        with self._readings.memory.taken(_BYTES_OF_PIXEL * place.rows * place.columns * place.samples):
+            try:
+                image = Image.fromarray(_eight_bits(self._pixels(content, number), look_of(ds, number), look))
+            except (*BROKEN_BYTES, RuntimeError, MemoryError) as error:
+                raise CannotTranscode("the instance has no pixels that can be drawn") from error
+            return _encoded(_fitted(_cropped(image, look), look), look, media_type)
 
     def _pixels(self, content: Content, number: int) -> NDArray[Any]:
         place = self._readings.pixel_place(content)
@@ -86,22 +95,14 @@ def _eight_bits(pixels: NDArray[Any], ds: Dataset, look: Look) -> NDArray[np.uin
         return _stretched(pixels) if pixels.dtype != np.uint8 else pixels
     if ds.get("PhotometricInterpretation") == "PALETTE COLOR":
         return _stretched(apply_color_lut(pixels, ds))
-    values = apply_modality_lut(pixels, ds).astype(np.float64)
-    centre, width = look.window or _own_window(ds) or _whole(values)
-    # PS3.3 Section C.11.2.1.2
-    scaled = (values - (centre - 0.5)) / max(width - 1.0, 1.0) + 0.5
-    grey = (scaled.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+    values = apply_modality_lut(pixels, ds).astype(np.float32)
+    grey = windowed(values, *(look.window or own_window(ds) or _whole(values)))
     return 255 - grey if ds.get("PhotometricInterpretation") == "MONOCHROME1" else grey
 
 
-def _own_window(ds: Dataset) -> tuple[float, float] | None:
-    centre, width = (_first(ds.get(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
-    return None if centre is None or width is None or width < 1 else (centre, width)
-
-
-def _whole(values: NDArray[np.float64]) -> tuple[float, float]:
+def _whole(values: NDArray[np.float32]) -> tuple[float, float, str]:
     lowest, highest = float(values.min()), float(values.max())
-    return (lowest + highest) / 2 + 0.5, highest - lowest + 1.0
+    return (lowest + highest) / 2 + 0.5, highest - lowest + 1.0, LINEAR
 
 
 def _stretched(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -110,10 +111,13 @@ def _stretched(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return (pixels >> shift).astype(np.uint8)
 
 
-def _first(value: Any) -> float | None:
-    if isinstance(value, MultiValue):
-        value = value[0] if value else None
-    return None if value in (None, "") else float(value)
+def _cropped(image: Image.Image, look: Look) -> Image.Image:
+    left, top, columns, rows = look.part
+    right = min(image.width, left + (columns or image.width))
+    bottom = min(image.height, top + (rows or image.height))
+    if left >= right or top >= bottom:
+        raise QueryInvalid("the viewport's part lies outside of the image")
+    return image.crop((left, top, right, bottom)) if any(look.part) else image
 
 
 def _fitted(image: Image.Image, look: Look) -> Image.Image:
@@ -131,27 +135,31 @@ def _encoded(image: Image.Image, look: Look, media_type: str) -> bytes:
     return buffer.getvalue()
 
 
-def _window(text: str) -> tuple[float, float] | None:
+def _window(text: str) -> tuple[float, float, str] | None:
     if not text:
         return None
     found = _WINDOW.fullmatch(text)
-    if found is None or float(found[2]) < 1:
-        raise QueryInvalid("window is not centre,width,function with a width of at least 1")
-    return float(found[1]), float(found[2])
+    function = (found[3] or LINEAR).upper().replace("-", "_") if found else LINEAR
+    if found is None or float(found[2]) < least_width(function):
+        raise QueryInvalid("window is not centre,width,function with a width of at least 1 where it is linear")
+    return float(found[1]), float(found[2]), function
 
 
-def _viewport(text: str) -> tuple[int, int] | None:
+def _viewport(text: str) -> tuple[tuple[int, int] | None, tuple[int, int, int, int]]:
+    """The size, and the part of the image that is to fill it (PS3.18 Section 8.3.5.1.3)."""
     if not text:
-        return None
+        return None, Look.part
     found = _VIEWPORT.fullmatch(text)
     if found is None or not all(1 <= int(found[number]) <= _LARGEST for number in (1, 2)):
-        raise QueryInvalid(f"viewport is not columns,rows of up to {_LARGEST}")
-    return int(found[1]), int(found[2])
+        words = "and of a part left,top,columns,rows in whole pixels, not mirrored"
+        raise QueryInvalid(f"viewport is not columns,rows of up to {_LARGEST} {words}")
+    left, top, columns, rows = (int(found[number] or 0) for number in range(3, 7))
+    return (int(found[1]), int(found[2])), (left, top, columns, rows)
 
 
 def _quality(text: str) -> int:
     if not text:
         return Look.quality
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= 100):
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
         raise QueryInvalid("quality is no number from 1 to 100")
     return int(text)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
@@ -25,6 +25,7 @@ from dicom_node.archive.file_meta import open_data_set
 from dicom_node.archive.files import Archive
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
+from dicom_node.web.dicomweb.budget import Memory
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
@@ -41,7 +42,18 @@ BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 #: Of a deflated data set.
 MOST_INFLATED_BYTES = 256 << 20
 
+#: Bytes that deflate makes one of, at most.
+_MOST_DEFLATED = 1032
+
 _UNDEFINED = 0xFFFFFFFF
+
+#: Of a header; each frame of a large enhanced image has some ten items and some ten elements in them.
+_MOST_READS = 500_000
+
+#: Items within one value, and the tag that each begins with: a value of eight bytes an item takes minutes to read.
+_MOST_ITEMS, _ITEM = 50_000, b"\xfe\xff\x00\xe0"
+
+_TOO_MUCH = "the instance's header has too many items or elements to be looked into; it can be had as it is"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +73,7 @@ class PixelPlace:
     photometric: str
     #: Of the element: 7FE00008, 7FE00009 or 7FE00010.
     tag: int
+    vr: str
 
     @property
     def frame_bits(self) -> int:
@@ -90,8 +103,9 @@ class Readings:
     #: Instances remembered: the slices of some series.
     MOST = 20_000
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, memory: Memory | None = None) -> None:
         self._archive = archive
+        self.memory = Memory() if memory is None else memory
         self._places: OrderedDict[str, PixelPlace] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -109,7 +123,13 @@ class Readings:
         try:
             syntax, file = open_data_set(path)
             with file:
-                yield _read(inflated(file) if syntax in DEFLATED else file, syntax)
+                if syntax not in DEFLATED:
+                    yield _read(file, syntax)
+                    return
+                # The value and what is read of it.
+                most = 2 * min(MOST_INFLATED_BYTES, path.stat().st_size * _MOST_DEFLATED)
+                with self.memory.taken(most):
+                    yield _read(inflated(file), syntax)
         except (InvalidDicomError, *BROKEN_BYTES) as error:
             if isinstance(error, FileNotFoundError) or not isinstance(error, OSError):
                 raise UnreadableInstance("the instance cannot be read as it lies on the disk") from error
@@ -155,7 +175,9 @@ def _read(file: BinaryIO, syntax: str) -> Opened:
         return True
 
     implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
-    ds = read_dataset(file, implicit, little, stop_when=at_pixels, defer_size=DEFERRED_BYTES)
+    ds = read_dataset(
+        cast("BinaryIO", _FewReads(file)), implicit, little, stop_when=at_pixels, defer_size=DEFERRED_BYTES
+    )
     _load_short(ds, file)
     tag, vr, length = stopped[0] if stopped else (0, "", 0)
     return Opened(ds=ds, transfer_syntax_uid=syntax, file=file, stopped_at=tag, vr=vr, length=length)
@@ -172,6 +194,27 @@ def _load_short(ds: Dataset, file: BinaryIO) -> None:
                 file.seek(raw.value_tell)
                 ds[tag] = raw._replace(value=file.read(raw.length))
     file.seek(behind)
+    for tag in list(ds.keys()):
+        raw = ds.get_item(tag, keep_deferred=True)
+        value = raw.value if isinstance(raw, RawDataElement) else None
+        if isinstance(value, bytes) and len(value) > _MOST_ITEMS and value.count(_ITEM) > _MOST_ITEMS:
+            raise UnreadableInstance(_TOO_MUCH)
+
+
+class _FewReads:
+    """A file that is read only so often: each item and each element costs a reading or two."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left = file, _MOST_READS
+        self.seek, self.tell = file.seek, file.tell
+        self.name = getattr(file, "name", "")
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; UnreadableInstance where that was done too often."""
+        self._left -= 1
+        if self._left < 0:
+            raise UnreadableInstance(_TOO_MUCH)
+        return self._file.read(size)
 
 
 def _place(opened: Opened) -> PixelPlace:
@@ -188,6 +231,7 @@ def _place(opened: Opened) -> PixelPlace:
         frames=max(1, _integer(ds, "NumberOfFrames", 1)),
         photometric=str(ds.get("PhotometricInterpretation", "")),
         tag=opened.stopped_at,
+        vr=opened.vr,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from fastapi import Request
 
 from dicom_node.core.received_instance import EncodedDataSet, ReceivedInstance
+from dicom_node.web.dicomweb.auditing import Auditing
 
 
 class Spool(EncodedDataSet, Protocol):
@@ -48,4 +49,5 @@ class Storing:
     #: With less room on the disk, instances are refused.
     minimum_free_bytes: int
     ae_title: str
+    auditing: Auditing
     root: Callable[[Request], str]

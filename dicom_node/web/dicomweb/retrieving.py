@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from dicom_node.archive.contents import Content, Contents
+from dicom_node.audit import SEEN
 from dicom_node.core.errors import UnreadableInstance
 from dicom_node.web.dicomweb import answers
 from dicom_node.web.dicomweb.accept import Choice, Offer, choose
+from dicom_node.web.dicomweb.auditing import Auditing
+from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.bulk_data import BulkData, NoSuchValue
 from dicom_node.web.dicomweb.frames import Frames, NoSuchFrame, parse_frames
 from dicom_node.web.dicomweb.metadata import Metadata, instance_address
@@ -52,6 +56,8 @@ class Retrieval:
     pictures: Pictures
     metadata: Metadata
     bulk_data: BulkData
+    turns: Turns
+    auditing: Auditing
     #: The address of the service, as the client called it.
     root: Callable[[Request], str]
 
@@ -96,6 +102,7 @@ def _found(retrieval: Retrieval, request: Request) -> list[Content]:
     contents = retrieval.contents.of(*uids.values())
     if not contents:
         raise Refusal(HTTPStatus.NOT_FOUND, "the node does not hold this, or does not hold it any more")
+    retrieval.auditing.note(request, SEEN, "retrieved over DICOMweb", [uids["study"]])
     return contents
 
 
@@ -129,6 +136,18 @@ def _instances(retrieval: Retrieval, request: Request) -> Response:
     targets = [(content, target) for content, target in pairs if target is not None]
     if not targets:
         raise Refusal(HTTPStatus.NOT_ACCEPTABLE, "no transcoding into this transfer syntax; ask for transfer-syntax=*")
+    if all(target.as_stored for _, target in targets):
+        return _instances_to(retrieval, request, targets, choice, headers)
+    return retrieval.turns.answer(lambda: _instances_to(retrieval, request, targets, choice, headers))
+
+
+def _instances_to(
+    retrieval: Retrieval,
+    request: Request,
+    targets: Sequence[tuple[Content, Target]],
+    choice: Choice,
+    headers: dict[str, str],
+) -> Response:
     if not choice.offer.multipart:
         return _single(retrieval, request, *targets[0], headers)
     for content, _ in targets:
@@ -201,6 +220,13 @@ def _metadata(retrieval: Retrieval, request: Request) -> Response:
     headers = answers.caching(contents, tag, whole=True)
     if (answer := answers.unchanged(request, headers)) is not None:
         return answer
+    return retrieval.turns.answer(lambda: _metadata_as(retrieval, request, contents, choice, headers))
+
+
+def _metadata_as(
+    retrieval: Retrieval, request: Request, contents: Sequence[Content], choice: Choice, headers: dict[str, str]
+) -> Response:
+    root = retrieval.root(request)
     if choice.offer.multipart:
         models = (retrieval.metadata.model(content, root) for content in contents)
         parts = _begun(Part(media_type=XML, data=answers.one_piece(xml_of(model))) for model in models)
@@ -248,15 +274,33 @@ def _frames(retrieval: Retrieval, request: Request) -> Response:
         except CannotTranscode as error:
             raise Refusal(HTTPStatus.NOT_ACCEPTABLE, f"{error}; ask for transfer-syntax=*") from error
 
+    if as_stored or place.length is not None:
+        return _frames_as(retrieval, request, content, place, numbers, data, choice, media_type, headers)
+    make = partial(_frames_as, retrieval, request, content, place, numbers, data, choice, media_type, headers)
+    return retrieval.turns.answer(make)
+
+
+def _frames_as(
+    retrieval: Retrieval,
+    request: Request,
+    content: Content,
+    place: PixelPlace,
+    numbers: list[int],
+    data: Callable[[int], bytes],
+    choice: Choice,
+    media_type: str,
+    headers: dict[str, str],
+) -> Response:
     if not choice.offer.multipart:
         return Response(data(numbers[0]), headers=headers, media_type=media_type)
+    inner = media_type.split(";")[0]
     address = f"{instance_address(retrieval.root(request), content)}/frames"
     parts = _begun(
         Part(media_type=media_type, data=answers.one_piece(data(n)), location=f"{address}/{n}") for n in numbers
     )
     if place.frame_bits // 8 * len(numbers) <= _AT_ONCE_BYTES:
-        return answers.short_multipart(parts, frame_type(syntax), headers)
-    return answers.multipart(request, parts, frame_type(syntax), headers)
+        return answers.short_multipart(parts, inner, headers)
+    return answers.multipart(request, parts, inner, headers)
 
 
 def _frames_asked(retrieval: Retrieval, request: Request) -> tuple[Content, PixelPlace, list[int]]:
@@ -316,11 +360,23 @@ def _rendered(retrieval: Retrieval, request: Request) -> Response:
     headers = answers.caching(contents, tag, whole=several)
     if (answer := answers.unchanged(request, headers)) is not None:
         return answer
-    if not several:
-        data = _drawn(retrieval, request, contents[0], look, choice.offer.media_type)
-        return Response(data, headers=headers, media_type=choice.offer.media_type)
-    parts = _begun_pictures(retrieval, contents, look, choice.offer.media_type)
-    return answers.multipart(request, parts, choice.offer.media_type, headers)
+    kind = choice.offer.media_type
+    return retrieval.turns.answer(lambda: _pictures(retrieval, request, contents, look, kind, headers))
+
+
+def _pictures(
+    retrieval: Retrieval,
+    request: Request,
+    contents: Sequence[Content],
+    look: Look,
+    kind: str,
+    headers: dict[str, str],
+) -> Response:
+    if not _is_part(request):
+        data = _drawn(retrieval, request, contents[0], look, kind)
+        return Response(data, headers=headers, media_type=kind)
+    parts = _begun_pictures(retrieval, contents, look, kind)
+    return answers.multipart(request, parts, kind, headers)
 
 
 def _begun_pictures(retrieval: Retrieval, contents: Sequence[Content], look: Look, kind: str) -> Iterator[Part]:
@@ -343,6 +399,8 @@ def _drawn(retrieval: Retrieval, request: Request, content: Content, look: Look,
     number = 1
     if "frames" in request.path_params:
         _, _, numbers = _frames_asked(retrieval, request)
+        if len(numbers) > 1:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "frames are drawn one at a time: ask for each by itself")
         number = numbers[0]
     try:
         return retrieval.pictures.draw(content, number, look, kind)
@@ -364,11 +422,18 @@ def _thumbnail(retrieval: Retrieval, request: Request) -> Response:
     headers = answers.caching(nearest, tag, whole=_is_part(request))
     if (answer := answers.unchanged(request, headers)) is not None:
         return answer
+    kind = choice.offer.media_type
+    return retrieval.turns.answer(lambda: _small(retrieval, request, nearest, kind, headers))
+
+
+def _small(
+    retrieval: Retrieval, request: Request, nearest: Sequence[Content], kind: str, headers: dict[str, str]
+) -> Response:
     look, refused = Look(viewport=(THUMBNAIL, THUMBNAIL), quality=80), None
     for content in nearest:
         try:
-            data = _drawn(retrieval, request, content, look, choice.offer.media_type)
-            return Response(data, headers=headers, media_type=choice.offer.media_type)
+            data = _drawn(retrieval, request, content, look, kind)
+            return Response(data, headers=headers, media_type=kind)
         except Refusal as refusal:
             refused = refusal
     raise refused or Refusal(HTTPStatus.NOT_ACCEPTABLE, "nothing of it has pixels that can be drawn")

@@ -6,21 +6,23 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from dicom_node.archive.catalogue import Catalogue
 from dicom_node.archive.contents import Contents
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.archive.search import Found, Searches
-from dicom_node.core.errors import UnreadableInstance
+from dicom_node.audit import QUERIED
+from dicom_node.core.errors import QueryInvalid, UnreadableInstance
 from dicom_node.core.searchable import SEARCHABLE, Level
 from dicom_node.web.dicomweb import answers
-from dicom_node.web.dicomweb.accept import Offer, choose
+from dicom_node.web.dicomweb.accept import Choice, Offer, choose
+from dicom_node.web.dicomweb.auditing import Auditing
+from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.json_model import Model, attribute, hex_tag, model_of
 from dicom_node.web.dicomweb.metadata import encoded
 from dicom_node.web.dicomweb.multipart import Part
-from dicom_node.web.dicomweb.query import Query, parse_query, returned
+from dicom_node.web.dicomweb.query import USUAL, Query, parse_query, returned
 from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.refusal import Refusal, checked_uids
 from dicom_node.web.dicomweb.xml_model import xml_of
@@ -57,6 +59,14 @@ _IF_KNOWN = frozenset(
 _MORE = '299 dicom-node "There are more results: ask again with offset, or narrow the search"'
 _INCOMPLETE = '299 dicom-node "Studies received by an earlier version are still being read: some may be missing"'
 
+_PLURALS = {Level.STUDY: "studies", Level.SERIES: "series", Level.INSTANCE: "instances"}
+
+#: What no file need be opened for.
+_INDEXED = frozenset(int(hex_tag(one.keyword), 16) for one in SEARCHABLE)
+
+#: Results of one answer whose files are opened for a field.
+_MOST_FILES = 100
+
 _OPTIONS = ("limit", "offset", "fuzzymatching", "includefield")
 
 
@@ -68,6 +78,8 @@ class Searching:
     catalogue: Catalogue
     contents: Contents
     readings: Readings
+    turns: Turns
+    auditing: Auditing
     root: Callable[[Request], str]
 
 
@@ -106,6 +118,14 @@ def _answer(searching: Searching, request: Request, level: Level) -> Response:
     choice = choose(request.query_params.get("accept") or request.headers.get("accept", ""), _OFFERS)
     if choice is None:
         raise Refusal(HTTPStatus.NOT_ACCEPTABLE, f"this can be had as {_JSON}, or as {_XML} in multipart/related")
+    searching.auditing.note(request, QUERIED, f"searched for {_PLURALS[level]} over DICOMweb", [uids["study"]])
+    heavy = query.search.limit >= USUAL or query.fields
+    if heavy:
+        return searching.turns.answer(lambda: _found(searching, request, query, choice))
+    return _found(searching, request, query, choice)
+
+
+def _found(searching: Searching, request: Request, query: Query, choice: Choice) -> Response:
     searching.catalogue.step()
     page = searching.searches.find(query.search)
     # Searches tell of patients, and change with everything that is received.
@@ -117,12 +137,21 @@ def _answer(searching: Searching, request: Request, level: Level) -> Response:
         headers["Warning"] = ", ".join(warnings)
     if not page.found:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+    _check_fields(query, len(page.found))
     root = searching.root(request)
     models = [_model(searching, found, query, root) for found in page.found]
     if choice.offer.multipart:
         parts = (Part(media_type=_XML, data=answers.one_piece(xml_of(model))) for model in models)
         return answers.short_multipart(parts, _XML, headers)
     return answers.json_answer(request, encoded(models), headers)
+
+
+def _check_fields(query: Query, count: int) -> None:
+    """What the index does not hold is read from files, one for each result."""
+    unindexed = [path for path in query.fields if path[0] not in _INDEXED]
+    if unindexed and count > _MOST_FILES:
+        words = f"a field that is asked for is not in the index: ask with a limit of {_MOST_FILES}, or without it"
+        raise QueryInvalid(words)
 
 
 def _model(searching: Searching, found: Found, query: Query, root: str) -> Model:
@@ -160,19 +189,18 @@ def _address(found: Found, root: str) -> str:
 def _add_fields(searching: Searching, found: Found, query: Query, model: Model) -> None:
     """What was asked for and the index does not hold, from the file of an instance that stands for the rest."""
     missing = [path for path in query.fields if f"{path[0]:08X}" not in model]
-    if query.search.level is not Level.INSTANCE:
-        # A series answers with the requests that it was made for (PS3.18 Table 10.6.3-4).
-        missing += [(int(tag_for_keyword("RequestAttributesSequence") or 0),)] * (query.search.level is Level.SERIES)
     if not missing:
         return
     uids = (found.get(keyword, "") for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
-    for content in searching.contents.of(*uids)[:1]:
-        try:
-            with searching.readings.opened(content) as opened:
-                wanted = _only(opened.ds, [path[0] for path in missing])
-        except UnreadableInstance:
-            return
-        model.update({tag: value for tag, value in wanted.items() if tag not in model})
+    content = searching.contents.first(*uids)
+    if content is None:
+        return
+    try:
+        with searching.readings.opened(content) as opened:
+            wanted = _only(opened.ds, [path[0] for path in missing])
+    except UnreadableInstance:
+        return
+    model.update({tag: value for tag, value in wanted.items() if tag not in model})
 
 
 def _only(ds: Dataset, tags: list[int]) -> Model:

@@ -4,6 +4,7 @@ Each route carries the scope that it needs as a tag of its own, `dicomweb:read` 
 keeps the door, and no check by itself.
 """
 
+import time
 from collections.abc import Callable
 
 from fastapi import APIRouter, FastAPI, Request
@@ -11,6 +12,9 @@ from fastapi import APIRouter, FastAPI, Request
 from dicom_node.archive.catalogue import Catalogue
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
+from dicom_node.audit import AuditTrail
+from dicom_node.web.dicomweb.auditing import Auditing
+from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.bulk_data import BulkData
 from dicom_node.web.dicomweb.frames import Frames
 from dicom_node.web.dicomweb.metadata import Metadata
@@ -39,17 +43,26 @@ def build_dicomweb(
     minimum_free_bytes: int = 0,
     ae_title: str = "",
     prefix: str = PREFIX,
+    audit: AuditTrail | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> APIRouter:
     """The routers below `prefix`; without a reception nothing can be stored."""
 
     def root(request: Request) -> str:
         return f"{_called(request)}{prefix}"
 
-    readings = Readings(archive)
+    auditing = Auditing(trail=AuditTrail((), source=ae_title) if audit is None else audit, clock=clock)
+    readings, turns = Readings(archive), Turns()
     reading = APIRouter(route_class=RefusingRoute, tags=[READ])
     catalogue = Catalogue(index.transactions, archive)
     searching = Searching(
-        searches=index.searches, catalogue=catalogue, contents=index.contents, readings=readings, root=root
+        searches=index.searches,
+        catalogue=catalogue,
+        contents=index.contents,
+        readings=readings,
+        turns=turns,
+        auditing=auditing,
+        root=root,
     )
     retrieval = Retrieval(
         contents=index.contents,
@@ -59,6 +72,8 @@ def build_dicomweb(
         pictures=Pictures(readings),
         metadata=Metadata(readings),
         bulk_data=BulkData(readings),
+        turns=turns,
+        auditing=auditing,
         root=root,
     )
     add_searching(reading, searching)
@@ -72,6 +87,7 @@ def build_dicomweb(
             stores=stores,
             minimum_free_bytes=minimum_free_bytes,
             ae_title=ae_title,
+            auditing=auditing,
             root=root,
         )
         add_storing(writing, storing)

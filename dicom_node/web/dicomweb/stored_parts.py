@@ -3,7 +3,7 @@
 import logging
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -40,6 +40,9 @@ _AT_ONCE = 8
 #: Of a long one, after so many bytes the room on the disk is looked at again.
 _LOOK_AT_ROOM_BYTES = 64 << 20
 
+#: Of refusals in one request.
+_MOST_LINES = 1
+
 #: Processing failure, for what nobody foresaw (PS3.18 Table 10.5.3-2, PS3.7 Annex C.5.10).
 UNEXPECTED = 0x0110
 
@@ -71,10 +74,16 @@ class StoredParts:
         self._waiting: deque[Future[Outcome]] = deque()
         self._part: _Part | None = None
         self.outcomes: list[Outcome] = []
+        self._told = 0
+
+    def _is_told(self) -> bool:
+        """Whether a refusal is worth a line of the log: the answer names them all, and one body has many thousands."""
+        self._told += 1
+        return self._told <= _MOST_LINES
 
     def begin(self, head: Mapping[str, str]) -> None:
         """A part begins."""
-        self._part = _Part(self._storing, self._association_id, self._sender, self._study, head)
+        self._part = _Part(self._storing, self._association_id, self._sender, self._study, head, self._is_told)
 
     def take(self, data: memoryview) -> None:
         """More of it."""
@@ -108,7 +117,16 @@ class StoredParts:
 class _Part:
     """One part: first its file meta information, then its data set, in memory while it is short."""
 
-    def __init__(self, storing: Storing, association_id: str, sender: str, study: str, head: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        storing: Storing,
+        association_id: str,
+        sender: str,
+        study: str,
+        head: Mapping[str, str],
+        is_told: Callable[[], bool],
+    ) -> None:
+        self._is_told = is_told
         self._storing, self._association_id, self._sender, self._study = storing, association_id, sender, study
         self._head = bytearray()
         self._announced: ReceivedInstance | None = None
@@ -233,7 +251,8 @@ class _Part:
             comment=comment,
         )
         facts = {"status": f"0x{status:04X}", "reason": comment, "association_id": self._association_id}
-        log.warning("instance refused", extra=facts)
+        if self._is_told():
+            log.warning("instance refused", extra=facts)
         self.discard()
 
 

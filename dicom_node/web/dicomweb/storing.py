@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from dicom_node.audit import CHANGED
 from dicom_node.web.dicomweb.answers import json_answer
 from dicom_node.web.dicomweb.json_model import Model, attribute, hex_tag
 from dicom_node.web.dicomweb.metadata import encoded
@@ -81,6 +82,9 @@ async def _store(storing: Storing, request: Request) -> Response:
         # Whatever happened: nothing that was begun is left, and the study does not wait for this sender.
         await run_in_threadpool(parts.break_off)
         await run_in_threadpool(storing.reception.association_ended, association, ending)
+        kept = sorted({outcome.study_instance_uid for outcome in parts.outcomes if not outcome.failure})
+        if kept:
+            await run_in_threadpool(storing.auditing.note, request, CHANGED, "stored over DICOMweb", kept)
     if not outcomes:
         raise Refusal(HTTPStatus.BAD_REQUEST, "the body has no parts")
     return _response(storing, request, outcomes)

@@ -1,11 +1,15 @@
 """The Native DICOM Model in XML (PS3.19 Annex A.1), from the JSON model."""
 
+import re
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from pydicom.datadict import dictionary_has_tag, keyword_for_tag
 
 from dicom_node.web.dicomweb.json_model import Model
+
+#: XML 1.0 has no way to write most control characters, halves of pairs, and two that are no characters (Section 2.2).
+_UNWRITABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _COMPONENTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
 
@@ -30,7 +34,8 @@ def _content(found: dict[str, Any]) -> str:
     if "InlineBinary" in found:
         return f"<InlineBinary>{found['InlineBinary']}</InlineBinary>"
     values = enumerate(found.get("Value", []), 1)
-    return "".join(_value(found["vr"], number, value) for number, value in values)
+    # What is null keeps its number and has no element.
+    return "".join(_value(found["vr"], number, value) for number, value in values if value is not None)
 
 
 def _value(vr: str, number: int, value: Any) -> str:
@@ -49,5 +54,4 @@ def _name(text: str) -> str:
 
 
 def _text(value: object) -> str:
-    # XML 1.0 has no way to write most control characters.
-    return escape("".join(sign for sign in str(value) if sign >= " " or sign in "\t\n\r"))
+    return escape(_UNWRITABLE.sub("", str(value)))

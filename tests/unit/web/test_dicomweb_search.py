@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from dicom_node.core.lifecycle import StudyState
+from dicom_node.core.uid import derived_uid
 from tests.dicomweb_service import Service, dicom_file, serving
 from tests.instances import STUDY_UID, ct_instance
 from tests.room import Room
@@ -206,4 +207,27 @@ def test_a_result_is_found_until_it_is_withdrawn(tmp_path: Path) -> None:
         (series,) = service.ask(f"/studies/{STUDY_UID}/series").json()
         assert series["00080060"]["Value"] == ["CT"]
         assert len(service.ask(f"/studies/{STUDY_UID}").parts()) == 1
+    room.index.close()
+
+
+@pytest.mark.parametrize("change", ["withdrawn_at = 1", "replaced_at = 1"])
+def test_a_result_that_a_peer_sent_back_is_gone_when_it_does_not_stand_any_more(tmp_path: Path, change: str) -> None:
+    room = Room(tmp_path)
+    room.receive(1)
+    room.report()
+    uid, series = derived_uid("sr", STUDY_UID), derived_uid("sr series", STUDY_UID)
+    address = f"/studies/{STUDY_UID}/series/{series}/instances/{uid}"
+    copy = ct_instance(9, SOPInstanceUID=uid, SeriesInstanceUID=series, Modality="SR")
+    with serving(room) as service:
+        assert service.store([dicom_file(copy)]).status == 200
+        answer = service.ask(address)
+        assert (answer.status, "immutable" in answer.headers["Cache-Control"]) == (200, False)
+        assert service.ask(f"/instances?SOPInstanceUID={uid}").status == 200
+        with room.index.transactions.write() as connection:
+            connection.exec_driver_sql(f"UPDATE reports SET {change}")
+        assert service.ask(address).status == 404
+        assert service.ask(f"/instances?SOPInstanceUID={uid}").status == 204
+        assert service.ask(f"/series?SeriesInstanceUID={series}").status == 204
+        (study,) = service.ask("/studies").json()
+        assert (study["00201206"]["Value"], study["00201208"]["Value"]) == ([1], [1])
     room.index.close()
