@@ -192,9 +192,10 @@ def entity(receiver: Receiver) -> Iterator[ApplicationEntity]:
 
 def eventually(condition: Callable[[], bool]) -> bool:
     until = time.monotonic() + SECONDS
-    while not condition() and time.monotonic() < until:
+    # Asked once more, what held a moment ago may not: whoever was let in may not have left yet.
+    while not (holds := condition()) and time.monotonic() < until:
         time.sleep(0.02)
-    return condition()
+    return holds
 
 
 def status_of(pdu: tuple[int, bytes]) -> int:

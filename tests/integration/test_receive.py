@@ -178,9 +178,10 @@ Dcmtk = Callable[..., subprocess.CompletedProcess[str]]
 
 def eventually(condition: Callable[[], bool]) -> bool:
     until = time.monotonic() + SECONDS
-    while not condition() and time.monotonic() < until:
+    # Asked once more, what held a moment ago may not: whoever was let in may not have left yet.
+    while not (holds := condition()) and time.monotonic() < until:
         time.sleep(0.02)
-    return condition()
+    return holds
 
 
 def test_an_echo_is_answered_and_leaves_no_trace(receiver: Receiver, dcmtk: Dcmtk) -> None:

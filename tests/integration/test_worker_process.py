@@ -284,7 +284,7 @@ def test_signals_that_come_in_a_bunch_ask_once(room: Room, number: signal.Signal
     time.sleep(2.0)
     assert room.worker.poll() is None, "the job in hand is waited for"
     room.tell("")
-    assert room.worker.wait(20) == (1 if number == signal.SIGINT else 0), room.log
+    assert room.worker.wait(PATIENCE_SECONDS) == (1 if number == signal.SIGINT else 0), room.log
     assert_reported_once(room, attempts=1)
     assert room.row is None
     assert "Traceback" not in room.log
