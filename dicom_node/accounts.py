@@ -13,7 +13,7 @@ from dicom_node.audit import USERS_CHANGED, AuditFile, AuditTrail, Happening
 from dicom_node.core.access import Role, Scope
 from dicom_node.core.errors import AccountError
 from dicom_node.credentials import LONGEST_PASSWORD, SHORTEST_PASSWORD, Passwords, new_password
-from dicom_node.settings import Settings
+from dicom_node.settings import Settings, WebSettings
 
 #: The user that a new node makes.
 FIRST_ADMIN = "admin"
@@ -69,10 +69,17 @@ def first_admin(settings: Settings, show: Callable[[str], None], *, is_terminal:
         index.close()
 
 
+def _page(web: WebSettings) -> str:
+    """The page's address as the settings have it; nothing where they leave its port open."""
+    host = "127.0.0.1" if web.host in ("0.0.0.0", "::") else web.host
+    return f"http://{host}:{web.port}" if web.port else ""
+
+
 def _run(actions: Mapping[str, "_Action"], settings: Settings, options: argparse.Namespace) -> int:
     if options.action != "list" and not options.name:
         raise AccountError(f"name whom or what to {options.action}")
     index = Holdings.open(settings).index
+    options.page = _page(settings.web)
     try:
         done = actions[options.action](index, options)
     finally:
@@ -117,9 +124,9 @@ def _set_role(index: Index, options: argparse.Namespace) -> str:
 
 def _link(index: Index, options: argparse.Namespace) -> str:
     secret = index.sessions.make_entry(options.name, expires_at=time.time() + options.minutes * 60)
-    print(
-        f"/enter/{secret}  lets {options.name} in once, for {options.minutes:g} min; put the page's address before it"
-    )
+    print(f"{options.page}/enter/{secret}")
+    words = "where its page has another address, put that before /enter"
+    print(f"lets {options.name} in once, for {options.minutes:g} min; {words}")
     return f"a link that lets user {options.name} in once was made"
 
 

@@ -80,7 +80,7 @@ def _archive(index: Index) -> Check:
     elif position.ended_at is None:
         looked = f"a look at every file goes on since {time_in_words(position.began_at)}, {position.files} files so far"
     else:
-        looked = f"every file looked at, {position.files}, last at {time_in_words(position.ended_at)}"
+        looked = f"every file was looked at ({position.files}), last at {time_in_words(position.ended_at)}"
     left = f"; the files of {evicted} studies have left the disk" if evicted else ""
     faults = faults_in_words(index.faults.counts())
     if not faults:

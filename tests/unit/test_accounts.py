@@ -100,6 +100,14 @@ def test_what_cannot_be_done_is_said(command: Command, words: tuple[str, ...], t
     assert PASSWORD not in errors
 
 
+def test_a_link_is_an_address_that_a_browser_takes_as_it_stands(command: Command) -> None:
+    command("users", "add", "ann", "--no-password")
+    _, output, _ = command("users", "link", "ann")
+    first, second = output.splitlines()
+    assert re.fullmatch(r"http://127\.0\.0\.1:8080/enter/[A-Za-z0-9_-]{20,}", first)
+    assert second.startswith("lets ann in once, for 15 min")
+
+
 def test_a_name_is_given_once(index: Index) -> None:
     index.users.add("ann", role=Role.READER, password="", at=0)
     with pytest.raises(AccountError, match="already"):

@@ -81,7 +81,7 @@ def test_files_that_are_missing_are_named_with_how_far_the_look_is(tmp_path: Pat
     assert not check.good
     assert check.finding == (
         f"1 file(s) of the archive missing: send their studies again (first studies: {STUDY_UID}); "
-        "every file looked at, 1, last at 2023-11-14T22:13:20Z"
+        "every file was looked at (1), last at 2023-11-14T22:13:20Z"
     )
 
 
