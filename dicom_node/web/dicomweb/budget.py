@@ -63,7 +63,7 @@ class Turns:
             raise _busy()
         try:
             response = make()
-        except BaseException:
+        except BaseException:  # also what ends the process: nobody else gives the turn back
             self._release()
             raise
         if isinstance(response, StreamingResponse):

@@ -1,29 +1,24 @@
 """WADO-RS: studies, series, instances, their metadata, frames, bulk data and pictures (PS3.18 Section 10.4)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from dicom_node.archive.contents import Content, Contents
-from dicom_node.audit import SEEN
-from dicom_node.core.errors import UnreadableInstance
+from dicom_node.archive.contents import Content
 from dicom_node.web.dicomweb import answers
-from dicom_node.web.dicomweb.accept import Choice, Offer, choose
-from dicom_node.web.dicomweb.auditing import Auditing
-from dicom_node.web.dicomweb.budget import Turns
-from dicom_node.web.dicomweb.bulk_data import BulkData, NoSuchValue
-from dicom_node.web.dicomweb.frames import Frames, NoSuchFrame, parse_frames
-from dicom_node.web.dicomweb.metadata import Metadata, instance_address
+from dicom_node.web.dicomweb.accept import Choice, Offer
+from dicom_node.web.dicomweb.bulk_data import NoSuchValue
+from dicom_node.web.dicomweb.metadata import instance_address
 from dicom_node.web.dicomweb.multipart import Part, read_file
 from dicom_node.web.dicomweb.negotiation import NATIVE, Target, frame_type, target_of
-from dicom_node.web.dicomweb.pictures import THUMBNAIL, TYPES, Look, Pictures, parse_look
-from dicom_node.web.dicomweb.reading import EXPLICIT, PixelPlace, Readings
-from dicom_node.web.dicomweb.refusal import Refusal, checked_uids
-from dicom_node.web.dicomweb.transcoding import CannotTranscode, Transcoder
+from dicom_node.web.dicomweb.reading import EXPLICIT, PixelPlace
+from dicom_node.web.dicomweb.refusal import Refusal
+from dicom_node.web.dicomweb.rendering import rendered, thumbnail
+from dicom_node.web.dicomweb.retrieval import Retrieval, begun, chosen, found, frames_asked, is_part
+from dicom_node.web.dicomweb.transcoding import CannotTranscode
 from dicom_node.web.dicomweb.xml_model import xml_of
 
 DICOM, JSON, XML, OCTETS = (
@@ -36,30 +31,10 @@ DICOM, JSON, XML, OCTETS = (
 #: Frames of up to so many bytes together are answered at once.
 _AT_ONCE_BYTES = 8 << 20
 
-#: Instances that a thumbnail is sought in.
-_MOST_TRIED = 5
-
 #: The paths of a study, a series and an instance.
 STUDY = "/studies/{study}"
 SERIES = f"{STUDY}/series/{{series}}"
 INSTANCE = f"{SERIES}/instances/{{instance}}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retrieval:
-    """What answers are made of."""
-
-    contents: Contents
-    readings: Readings
-    transcoder: Transcoder
-    frames: Frames
-    pictures: Pictures
-    metadata: Metadata
-    bulk_data: BulkData
-    turns: Turns
-    auditing: Auditing
-    #: The address of the service, as the client called it.
-    root: Callable[[Request], str]
 
 
 def add_retrieving(router: APIRouter, retrieval: Retrieval) -> None:
@@ -68,11 +43,11 @@ def add_retrieving(router: APIRouter, retrieval: Retrieval) -> None:
     for path in (STUDY, SERIES, INSTANCE):
         _add(router, path, lambda request: _instances(retrieval, request))
         _add(router, f"{path}/metadata", lambda request: _metadata(retrieval, request))
-        _add(router, f"{path}/rendered", lambda request: _rendered(retrieval, request))
-        _add(router, f"{path}/thumbnail", lambda request: _thumbnail(retrieval, request))
+        _add(router, f"{path}/rendered", lambda request: rendered(retrieval, request))
+        _add(router, f"{path}/thumbnail", lambda request: thumbnail(retrieval, request))
     _add(router, f"{INSTANCE}/frames/{{frames}}", lambda request: _frames(retrieval, request))
-    _add(router, f"{INSTANCE}/frames/{{frames}}/rendered", lambda request: _rendered(retrieval, request))
-    _add(router, f"{INSTANCE}/frames/{{frames}}/thumbnail", lambda request: _thumbnail(retrieval, request))
+    _add(router, f"{INSTANCE}/frames/{{frames}}/rendered", lambda request: rendered(retrieval, request))
+    _add(router, f"{INSTANCE}/frames/{{frames}}/thumbnail", lambda request: thumbnail(retrieval, request))
     _add(router, f"{INSTANCE}/bulkdata/{{path:path}}", lambda request: _bulk_data(retrieval, request))
 
 
@@ -95,41 +70,14 @@ def _described(path: str) -> dict[str, Any]:
     return {"parameters": parameters}
 
 
-def _found(retrieval: Retrieval, request: Request) -> list[Content]:
-    """What the path names; refused where the index does not hold it."""
-    uids = {name: request.path_params.get(name, "") for name in ("study", "series", "instance")}
-    checked_uids(**uids)
-    contents = retrieval.contents.of(*uids.values())
-    if not contents:
-        raise Refusal(HTTPStatus.NOT_FOUND, "the node does not hold this, or does not hold it any more")
-    retrieval.auditing.note(request, SEEN, "retrieved over DICOMweb", [uids["study"]])
-    return contents
-
-
-def _chosen(request: Request, offers: Sequence[Offer]) -> Choice:
-    header = request.query_params.get("accept") or request.headers.get("accept", "")
-    choice = choose(header, offers)
-    if choice is None:
-        types = ", ".join(
-            f'multipart/related; type="{offer.media_type}"' if offer.multipart else offer.media_type for offer in offers
-        )
-        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, f"this can be had as {types}")
-    return choice
-
-
-def _is_part(request: Request) -> bool:
-    """Whether a study or series is asked for, which may grow."""
-    return "instance" not in request.path_params
-
-
 def _instances(retrieval: Retrieval, request: Request) -> Response:
-    contents = _found(retrieval, request)
+    contents = found(retrieval, request)
     offers = [Offer(media_type=DICOM, multipart=True)]
     if len(contents) == 1:
         offers.append(Offer(media_type=DICOM))
-    choice = _chosen(request, offers)
+    choice = chosen(request, offers)
     tag = answers.entity_tag(contents, "instances", choice.transfer_syntax, str(choice.offer.multipart))
-    headers = answers.caching(contents, tag, whole=_is_part(request))
+    headers = answers.caching(contents, tag, whole=is_part(request))
     if (answer := answers.unchanged(request, headers)) is not None:
         return answer
     pairs = [(content, target_of(_syntax(retrieval, content), choice.transfer_syntax)) for content in contents]
@@ -157,18 +105,8 @@ def _instances_to(
     parts: Iterator[Part] = (_part_of(retrieval, content, target, root, alone=alone) for content, target in targets)
     if alone:
         # It is made before the status is sent: what cannot be had is refused, and no answer breaks off.
-        parts = _begun(parts)
+        parts = begun(parts)
     return answers.multipart(request, parts, DICOM, headers)
-
-
-def _begun(parts: Iterator[Part]) -> Iterator[Part]:
-    first = next(parts)
-
-    def all_of_them() -> Iterator[Part]:
-        yield first
-        yield from parts
-
-    return all_of_them()
 
 
 def _syntax(retrieval: Retrieval, content: Content) -> str:
@@ -211,8 +149,8 @@ def _transcoded(retrieval: Retrieval, content: Content, target: Target) -> bytes
 
 
 def _metadata(retrieval: Retrieval, request: Request) -> Response:
-    contents = _found(retrieval, request)
-    choice = _chosen(
+    contents = found(retrieval, request)
+    choice = chosen(
         request, [Offer(media_type=JSON), Offer(media_type="application/json"), Offer(media_type=XML, multipart=True)]
     )
     root = retrieval.root(request)
@@ -229,7 +167,7 @@ def _metadata_as(
     root = retrieval.root(request)
     if choice.offer.multipart:
         models = (retrieval.metadata.model(content, root) for content in contents)
-        parts = _begun(Part(media_type=XML, data=answers.one_piece(xml_of(model))) for model in models)
+        parts = begun(Part(media_type=XML, data=answers.one_piece(xml_of(model))) for model in models)
         return answers.multipart(request, parts, XML, headers)
     return _json_metadata(retrieval, request, contents, headers)
 
@@ -251,14 +189,14 @@ def _json_metadata(
 
 
 def _frames(retrieval: Retrieval, request: Request) -> Response:
-    content, place, numbers = _frames_asked(retrieval, request)
+    content, place, numbers = frames_asked(retrieval, request)
     stored = frame_type(place.transfer_syntax_uid)
     offers = [Offer(media_type=OCTETS, multipart=True), Offer(media_type=OCTETS)]
     if stored != OCTETS:
         offers += [Offer(media_type=stored, multipart=True), Offer(media_type=stored)]
     if len(numbers) > 1:
         offers = [offer for offer in offers if offer.multipart]
-    choice = _chosen(request, offers)
+    choice = chosen(request, offers)
     as_stored = _as_stored(place, choice)
     tag = answers.entity_tag([content], "frames", str(numbers), str(choice), str(as_stored))
     headers = answers.caching([content], tag)
@@ -295,24 +233,12 @@ def _frames_as(
         return Response(data(numbers[0]), headers=headers, media_type=media_type)
     inner = media_type.split(";")[0]
     address = f"{instance_address(retrieval.root(request), content)}/frames"
-    parts = _begun(
+    parts = begun(
         Part(media_type=media_type, data=answers.one_piece(data(n)), location=f"{address}/{n}") for n in numbers
     )
     if place.frame_bits // 8 * len(numbers) <= _AT_ONCE_BYTES:
         return answers.short_multipart(parts, inner, headers)
     return answers.multipart(request, parts, inner, headers)
-
-
-def _frames_asked(retrieval: Retrieval, request: Request) -> tuple[Content, PixelPlace, list[int]]:
-    content = _found(retrieval, request)[0]
-    place = retrieval.readings.pixel_place(content)
-    try:
-        numbers = parse_frames(request.path_params["frames"])
-        retrieval.frames.check(place, numbers)
-    except NoSuchFrame:
-        words = "the instance has no pixels" if place.start < 0 else f"the instance has frames 1 to {place.frames}"
-        raise Refusal(HTTPStatus.NOT_FOUND, words) from None
-    return content, place, numbers
 
 
 def _as_stored(place: PixelPlace, choice: Choice) -> bool:
@@ -330,9 +256,9 @@ def _as_stored(place: PixelPlace, choice: Choice) -> bool:
 
 
 def _bulk_data(retrieval: Retrieval, request: Request) -> Response:
-    content = _found(retrieval, request)[0]
+    content = found(retrieval, request)[0]
     path = request.path_params["path"]
-    choice = _chosen(request, [Offer(media_type=OCTETS, multipart=True), Offer(media_type=OCTETS)])
+    choice = chosen(request, [Offer(media_type=OCTETS, multipart=True), Offer(media_type=OCTETS)])
     headers = answers.caching([content], answers.entity_tag([content], "bulkdata", path, str(choice.offer.multipart)))
     try:
         value = retrieval.bulk_data.find(content, path)
@@ -348,92 +274,3 @@ def _bulk_data(retrieval: Retrieval, request: Request) -> Response:
     if value.path is None:
         return Response(b"".join(value.read()), headers=headers, media_type=media_type)
     return answers.from_file(request, value.path, value.start, value.length, media_type, headers)
-
-
-def _rendered(retrieval: Retrieval, request: Request) -> Response:
-    options = request.query_params
-    look = parse_look(options.get("window", ""), options.get("viewport", ""), options.get("quality", ""))
-    contents = _found(retrieval, request)
-    several = _is_part(request)
-    choice = _chosen(request, [Offer(media_type=name, multipart=several) for name in TYPES])
-    tag = answers.entity_tag(contents, "rendered", str(look), choice.offer.media_type, _frames_text(request))
-    headers = answers.caching(contents, tag, whole=several)
-    if (answer := answers.unchanged(request, headers)) is not None:
-        return answer
-    kind = choice.offer.media_type
-    return retrieval.turns.answer(lambda: _pictures(retrieval, request, contents, look, kind, headers))
-
-
-def _pictures(
-    retrieval: Retrieval,
-    request: Request,
-    contents: Sequence[Content],
-    look: Look,
-    kind: str,
-    headers: dict[str, str],
-) -> Response:
-    if not _is_part(request):
-        data = _drawn(retrieval, request, contents[0], look, kind)
-        return Response(data, headers=headers, media_type=kind)
-    parts = _begun_pictures(retrieval, contents, look, kind)
-    return answers.multipart(request, parts, kind, headers)
-
-
-def _begun_pictures(retrieval: Retrieval, contents: Sequence[Content], look: Look, kind: str) -> Iterator[Part]:
-    def pictures() -> Iterator[Part]:
-        for content in contents:
-            try:
-                data = retrieval.pictures.draw(content, 1, look, kind)
-            except UnreadableInstance:
-                # Such as a report: the others have pictures.
-                continue
-            yield Part(media_type=kind, data=answers.one_piece(data))
-
-    try:
-        return _begun(pictures())
-    except StopIteration:
-        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, "nothing of it has pixels that can be drawn") from None
-
-
-def _drawn(retrieval: Retrieval, request: Request, content: Content, look: Look, kind: str) -> bytes:
-    number = 1
-    if "frames" in request.path_params:
-        _, _, numbers = _frames_asked(retrieval, request)
-        if len(numbers) > 1:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "frames are drawn one at a time: ask for each by itself")
-        number = numbers[0]
-    try:
-        return retrieval.pictures.draw(content, number, look, kind)
-    except CannotTranscode as error:
-        raise Refusal(HTTPStatus.NOT_ACCEPTABLE, str(error)) from error
-
-
-def _frames_text(request: Request) -> str:
-    return str(request.path_params.get("frames", ""))
-
-
-def _thumbnail(retrieval: Retrieval, request: Request) -> Response:
-    contents = _found(retrieval, request)
-    # The middle of a series shows more than its ends; what has no pixels, such as a report, shows nothing.
-    middle = len(contents) // 2
-    nearest = sorted(contents, key=lambda one: abs(contents.index(one) - middle))[:_MOST_TRIED]
-    choice = _chosen(request, [Offer(media_type=name) for name in TYPES])
-    tag = answers.entity_tag(nearest, "thumbnail", choice.offer.media_type, _frames_text(request))
-    headers = answers.caching(nearest, tag, whole=_is_part(request))
-    if (answer := answers.unchanged(request, headers)) is not None:
-        return answer
-    kind = choice.offer.media_type
-    return retrieval.turns.answer(lambda: _small(retrieval, request, nearest, kind, headers))
-
-
-def _small(
-    retrieval: Retrieval, request: Request, nearest: Sequence[Content], kind: str, headers: dict[str, str]
-) -> Response:
-    look, refused = Look(viewport=(THUMBNAIL, THUMBNAIL), quality=80), None
-    for content in nearest:
-        try:
-            data = _drawn(retrieval, request, content, look, kind)
-            return Response(data, headers=headers, media_type=kind)
-        except Refusal as refusal:
-            refused = refusal
-    raise refused or Refusal(HTTPStatus.NOT_ACCEPTABLE, "nothing of it has pixels that can be drawn")

@@ -22,7 +22,8 @@ from dicom_node.web.dicomweb.pictures import Pictures
 from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.reception import Reception, Storing
 from dicom_node.web.dicomweb.refusal import RefusingRoute
-from dicom_node.web.dicomweb.retrieving import Retrieval, add_retrieving
+from dicom_node.web.dicomweb.retrieval import Retrieval
+from dicom_node.web.dicomweb.retrieving import add_retrieving
 from dicom_node.web.dicomweb.searching import Searching, add_searching
 from dicom_node.web.dicomweb.storing import add_storing
 from dicom_node.web.dicomweb.transcoding import Transcoder
