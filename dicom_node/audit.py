@@ -1,8 +1,8 @@
 """The audit trail: who logged in, saw, changed or withdrew what, as DICOM audit messages (PS3.15 Section A.5).
 
 Each message is XML by the schema of A.5.1. It names people, studies and addresses. Of the patient, whom A.5.3.6 asks
-for, it has a keyed hash of the Patient ID and nothing else: the index holds no patient data, and a trail that leaves
-this machine must not either. Whoever has the key (`hash.key` in the data folder) can tell whether a given ID is meant.
+for, it has a keyed hash of the Patient ID and nothing else: a trail that leaves this machine must hold no
+patient data. Whoever has the key (`hash.key` in the data folder) can tell whether a given ID is meant.
 """
 
 import logging

@@ -2,11 +2,15 @@
 
 import logging
 from collections.abc import Mapping
+from io import BytesIO
 
-from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 
+from dicom_node.archive.file_meta import open_data_set
 from dicom_node.archive.files import Archive
+from dicom_node.archive.header import read_header
 from dicom_node.archive.index import Index
+from dicom_node.core.errors import CannotUnderstand
 from dicom_node.telemetry import hashed
 
 log = logging.getLogger(__name__)
@@ -14,7 +18,8 @@ log = logging.getLogger(__name__)
 #: How often it is looked for new studies, and how many are taken at a time: receiving goes first.
 KEYING_SECONDS = 2.0
 _MOST = 100
-_TAGS = ["AccessionNumber", "PatientID"]
+#: Of a file, so much at most: both stand near its beginning.
+_HEADER_BYTES = 4 << 20
 
 
 def key_of(text: str, key: bytes) -> str:
@@ -43,11 +48,13 @@ class Keying:
         self._since = found[-1].last_received_at
 
     def _keys(self, path: str) -> tuple[str, str]:
-        """Both hashes; empty ones for a file that cannot be read, which is the archive check's business."""
+        """Both hashes; empty ones for a file that is gone or damaged, which is the archive check's business."""
         try:
-            ds = dcmread(self._archive.path_of(path), specific_tags=_TAGS, stop_before_pixels=True)
-            accession, patient = (str(ds.get(name) or "") for name in _TAGS)
-        except Exception as error:  # a stranger's file: pydicom raises whatever its parts raise
+            syntax, file = open_data_set(self._archive.path_of(path))
+            with file:
+                found = read_header(BytesIO(file.read(_HEADER_BYTES)), syntax).searchable
+            accession, patient = (str(found.get(name) or "") for name in ("AccessionNumber", "PatientID"))
+        except (FileNotFoundError, InvalidDicomError, CannotUnderstand) as error:
             log.warning("a header could not be read for its keys", extra={"kind": type(error).__name__})
             return "", ""
         return key_of(accession, self._key), key_of(patient, self._key)

@@ -269,7 +269,7 @@ class CountedReception:
             with self._metrics.receive_seconds.time():
                 answer = self._reception.store(received)
             outcome = str(answer).lower()
-        except Exception as error:
+        except Exception as error:  # counted by its kind, whatever it is, and raised again
             outcome = type(error).__name__
             raise
         finally:

@@ -174,11 +174,11 @@ def deviations(volume: Volume, ranges: TrainedOn, lungs: Mask | None = None) -> 
 
 
 def _deviations(volume: Volume, ranges: TrainedOn, lungs: Mask | None) -> Iterator[Deviation]:
-    if not volume.is_placed:
-        # What of a radiograph can be out of a range, its own algorithm says.
-        return
     if not ranges.is_stated:
         yield Deviation(reason=Reason.NOT_STATED, words=WORDS[Reason.NOT_STATED])
+        return
+    if not volume.is_placed:
+        # No range is of a radiograph yet.
         return
     header = volume.headers[0]
     measured: Sequence[tuple[Reason, Range | None, Callable[[], float | None], str]] = (

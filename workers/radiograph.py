@@ -21,6 +21,8 @@ from workers.volume import Volume
 Floats = NDArray[np.float32]
 
 MODALITIES = ("CR", "DX")
+#: Body Part Examined (0018,0015) of a chest, as PS3.16 Annex L and older devices write it.
+_CHEST = ("CHEST", "THORAX", "LUNG")
 #: What is shown from the darkest to the brightest where the header names no window, as quantiles.
 _SPREAD = (0.005, 0.995)
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -53,7 +55,7 @@ def shown(ds: pydicom.Dataset, stored: NDArray[np.generic]) -> Floats:
     """Stored values [j, i] as a viewer shows them first: 0 dark to 1 bright, air dark; padding is dark."""
     padding = _padding(ds, stored)
     values = apply_modality_lut(stored, ds)
-    if "WindowCenter" in ds or "VOILUTSequence" in ds:
+    if _names_a_window(ds):
         grey = _windowed(ds, np.asarray(values))
     else:
         inside = values[~padding] if not padding.all() else values
@@ -97,6 +99,11 @@ def _check_kind(ds: pydicom.Dataset) -> None:
         raise NotApplicable("the image is not one grey picture")
     if "PixelData" not in ds:
         raise UnreadableInstance(f"instance {ds.get('SOPInstanceUID')} holds no pixel data: send the study again")
+    if str(ds.get("PresentationIntentType") or "").strip().upper() == "FOR PROCESSING":
+        raise NotApplicable("the image is raw, for processing; what a viewer shows is read: send it for presentation")
+    part = str(ds.get("BodyPartExamined") or "").strip().upper()
+    if part and part not in _CHEST:
+        raise NotApplicable(f"the radiograph is of the {part.lower()}; the algorithm was trained on chests")
     if str(ds.get("ViewPosition") or "").strip().upper() in ("LL", "RL", "LATERAL", "LAT"):
         raise NotApplicable("the radiograph is a lateral view; the algorithm was trained on frontal ones")
 
@@ -110,10 +117,16 @@ def _padding(ds: pydicom.Dataset, stored: NDArray[np.generic]) -> NDArray[np.boo
     return np.asarray((stored >= low) & (stored <= high))  # type: ignore[operator]  # stored values are numbers
 
 
+def _names_a_window(ds: pydicom.Dataset) -> bool:
+    """Whether a viewer has something to go by: an empty attribute, or half a window, is none."""
+    center, width = ds.get("WindowCenter"), ds.get("WindowWidth")
+    return bool(ds.get("VOILUTSequence")) or (center not in (None, "", []) and width not in (None, "", []))
+
+
 def _windowed(ds: pydicom.Dataset, values: NDArray[np.generic]) -> NDArray[np.float64]:
     """By the first VOI LUT or window, 0 to 1 over what it can give."""
     windowed = np.asarray(apply_voi_lut(values, ds, prefer_lut=True), dtype=np.float64)
-    if "VOILUTSequence" in ds:
+    if ds.get("VOILUTSequence"):
         bits = int(ds.VOILUTSequence[0].LUTDescriptor[2])
         return (windowed / (2.0**bits - 1)).clip(0.0, 1.0)
     # The window maps onto the whole range of output values, whatever the image itself uses of it.

@@ -1,4 +1,4 @@
-"""The index's study keys: keyed hashes of Accession Number and Patient ID, so that neither is in the index itself."""
+"""The index's study keys: keyed hashes of Accession Number and Patient ID, which pages and audit trail use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ class AssociationMaker(RequestHandler):
         known.connected(association, _cut)
         try:
             association.start()
-        except BaseException:
+        except BaseException:  # no thread of it runs that would say so
             known.ended(association)
             raise
 

@@ -128,7 +128,8 @@ def build_queue_page(queue_page: QueuePage) -> APIRouter:
         if queue_page.echo is None or name not in {peer.name for peer in queue_page.settings.peers}:
             return RedirectResponse("/queue", 303)
         facts = {"user": visitor.name, "address": visitor.address, "description": f"C-ECHO to {name}"}
-        queue_page.audit.note(Happening(event=NODE_CHANGED, at=queue_page.clock(), **facts))  # type: ignore[arg-type]  # by name
+        happening = Happening(event=NODE_CHANGED, at=queue_page.clock(), **facts)  # type: ignore[arg-type]  # by name
+        await run_in_threadpool(queue_page.audit.note, happening)
         asked = {"echo": name}
         with suppress(NodeError):
             asked["seconds"] = f"{await run_in_threadpool(queue_page.echo, name):.3f}"

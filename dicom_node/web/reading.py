@@ -115,7 +115,9 @@ def build_reading(reading: Reading) -> APIRouter:
 
     @router.post("/search")
     async def search(request: Request) -> Response:
-        return _searched(reading, request, (await form_of(request)).get("number", "").strip()[:64])
+        number = (await form_of(request)).get("number", "").strip()[:64]
+        # In a thread: the database may let it wait.
+        return await run_in_threadpool(_searched, reading, request, number)
 
     @router.get("/events")
     async def events(request: Request) -> Response:

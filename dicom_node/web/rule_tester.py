@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_dict, tag_for_keyword
+from starlette.concurrency import run_in_threadpool
 
 from dicom_node.archive.index import Index
 from dicom_node.core.errors import ExpressionError
@@ -54,7 +55,7 @@ def build_rule_tester(index: Index, pages: Pages, routes: tuple[Route, ...], clo
 
     @router.post("/rules")
     async def tested(request: Request) -> HTMLResponse:
-        found = judge(index, routes, await form_of(request))
+        found = await run_in_threadpool(judge, index, routes, await form_of(request))
         return HTMLResponse(pages.rules(visitor_of(request.scope), clock(), routes=routes, tested=found))
 
     return router

@@ -10,6 +10,7 @@ from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.archive.worklist import SegmentationRow, find_path, read_segmentations
 from dicom_node.core.errors import UnknownStudy, UnreadableInstance
+from dicom_node.core.geometry import dot, normal_of, position_of
 from dicom_node.core.study import Series
 from dicom_node.web.picture import Crop, draw
 from dicom_node.web.picture_cache import PictureCache
@@ -66,16 +67,6 @@ class StudyPictures:
                     for position, uid in in_order(found)
                 ]
         raise UnknownStudy(f"series {series} is not in the index")
-
-    def key_images(self, study: str) -> Mapping[int, str]:
-        """The image on which each finding is largest, by its number."""
-        found: dict[int, str] = {}
-        for row in read_segmentations(self._index, study):
-            segmentation = self._segmentation(row)
-            for segment in {frame.segment for frames in segmentation.frames.values() for frame in frames}:
-                if (uid := segmentation.key_image(segment)) is not None:
-                    found[segment] = uid
-        return found
 
     def _draw_preview(self, study: str, row: SegmentationRow) -> bytes:
         segmentation = self._segmentation(row)
@@ -136,10 +127,6 @@ def _towards(direction: list[float]) -> str:
 
 
 def _position(attributes: Mapping[str, Any]) -> float | None:
-    orientation, origin = attributes.get("ImageOrientationPatient"), attributes.get("ImagePositionPatient")
-    try:
-        ax, ay, az, bx, by, bz = (float(value) for value in orientation or ())
-        x, y, z = (float(value) for value in origin or ())
-    except (TypeError, ValueError):
-        return None
-    return (ay * bz - az * by) * x + (az * bx - ax * bz) * y + (ax * by - ay * bx) * z
+    """Where the image's plane lies along its normal, in mm."""
+    normal, origin = normal_of(attributes), position_of(attributes)
+    return None if normal is None or origin is None else dot(origin, normal)

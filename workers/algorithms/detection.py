@@ -115,7 +115,7 @@ class Detection:
                 continue
             number = len(findings) + 1
             labels[region.box][own] = number
-            meaning = self._meanings[min(box.label, len(self._meanings) - 1)]
+            meaning = self._meaning(box.label)
             findings.append(finding_of(number, box.score, Region(box=region.box, mask=own), meaning, volume))
         return Reading(
             findings=tuple(findings),
@@ -125,6 +125,13 @@ class Detection:
             noun=self._meanings[0].concept.meaning.lower(),
             further_remarks=self._remarks,
         )
+
+    def _meaning(self, label: int) -> Meaning:
+        """What a box of this label is; never what another label means."""
+        if not 0 <= label < len(self._meanings):
+            known = f"0 to {len(self._meanings) - 1}"
+            raise BundleInvalid(f"the network gives label {label}, and channel_def of metadata.json describes {known}")
+        return self._meanings[label]
 
     def _detected(self, voxels: NDArray[np.float32], device: torch.device) -> Any:
         detector = self._detector

@@ -39,7 +39,8 @@ def thumbnail(retrieval: Retrieval, request: Request) -> Response:
     contents = found(retrieval, request)
     # The middle of a series shows more than its ends; what has no pixels, such as a report, shows nothing.
     middle = len(contents) // 2
-    nearest = sorted(contents, key=lambda one: abs(contents.index(one) - middle))[:_MOST_TRIED]
+    places = sorted(range(len(contents)), key=lambda place: abs(place - middle))[:_MOST_TRIED]
+    nearest = [contents[place] for place in places]
     choice = chosen(request, [Offer(media_type=name) for name in TYPES])
     tag = answers.entity_tag(nearest, "thumbnail", choice.offer.media_type, _frames_text(request))
     headers = answers.caching(nearest, tag, whole=is_part(request))

@@ -163,7 +163,7 @@ class _Part:
             return self._refusal or self._stored(self._announced)  # type: ignore[arg-type]  # it is there
         except (IntakeError, IndexUnavailable, OSError) as error:
             self._refuse(error)
-        except Exception:
+        except Exception:  # the rim of one part: the others are not to blame
             log.exception("an instance could not be kept", extra={"association_id": self._association_id})
             self._refuse(None)
         finally:

@@ -66,6 +66,16 @@ def test_a_window_is_what_is_shown(tmp_path: Path) -> None:
     assert grey[0, np.abs(stored[0] - 2000).argmin()] == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize(
+    "half", [{"WindowCenter": None, "WindowWidth": None}, {"WindowCenter": 2000}, {"VOILUTSequence": []}]
+)
+def test_an_empty_or_half_window_is_none(tmp_path: Path, half: dict[str, Any]) -> None:
+    stored = np.round(chest() * 400)
+    plain = shown(tmp_path / "plain", stored)
+    assert np.array_equal(shown(tmp_path / "half", stored, **half), plain)
+    assert plain.max() > 0.9
+
+
 def test_a_rescaled_image_is_windowed_in_its_own_units(tmp_path: Path) -> None:
     stored = np.tile(np.linspace(0, 4095, 80), (60, 1)).round()
     plain = shown(tmp_path / "plain", stored, WindowCenter=2000, WindowWidth=1000)
@@ -103,6 +113,8 @@ def test_the_middle_square_keeps_its_proportions(shape: tuple[int, int]) -> None
         ({"Modality": "MG"}, "modality MG"),
         ({"ViewPosition": "LL"}, "lateral"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "grey"),
+        ({"Modality": "DX", "PresentationIntentType": "FOR PROCESSING"}, "raw"),
+        ({"BodyPartExamined": "HAND"}, "hand"),
     ],
 )
 def test_what_the_network_never_saw_is_not_read(tmp_path: Path, attributes: dict[str, str], reason: str) -> None:
