@@ -89,7 +89,7 @@ clean:  ## remove .venv and what tools left behind
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not that. Name one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "Setting up $(VENV): once, about 100 packages, a few minutes."
+	@echo "Setting up $(VENV): once, about 125 packages, a few minutes."
 	@$(PYTHON) -m venv $(VENV) || { \
 		echo "No virtual environment could be made. On Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[train,test,lint]'

@@ -7,6 +7,7 @@ import pytest
 from deploy.conformance import STATEMENT, parts, storage_statuses
 from deploy.marked_text import with_parts
 from dicom_node.core import codes, commitment, errors
+from dicom_node.core.searchable import SEARCHABLE, Level
 from dicom_node.core.uid import is_uid
 from dicom_node.promise import GIVEN_UP_AFTER_SECONDS
 from dicom_node.scp.application_entity import Timeouts
@@ -98,3 +99,11 @@ def test_what_a_new_step_must_say_is_listed() -> None:
     for keyword in AT_CREATION:
         name = names.get(keyword, keyword).removesuffix("AETitle")
         assert name in said, keyword
+
+
+def test_every_attribute_that_is_searched_by_is_listed_at_its_level() -> None:
+    line = re.search(r"Searched by, of a study: (.*?); of a series: (.*?); of an instance: (.*?)\.", TEXT, re.DOTALL)
+    assert line is not None
+    for level, words in zip(Level, line.groups(), strict=True):
+        named = set(re.findall(r"[A-Z]\w+", words))
+        assert named == {attribute.keyword for attribute in SEARCHABLE if attribute.level is level}, level

@@ -65,7 +65,8 @@ def test_the_example_file_has_every_setting() -> None:
 
 def test_the_example_file_says_the_defaults() -> None:
     example, default = load_settings(EXAMPLE, {}), load_settings(None, {})
-    for name in ("node", "index", "broker", "web", "admission", "completeness", "queue", "worker", "delivery"):
+    names = ("node", "index", "broker", "web", "access", "admission", "completeness", "queue", "worker", "delivery")
+    for name in (*names, "triage"):
         assert getattr(example, name) == getattr(default, name), f"[{name}] differs from the defaults"
     (route,), (built_in,) = example.routes, default.routes
     assert {**vars(route), "send_to": ()} == vars(built_in)

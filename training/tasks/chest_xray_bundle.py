@@ -52,7 +52,7 @@ def metadata(experiment: Experiment, calibration: Calibration, network_data: Map
         "name": experiment.name,
         "task": "pneumonia or not on frontal chest radiographs",
         "description": "Probability of pneumonia on a chest radiograph reduced to 28 x 28 pixels.",
-        "authors": "the project",
+        "authors": "dicom-node",
         "copyright": _LICENCE,
         "license": _LICENCE,
         "intended_use": "research only, not for diagnostic use: it sees 28 x 28 pixels",

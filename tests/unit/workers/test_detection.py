@@ -136,3 +136,9 @@ def test_a_bundle_that_switches_spacing_off_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BundleInvalid, match="Spacing is switched off"):
         Preparation(bundle, bundle.parts())
+
+
+def test_a_label_that_the_bundle_does_not_describe_is_nobody_elses(detection: Detection) -> None:
+    described = len(detection._meanings)
+    with pytest.raises(BundleInvalid, match=f"label {described}"):
+        detection._meaning(described)
