@@ -12,6 +12,7 @@ from training.bundle import SCHEMA, installed, write
 from training.calibration import Calibration
 from training.experiment import EXPERIMENTS, Experiment
 from training.metrics.bootstrap import Estimate
+from training.metrics.classification import auc
 from training.tasks.chest_xray_report import PUBLISHED_ACCURACY, Judgement
 
 _SIDE = 28
@@ -116,6 +117,7 @@ def export(
             threshold=f"{judged.threshold:.4f}",
             wanted=f"{experiment.bundle['sensitivity_wanted']:.0%}",
             calibration=_calibration(calibration),
+            calibrated_auc=f"{auc(judged.test_truth, judged.test):.3f}",
             figures=_table(judged.figures),
             published=", ".join(f"{name} {value:.3f}" for name, value in PUBLISHED_ACCURACY.items()),
             **{key.replace(" ", "_"): said for key, said in facts.items()},
