@@ -10,9 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset, dcmread
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
+from dicom_node.web.dicomweb.codestream import pixels_of
 from dicom_node.web.frame_look import LINEAR, look_of, own_window, windowed
 
 #: An image with more pixels than this is not drawn: its header may claim whatever it likes.
@@ -51,7 +56,7 @@ def draw(
     `window` is a preset, or anything else for the image's own; `size` is the longest side, 0 for one pixel a pixel;
     UnreadableInstance where the image cannot be drawn.
     """
-    ds = dcmread(path, stop_before_pixels=True)
+    ds = _header(path)
     grey = _grey(path, ds, window)
     picture = Image.fromarray(grey).convert("RGB")
     scale = 1 if size == 0 else max(1, round(size / max(picture.size)))
@@ -89,6 +94,24 @@ def missing(words: str, size: int = 256) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
+
+
+def _header(path: Path) -> Dataset:
+    """The header of an image whose pixels can be unpacked into no more than it says itself."""
+    with path.open("rb") as file:
+        if read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+            raise UnreadableInstance("a deflated image is not drawn")
+        ds = dcmread(file, stop_before_pixels=True)
+        if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+            # Behind tag, VR and length (PS3.5 Section A.4).
+            file.seek(12, io.SEEK_CUR)
+            try:
+                frame = get_frame(file, 0, number_of_frames=int(ds.get("NumberOfFrames") or 1))
+            except BROKEN_BYTES as error:
+                raise UnreadableInstance("the pixels cannot be found in the file") from error
+            if pixels_of(frame) > int(ds.get("Rows", 0)) * int(ds.get("Columns", 0)):
+                raise UnreadableInstance("the image is larger than its header says")
+    return ds
 
 
 def _grey(path: Path, ds: Dataset, window: str) -> NDArray[np.uint8]:

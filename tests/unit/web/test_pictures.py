@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
@@ -116,6 +118,20 @@ def test_an_outline_lies_just_outside_of_its_mask(scale: int) -> None:
 def test_what_cannot_be_drawn_is_said_and_no_memory_taken(tmp_path: Path, changes: dict[str, object]) -> None:
     path = write_instance(tmp_path / "a.dcm", ct_instance(1, **changes))
     with pytest.raises(UnreadableInstance):
+        draw(path, {}, window="lung")
+
+
+def test_an_image_that_unpacks_into_more_than_it_says_is_not_drawn(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((600, 800), dtype=np.uint8)).save(file, "JPEG")
+    ds = ct_instance(1, Rows=600, Columns=800, BitsAllocated=8, BitsStored=8, HighBit=7, PixelRepresentation=0)
+    ds.PixelData = encapsulate([file.getvalue()])
+    ds["PixelData"].VR = "OB"
+    path = write_instance(tmp_path / "a.dcm", ds, transfer_syntax=JPEGBaseline8Bit)
+    assert draw(path, {}, window="lung")[:4] == b"\x89PNG"
+    ds.Rows = ds.Columns = 64
+    write_instance(path, ds, transfer_syntax=JPEGBaseline8Bit)
+    with pytest.raises(UnreadableInstance, match="larger than its header says"):
         draw(path, {}, window="lung")
 
 
