@@ -19,7 +19,7 @@ from dicom_node.assembly import Assembly
 from dicom_node.audit import AuditFile, AuditTrail, Sink, hash_key
 from dicom_node.broker import OwnRedis, broker_url, socket_path
 from dicom_node.commitment import Commitment
-from dicom_node.core.errors import SettingsError
+from dicom_node.core.errors import IntakeError, SettingsError
 from dicom_node.delivery import Delivery
 from dicom_node.dispatch import Dispatch
 from dicom_node.inquiry import Inquiry
@@ -98,7 +98,8 @@ def build_receiver(settings: Settings) -> Node:
     """Storage SCP, archive and index only."""
     holdings = Holdings.open(settings)
     intake = Intake(archive=holdings.archive, studies=holdings.index.studies, rules=IntakeRules.from_settings(settings))
-    entity, receiving = _receiving(settings, intake, Metrics().counted(intake))
+    metrics = Metrics()
+    entity, receiving = _receiving(settings, intake, metrics)
     return Node(
         supervisor=Supervisor([receiving]),
         application_entity=entity,
@@ -160,7 +161,7 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     promising.tell_here = requests.tell_here
     notifications = Notifications(Notices(holdings.index, time.time))
     commitments = CommitmentEvents(commitment.take, requests)
-    entity, receiving = _receiving(settings, intake, reception, commitments, notifications)
+    entity, receiving = _receiving(settings, intake, metrics, commitments, notifications)
     parts += [telling, receiving]
     supervisor = Supervisor(parts, dispensable=_DISPENSABLE)
     supervisor_health.append(supervisor.health)
@@ -237,11 +238,18 @@ def _keeping(settings: Settings, holdings: Holdings, recovery: Recovery) -> list
 def _receiving(
     settings: Settings,
     intake: Intake,
-    reception: CountedReception,
+    metrics: Metrics,
     commitments: CommitmentEvents | None = None,
     notifications: Notifications | None = None,
 ) -> tuple[ApplicationEntity, Part]:
-    entity = ApplicationEntity(settings, reception, commitments=commitments, notifications=notifications)
+    metrics.may_refuse("instance", [*(kind.__name__ for kind in IntakeError.__subclasses__()), "unexpected"])
+    entity = ApplicationEntity(
+        settings,
+        metrics.counted(intake),
+        commitments=commitments,
+        notifications=notifications,
+        count_refusal=metrics.refused,
+    )
 
     def start() -> None:
         intake.start()

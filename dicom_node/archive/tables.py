@@ -52,6 +52,8 @@ def _received(metadata: MetaData) -> None:
         Column("files_left", Boolean, nullable=False, default=False, server_default=false()),
     )
     Index("studies_by_arrival", studies.c.last_received_at)
+    # How many there are of each, without a look at the rows.
+    Index("studies_by_priority", studies.c.state, studies.c.priority)
     instances = Table(
         "instances",
         metadata,
@@ -186,6 +188,7 @@ def _worked(metadata: MetaData) -> None:
     Index("jobs_waiting", jobs.c.state, jobs.c.priority, jobs.c.queued_at)
     Index("jobs_unsent", jobs.c.state, jobs.c.sent_at)
     Index("jobs_owed", jobs.c.answer_owed, jobs.c.ended_at)
+    Index("jobs_by_priority", jobs.c.current, jobs.c.priority, jobs.c.state)
     Table(
         "workers",
         metadata,
@@ -199,6 +202,9 @@ def _worked(metadata: MetaData) -> None:
         #: What its reading process does, and when that was last heard.
         Column("step", String(64), nullable=False, default="", server_default=""),
         Column("moved_at", Float),
+        #: Of its device, taken by whomever, and all there is.
+        Column("memory_used_bytes", BigInteger),
+        Column("memory_total_bytes", BigInteger),
     )
     Table(
         "conditions",
