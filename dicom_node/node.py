@@ -41,6 +41,7 @@ from dicom_node.settings import Settings
 from dicom_node.stocktaking import STEP_SECONDS, Stocktaking
 from dicom_node.syslog import Syslog, SyslogAddress
 from dicom_node.telemetry import CountedReception, Metrics
+from dicom_node.tracing import TRACING_SECONDS, Tracing
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
 
@@ -155,6 +156,9 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     reception = metrics.counted(intake)
     web = _web(settings, holdings, reception, dispatch.lengths, metrics, health, audit, key)
     parts.append(Served("web", web.start, lambda: web.alive, web.stop))
+    tracing = _tracing(settings, holdings)
+    if tracing is not None:
+        parts.append(Periodic("traces", tracing.step, TRACING_SECONDS))
     promising = Promising(settings, holdings.index, holdings.archive, time.time)
     telling = Periodic("promises", promising.step, ROUND_SECONDS)
     requests = PromiseRequests(promising.ask, telling.wake, patience_seconds=settings.delivery.timeout_seconds)
@@ -169,6 +173,8 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     def close() -> None:
         inquiry.close()
         promising.close()
+        if tracing is not None:
+            tracing.close()
         queue.close()
         holdings.index.close()
 
@@ -179,6 +185,12 @@ def build_node(settings: Settings, config: Path | None) -> Node:
         close=close,
         recover=recovery.run,
     )
+
+
+def _tracing(settings: Settings, holdings: Holdings) -> Tracing | None:
+    """What sends traces; None where the settings name nobody who takes them."""
+    address = settings.watching.traces
+    return Tracing(address, holdings.index, name=settings.node.ae_title) if address else None
 
 
 def _raise_descriptors() -> None:
