@@ -51,7 +51,9 @@ def _received(metadata: MetaData) -> None:
         #: Files of it still lie in the archive that are to be removed.
         Column("files_left", Boolean, nullable=False, default=False, server_default=false()),
     )
-    Index("studies_by_arrival", studies.c.last_received_at)
+    # The order of the worklist, and how many there are, without a look at the rows.
+    arrival = (studies.c.last_received_at, studies.c.study_instance_uid, studies.c.priority, studies.c.state)
+    Index("studies_in_order", *arrival)
     # How many there are of each, without a look at the rows.
     Index("studies_by_priority", studies.c.state, studies.c.priority)
     instances = Table(
@@ -174,6 +176,8 @@ def _worked(metadata: MetaData) -> None:
         Column("lease_expires_at", Float),
         Column("worker", String(64)),
         Column("summary", JSON),
+        #: What the summary says of the priority, to be found by; empty: nothing, NULL: an earlier version wrote it.
+        Column("flag", String(80), index=True),
         #: Grows with each claim and never falls: of two leases the one with the lower number is void.
         Column("fence", Integer, nullable=False, default=0, server_default="0"),
         #: A QUEUED job waits until then before its next attempt; empty: it can be claimed at once.

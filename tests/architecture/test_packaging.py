@@ -47,7 +47,17 @@ def imported(package):
         ("workers", [PROJECT["dependencies"], EXTRAS["worker"]]),
         ("training", [PROJECT["dependencies"], EXTRAS["worker"], EXTRAS["train"]]),
         ("deploy", [PROJECT["dependencies"], EXTRAS["worker"], EXTRAS["train"]]),
-        ("tests", [PROJECT["dependencies"], EXTRAS["worker"], EXTRAS["train"], EXTRAS["oidc"], EXTRAS["otel"], EXTRAS["test"]]),
+        (
+            "tests",
+            [
+                PROJECT["dependencies"],
+                EXTRAS["worker"],
+                EXTRAS["train"],
+                EXTRAS["oidc"],
+                EXTRAS["otel"],
+                EXTRAS["test"],
+            ],
+        ),
     ],
 )
 def test_every_package_declares_what_it_imports(package, lists):
