@@ -138,10 +138,8 @@ class Jobs(Leases):
         with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
             self._replace_reports(connection, job_of(row), objects, at)
-            reason, values = (
-                str(summary.get("result", "")),
-                {"summary": dict(summary), "flag": str(summary.get("priority", ""))},
-            )
+            reason, flag = (str(summary.get(name, "")) for name in ("result", "priority"))
+            values = {"summary": dict(summary), "flag": flag}
             self._leave(connection, row, JobState.REPORTED, reason, lease.worker, at, values)
 
     def end(self, lease: Lease, state: JobState, *, reason: str, at: float, error: str = "") -> None:

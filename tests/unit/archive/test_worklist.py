@@ -16,13 +16,7 @@ from tests.many_studies import fill
 from tests.populated_index import NOW, uid
 
 WAIT = 4 * 3600.0
-FLAGS = (
-    "",
-    "",
-    "ACR Category 1 Actionable Finding",
-    "ACR Category 2 Actionable Finding",
-    "ACR Category 3 Actionable Finding",
-)
+FLAGS = ("", "", *(f"ACR Category {category} Actionable Finding" for category in (1, 2, 3)))
 STATES = (StudyState.DELIVERED, StudyState.REPORTED, StudyState.WITHDRAWN, StudyState.RECEIVING)
 
 
@@ -42,12 +36,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
             connection.execute(sa.update(studies).where(of_study).values(**values))
             flag, of_job = chance.choice(FLAGS), jobs.c.study_instance_uid == uid("many", number)
             # As an earlier version wrote it, and as this one does.
-            kept = {
-                "flag": None if number % 3 == 0 else flag,
-                "summary": {"priority": flag},
-                "current": number % 11 != 0,
-            }
-            connection.execute(sa.update(jobs).where(of_job).values(**kept))
+            kept = {"flag": None if number % 3 == 0 else flag, "summary": {"priority": flag}}
+            of_job &= jobs.c.current.is_(True)
+            connection.execute(sa.update(jobs).where(of_job).values(**kept, current=number % 11 != 0))
     yield index
     index.close()
 
@@ -117,4 +108,5 @@ def test_the_list_is_read_by_indexes(index: Index) -> None:
     ]
     connection.close()
     assert len(plans) > 5
-    assert [plan for plan in plans if plan[0].startswith("SCAN") and "json_each" not in plan[0]] == []
+    # A list that is given in the question is no table of the index.
+    assert [plan for plan in plans if plan[0].startswith("SCAN") and "VIRTUAL TABLE" not in plan[0]] == []
