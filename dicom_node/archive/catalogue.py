@@ -12,6 +12,7 @@ from pydicom.errors import InvalidDicomError
 from dicom_node.archive.file_meta import open_data_set
 from dicom_node.archive.files import Archive
 from dicom_node.archive.header import Header, read_header
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.searched import Searched
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import CannotUnderstand
@@ -40,6 +41,8 @@ class Catalogue:
         names = ("sop_instance_uid", "study_instance_uid", "series_instance_uid", "path")
         unread = sa.select(*(reports.c[name] for name in names)).where(reports.c.attributes.is_(None))
         self._unread = unread.order_by(reports.c.written_at)
+        # Each search asks it.
+        self._first_unread = PreparedQuery(unread.limit(1))
 
     @property
     def is_complete(self) -> bool:
@@ -55,6 +58,9 @@ class Catalogue:
         """Take in the results that nobody looked into yet; how many. It costs one question where there is none."""
         reports = self._tables["reports"]
         count = 0
+        with self._transactions.read() as connection:
+            if self._first_unread.first(connection) is None:
+                return 0
         while rows := self._some(self._unread):
             headers = [self._header(row.path) for row in rows]
             with self._transactions.write(durable=False) as connection:

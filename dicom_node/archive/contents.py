@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.settlement import stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.form import Form
@@ -32,6 +33,11 @@ class Content:
         return f"{self.sha256}{self.transfer_syntax_uid}"
 
 
+#: The columns of the UIDs, from study to instance.
+_UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+_FIELDS = tuple(Content.__dataclass_fields__)
+
+
 class Contents:
     """Tells where instances lie."""
 
@@ -39,13 +45,18 @@ class Contents:
         self._transactions = transactions
         names = ("instances", "reports", "studies")
         self._instances, self._reports, self._studies = (transactions.tables[name] for name in names)
+        # A viewer asks for each frame by itself: what is asked is built once, for each number of UIDs.
+        asked = [tuple(sa.bindparam(name) for name in _UIDS[:count]) for count in range(1, 4)]
+        self._prepared = [tuple(map(PreparedQuery, (self._results(*some), self._images(*some)))) for some in asked]
 
     def of(self, study: str, series: str = "", instance: str = "") -> list[Content]:
         """Every instance below these UIDs, by SOP Instance UID; none where the index does not hold it."""
+        given = [uid for uid in (study, series, instance) if uid]
+        uids = dict(zip(_UIDS, given, strict=False))
         with self._transactions.read() as connection:
             # One that a peer sent back is what was received.
-            queries = (self._results(study, series, instance), self._images(study, series, instance))
-            found = {row.sop_instance_uid: _content(row) for query in queries for row in connection.execute(query)}
+            rows = [row for query in self._prepared[len(given) - 1] for row in query.rows(connection, **uids)]
+        found = {row["sop_instance_uid"]: Content(**{name: row[name] for name in _FIELDS}) for row in rows}
         return [found[uid] for uid in sorted(found)]
 
     def first(self, study: str, series: str = "", instance: str = "") -> Content | None:
@@ -56,7 +67,7 @@ class Contents:
                     return _content(row)
         return None
 
-    def _images(self, *uids: str) -> "sa.Select[Any]":
+    def _images(self, *uids: Any) -> "sa.Select[Any]":
         instances, studies = self._instances, self._studies
         joined = instances.join(studies, studies.c.study_instance_uid == instances.c.study_instance_uid)
         shown = (
@@ -68,7 +79,7 @@ class Contents:
         query = _below(instances, uids).add_columns(instances.c.transfer_syntax_uid, made_here)
         return query.select_from(joined).where(*shown)
 
-    def _results(self, *uids: str) -> "sa.Select[Any]":
+    def _results(self, *uids: Any) -> "sa.Select[Any]":
         reports = self._reports
         columns = (sa.literal("").label("transfer_syntax_uid"), sa.true().label("is_result"))
         return _below(reports, uids).add_columns(*columns).where(can_be_had(reports))
@@ -90,10 +101,10 @@ def _copies(instances: sa.Table, reports: sa.Table) -> "sa.Select[Any]":
     return sa.select(sa.literal(1)).select_from(reports).where(same).correlate(instances)
 
 
-def _below(table: sa.Table, uids: tuple[str, ...]) -> "sa.Select[Any]":
-    names = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
-    columns = (table.c[name] for name in (*names, "sop_class_uid", "path", "sha256"))
-    return sa.select(*columns).where(*(table.c[name] == uid for name, uid in zip(names, uids, strict=True) if uid))
+def _below(table: sa.Table, uids: tuple[Any, ...]) -> "sa.Select[Any]":
+    columns = (table.c[name] for name in (*_UIDS, "sop_class_uid", "path", "sha256"))
+    given = [(name, uid) for name, uid in zip(_UIDS, uids, strict=False) if not isinstance(uid, str) or uid]
+    return sa.select(*columns).where(*(table.c[name] == uid for name, uid in given))
 
 
 def _content(row: Any) -> Content:

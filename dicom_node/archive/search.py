@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from dicom_node.archive.conditions_of_search import conditions
 from dicom_node.archive.contents import can_be_had, is_taken_back
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.matching import Match
 from dicom_node.core.searchable import UID_KEYWORDS, Level, columns_of
@@ -62,11 +63,9 @@ class Searches:
         self._of_series = sa.select(*_without_uids(study), series).select_from(joined).where(visible)
         self._of_series = self._of_series.order_by(study.c.StudyDate.desc(), *uids)
         self._arms = {table.name: self._arm(table) for table in (self._instances, self._reports)}
-        some: sa.BindParameter[list[str]] = sa.bindparam("uids", expanding=True)
         shown = ((self._instances, self._is_image()), (self._reports, self._is_result()))
-        self._counting = [_counting(table, condition, some) for table, condition in shown]
-        columns = (*uids, series.c.Modality)
-        self._modalities = sa.select(*columns).where(uids[0].in_(some)).order_by(uids[0])
+        self._counting = [_OfStudies(_counting(*one), one[0].c.study_instance_uid) for one in shown]
+        self._modalities = _OfStudies(sa.select(*uids, series.c.Modality), uids[0])
 
     def find(self, search: Search) -> Page:
         """One page of what matches, in an order that stays the same while nothing is received."""
@@ -176,17 +175,16 @@ class Searches:
 
     def _counts(self, connection: sa.Connection, uids: Iterable[str]) -> dict[tuple[str, str], int]:
         """How many instances each series of these studies has."""
-        wanted, counts = sorted(set(uids)), dict[tuple[str, str], int]()
-        for query in self._counting:
-            for study_uid, series_uid, count in connection.execute(query, {"uids": wanted}):
+        counts = dict[tuple[str, str], int]()
+        for question in self._counting:
+            for study_uid, series_uid, count in question.tuples(connection, sorted(set(uids))):
                 key = (study_uid, series_uid)
                 counts[key] = counts.get(key, 0) + count
         return counts
 
     def _count_studies(self, connection: sa.Connection, found: Sequence[Found]) -> None:
-        counts = self._counts(connection, (row["StudyInstanceUID"] for row in found))
-        known = {"uids": sorted({uid for uid, _ in counts})}
-        rows = connection.execute(self._modalities, known).all()
+        counts = self._counts(connection, [row["StudyInstanceUID"] for row in found])
+        rows = self._modalities.tuples(connection, sorted({uid for uid, _ in counts}))
         shown = [(uid, modality) for uid, series_uid, modality in rows if (uid, series_uid) in counts and modality]
         modalities = {uid: sorted({m for _, m in group}) for uid, group in groupby(shown, key=lambda pair: pair[0])}
         totals = _totals(counts)
@@ -196,15 +194,32 @@ class Searches:
             row["NumberOfStudyRelatedSeries"], row["NumberOfStudyRelatedInstances"] = totals.get(uid, (0, 0))
 
     def _count_series(self, connection: sa.Connection, found: Sequence[Found]) -> None:
-        counts = self._counts(connection, (row["StudyInstanceUID"] for row in found))
+        counts = self._counts(connection, [row["StudyInstanceUID"] for row in found])
         for row in found:
             key = (row["StudyInstanceUID"], row["SeriesInstanceUID"])
             row["NumberOfSeriesRelatedInstances"] = counts.get(key, 0)
 
 
-def _counting(table: sa.Table, shown: sa.ColumnElement[bool], uids: Any) -> "sa.Select[Any]":
+class _OfStudies:
+    """A question about some studies: of few one by one, prepared, which is quicker than one about all."""
+
+    _FEW = 12
+
+    def __init__(self, query: "sa.Select[Any]", uid: "sa.Column[str]") -> None:
+        some: sa.BindParameter[list[str]] = sa.bindparam("uids", expanding=True)
+        self._of_one = PreparedQuery(query.where(uid == sa.bindparam("uid")))
+        self._of_many = query.where(uid.in_(some)).order_by(uid)
+
+    def tuples(self, connection: sa.Connection, uids: Sequence[str]) -> list[tuple[Any, ...]]:
+        """The rows, by study."""
+        if len(uids) <= self._FEW:
+            return [row for uid in uids for row in self._of_one.tuples(connection, uid=uid)]
+        return [tuple(row) for row in connection.execute(self._of_many, {"uids": uids})]
+
+
+def _counting(table: sa.Table, shown: sa.ColumnElement[bool]) -> "sa.Select[Any]":
     keys = (table.c.study_instance_uid, table.c.series_instance_uid)
-    return sa.select(*keys, sa.func.count()).where(keys[0].in_(uids), shown).group_by(*keys)
+    return sa.select(*keys, sa.func.count()).where(shown).group_by(*keys)
 
 
 def _totals(counts: Mapping[tuple[str, str], int]) -> dict[str, tuple[int, int]]:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from dicom_node.archive.index import Index
 from dicom_node.archive.lines import StudyLine
 from dicom_node.archive.overview import read_lines
+from dicom_node.archive.settlement import stands
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.core.priority import Priority
@@ -278,7 +279,6 @@ def standing_segmentation(reports: sa.Table, jobs: sa.Table) -> sa.ColumnElement
         reports.c.form.in_([Form.SEG.value, ""]),
         reports.c.sop_class_uid == "1.2.840.10008.5.1.4.1.1.66.4",
         reports.c.held == "",
-        reports.c.withdrawn_at.is_(None),
-        reports.c.replaced_at.is_(None),
+        stands(reports),
         jobs.c.current.is_(True),
     )

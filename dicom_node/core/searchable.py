@@ -19,7 +19,10 @@ class Level(StrEnum):
     @property
     def rank(self) -> int:
         """Grows from study to instance."""
-        return list(Level).index(self)
+        return _RANKS[self]
+
+
+_RANKS = {level: rank for rank, level in enumerate(Level)}
 
 
 @dataclass(frozen=True, kw_only=True)

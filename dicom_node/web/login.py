@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -15,6 +15,7 @@ from dicom_node.archive.lines import duration_in_words
 from dicom_node.audit import LOGIN, LOGOUT, AuditTrail, Happening
 from dicom_node.core.access import USER_NAME, Visitor
 from dicom_node.credentials import Passwords
+from dicom_node.web.deeds import form_of
 from dicom_node.web.gate import Doorkeeper, visitor_of
 from dicom_node.web.login_limits import LoginLimits
 from dicom_node.web.oidc import ANSWER_SECONDS, IdentityProvider, ProviderError
@@ -136,8 +137,7 @@ def build_router(login: Login) -> APIRouter:
 
     @router.post("/login")
     async def by_password(request: Request) -> Response:
-        fields = parse_qs((await request.body()).decode("utf-8", "replace"))
-        given = {name: values[0] for name, values in fields.items()}
+        given = await form_of(request)
         address, session = visitor_of(request.scope).address, login.doorkeeper.session_of(request.headers)
         return await run_in_threadpool(login.by_password, given, address, session)
 

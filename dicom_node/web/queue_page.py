@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -45,6 +45,15 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Echo:
+    """What came of a peer's last C-ECHO."""
+
+    at: float
+    #: None: it did not answer.
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueuePage:
     """What the page needs."""
 
@@ -58,6 +67,8 @@ class QueuePage:
     queue_lengths: Callable[[], Any]
     #: C-ECHO to a peer by name: seconds it took; NodeError where it does not answer.
     echo: Callable[[str], float] | None = None
+    #: By peer, since this process began.
+    echoes: dict[str, Echo] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """What the page shows."""
@@ -74,6 +85,7 @@ class QueuePage:
             "estimates": estimates(overview, service),
             "peers": [(peer, away.get(peer.name)) for peer in self.settings.peers],
             "accepted": read_last_accepted(self.index),
+            "echoes": self.echoes,
             "free": None if self.free_bytes is None else self.free_bytes(),
             "total": None if self.total_bytes is None else self.total_bytes(),
             "watermark": self.settings.node.minimum_free_megabytes * 2**20,
@@ -130,9 +142,11 @@ def build_queue_page(queue_page: QueuePage) -> APIRouter:
         facts = {"user": visitor.name, "address": visitor.address, "description": f"C-ECHO to {name}"}
         happening = Happening(event=NODE_CHANGED, at=queue_page.clock(), **facts)  # type: ignore[arg-type]  # by name
         await run_in_threadpool(queue_page.audit.note, happening)
-        asked = {"echo": name}
+        seconds: float | None = None
         with suppress(NodeError):
-            asked["seconds"] = f"{await run_in_threadpool(queue_page.echo, name):.3f}"
+            seconds = await run_in_threadpool(queue_page.echo, name)
+        queue_page.echoes[name] = Echo(at=queue_page.clock(), seconds=seconds)
+        asked = {"echo": name} | ({} if seconds is None else {"seconds": f"{seconds:.3f}"})
         return RedirectResponse(f"/queue?{urlencode(asked)}", 303)
 
     return router

@@ -282,6 +282,7 @@ def test_the_queue_page_tells_what_waits_and_changes_a_priority(
     assert faults(page) == []
     page.get_by_role("button", name="C-ECHO to pacs").click()
     page.get_by_text("pacs answered C-ECHO in 12 ms.").wait_for()
+    page.get_by_text("12 ms, 0.0 s ago").wait_for()
     select = page.get_by_label("Priority of").last
     study = (select.get_attribute("aria-label") or "").removeprefix("Priority of ")
     select.select_option("STAT")

@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
@@ -32,6 +33,7 @@ _SPECIFIC_CHARACTER_SET = 0x00080005
 _DEEPEST = 32
 
 
+@cache
 def hex_tag(keyword: str) -> str:
     """The eight hex digits of an attribute."""
     return f"{tag_for_keyword(keyword) or 0:08X}"

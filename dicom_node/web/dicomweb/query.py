@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
 from dicom_node.archive.search import Search
 from dicom_node.core.errors import QueryInvalid
@@ -112,14 +112,6 @@ def _truth(name: str, value: str) -> bool:
     if value not in ("true", "false"):
         raise QueryInvalid(f"{name} is neither true nor false")
     return value == "true"
-
-
-def vr_of(tag: int) -> str:
-    """By the dictionary; a private one has none."""
-    try:
-        return dictionary_VR(tag).split(" or ")[0]
-    except KeyError:
-        return "UN"
 
 
 def returned(attribute: Searchable, query: Query) -> bool:

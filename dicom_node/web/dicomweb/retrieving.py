@@ -37,15 +37,19 @@ SERIES = f"{STUDY}/series/{{series}}"
 INSTANCE = f"{SERIES}/instances/{{instance}}"
 
 
+def add_frames(router: APIRouter, retrieval: Retrieval) -> None:
+    """The route of frames: a viewer asks for hundreds, and routes are looked through in their order."""
+    _add(router, f"{INSTANCE}/frames/{{frames}}", lambda request: _frames(retrieval, request))
+
+
 def add_retrieving(router: APIRouter, retrieval: Retrieval) -> None:
-    """The routes that read."""
+    """The other routes that read."""
     # A path's parameters are taken from the request: so one function serves all three levels.
     for path in (STUDY, SERIES, INSTANCE):
         _add(router, path, lambda request: _instances(retrieval, request))
         _add(router, f"{path}/metadata", lambda request: _metadata(retrieval, request))
         _add(router, f"{path}/rendered", lambda request: rendered(retrieval, request))
         _add(router, f"{path}/thumbnail", lambda request: thumbnail(retrieval, request))
-    _add(router, f"{INSTANCE}/frames/{{frames}}", lambda request: _frames(retrieval, request))
     _add(router, f"{INSTANCE}/frames/{{frames}}/rendered", lambda request: rendered(retrieval, request))
     _add(router, f"{INSTANCE}/frames/{{frames}}/thumbnail", lambda request: thumbnail(retrieval, request))
     _add(router, f"{INSTANCE}/bulkdata/{{path:path}}", lambda request: _bulk_data(retrieval, request))

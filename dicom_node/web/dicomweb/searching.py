@@ -1,6 +1,6 @@
 """QIDO-RS: studies, series and instances by their attributes (PS3.18 Section 10.6)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +14,7 @@ from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.archive.search import Found, Searches
 from dicom_node.audit import QUERIED
 from dicom_node.core.errors import QueryInvalid, UnreadableInstance
-from dicom_node.core.searchable import SEARCHABLE, Level
+from dicom_node.core.searchable import SEARCHABLE, Level, Searchable
 from dicom_node.web.dicomweb import answers
 from dicom_node.web.dicomweb.accept import Choice, Offer, choose
 from dicom_node.web.dicomweb.auditing import Auditing
@@ -139,7 +139,8 @@ def _found(searching: Searching, request: Request, query: Query, choice: Choice)
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     _check_fields(query, len(page.found))
     root = searching.root(request)
-    models = [_model(searching, found, query, root) for found in page.found]
+    told = _Told.by(query)
+    models = [_model(searching, found, query, told, root) for found in page.found]
     if choice.offer.multipart:
         parts = (Part(media_type=_XML, data=answers.one_piece(xml_of(model))) for model in models)
         return answers.short_multipart(parts, _XML, headers)
@@ -154,24 +155,47 @@ def _check_fields(query: Query, count: int) -> None:
         raise QueryInvalid(words)
 
 
-def _model(searching: Searching, found: Found, query: Query, root: str) -> Model:
-    level = query.search.level
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What of the index each result of a query is told by: found out once, for there may be thousands."""
+
+    #: Attributes, with their tags as eight hex digits.
+    attributes: Sequence[tuple[str, Searchable]]
+    #: Keywords of counts, with their tags.
+    counts: Sequence[tuple[str, str]]
+    available: bool
+
+    @classmethod
+    def by(cls, query: Query) -> "_Told":
+        """Of the attributes at the query's level and above it those that are answered."""
+        level = query.search.level
+        above = [one for one in Level if one.rank < level.rank and _is_relational(one, query)]
+        told = [
+            (hex_tag(one.keyword), one)
+            for one in SEARCHABLE
+            if one.level.rank <= level.rank
+            and (not one.computed or level is Level.STUDY)
+            and (one.level in (level, *above) or one.vr == "UI" or query.everything)
+            and returned(one, query)
+        ]
+        counts = [(hex_tag(keyword), keyword) for keyword, of in _COUNTS.items() if of.rank <= level.rank]
+        return cls(attributes=told, counts=counts, available=level is Level.STUDY or query.everything)
+
+
+def _model(searching: Searching, found: Found, query: Query, told: _Told, root: str) -> Model:
     model: Model = {"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}}
-    for one in SEARCHABLE:
-        own = one.level is level or (one.level.rank < level.rank and _is_relational(one.level, query))
-        if one.computed and level is not Level.STUDY:
-            continue
-        if one.level.rank <= level.rank and (own or one.vr == "UI" or query.everything) and returned(one, query):
-            value = attribute(one.vr, found.get(one.keyword))
-            if "Value" in value or one.keyword not in _IF_KNOWN:
-                model[hex_tag(one.keyword)] = value
-    for keyword, of in _COUNTS.items():
-        if keyword in found and (of is level or of.rank < level.rank):
-            model[hex_tag(keyword)] = attribute("IS", found[keyword])
+    for tag, one in told.attributes:
+        value = attribute(one.vr, found.get(one.keyword))
+        if "Value" in value or one.keyword not in _IF_KNOWN:
+            model[tag] = value
+    for tag, keyword in told.counts:
+        if keyword in found:
+            model[tag] = attribute("IS", found[keyword])
     model[hex_tag("RetrieveURL")] = attribute("UR", _address(found, root))
-    if level is Level.STUDY or query.everything:
+    if told.available:
         model[hex_tag("InstanceAvailability")] = attribute("CS", "ONLINE")
-    _add_fields(searching, found, query, model)
+    if query.fields:
+        _add_fields(searching, found, query, model)
     return dict(sorted(model.items()))
 
 

@@ -23,7 +23,7 @@ from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.reception import Reception, Storing
 from dicom_node.web.dicomweb.refusal import RefusingRoute
 from dicom_node.web.dicomweb.retrieval import Retrieval
-from dicom_node.web.dicomweb.retrieving import add_retrieving
+from dicom_node.web.dicomweb.retrieving import add_frames, add_retrieving
 from dicom_node.web.dicomweb.searching import Searching, add_searching
 from dicom_node.web.dicomweb.storing import add_storing
 from dicom_node.web.dicomweb.transcoding import Transcoder
@@ -78,6 +78,7 @@ def build_dicomweb(
         auditing=auditing,
         root=root,
     )
+    add_frames(reading, retrieval)
     add_searching(reading, searching)
     add_retrieving(reading, retrieval)
     whole = APIRouter(prefix=prefix, route_class=RefusingRoute)
