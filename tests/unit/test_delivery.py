@@ -14,6 +14,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
+from pynetdicom.association import Association
 
 from dicom_node import lane as lane_module
 from dicom_node.archive.deliveries import DeliveryRow
@@ -458,13 +459,16 @@ def test_a_peer_that_returns_gets_everything_the_most_urgent_first_and_then_the_
 
 @dataclass
 class EndsAfterTwo(Behaviour):
-    """Ends each association a moment after it has answered for two objects."""
+    """Ends each association when, after two objects that it answered for, the next one comes."""
+
+    answered: dict[Association, int] = field(default_factory=dict)
 
     def store(self, event: evt.Event) -> int | Dataset:
-        answer = super().store(event)
-        if len(self.arrived) % 2 == 0:
-            threading.Timer(0.03, event.assoc.abort).start()
-        return answer
+        if self.answered.get(event.assoc, 0) == 2:
+            event.assoc.abort()
+            return 0x0000
+        self.answered[event.assoc] = self.answered.get(event.assoc, 0) + 1
+        return super().store(event)
 
 
 def test_an_association_that_ends_between_two_studies_counts_as_no_attempt_of_either(site: Site) -> None:
