@@ -18,6 +18,11 @@ from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobSta
 Answer = TypeVar("Answer")
 
 
+def lies_in_file(engine: sa.Engine) -> bool:
+    """Whether the database is a file of this machine, and no server that may end a connection, or memory."""
+    return engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:")
+
+
 @contextmanager
 def _answering() -> Iterator[None]:
     """Call whatever keeps the database from its work by one name; what our own statements did wrong stays a defect."""
@@ -45,7 +50,9 @@ class Transactions:
         self._writer = engine
         self._brisk = engine.execution_options(sqlite_synchronous="NORMAL")
         self._reader = engine.execution_options(sqlite_begin="DEFERRED")
-        self._group = GroupCommit(self.write)
+        self._group = GroupCommit(self._write_again if lies_in_file(engine) else self.write)
+        #: A connection that the last group left open for the next.
+        self._standing: sa.Connection | None = None
         # To build a statement takes longer than to execute it: what is executed often is built once, here as in others.
         studies, jobs = tables["studies"], tables["jobs"]
         uid: sa.BindParameter[str] = sa.bindparam("uid")
@@ -68,6 +75,25 @@ class Transactions:
         """
         with _answering(), self._turn(), (self._writer if durable else self._brisk).begin() as connection:
             yield connection
+
+    @contextmanager
+    def _write_again(self) -> Iterator[sa.Connection]:
+        """As `write`, for one thread at a time: to take a connection from the pool takes longer than the commit."""
+        with _answering(), self._turn():
+            connection, self._standing = self._standing or self._writer.connect(), None
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:  # whatever it is, the connection may be at fault
+                connection.close()
+                raise
+            self._standing = connection
+
+    def close(self) -> None:
+        """Give back what stays open between groups; nobody writes any more."""
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            standing.close()
 
     def together(self, deed: Callable[[sa.Connection], Answer]) -> Answer:
         """Do something short in a transaction that other threads' deeds may share; its answer, durable at return.
