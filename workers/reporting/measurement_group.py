@@ -34,14 +34,20 @@ class Quantity:
     #: Decimals that the measurement supports: a tenth of a millimetre as Lung-RADS asks, whole HU, mm3 and percent.
     decimals: int = 0
     derivation: Code | None = None
+    #: How it was measured, where that could be done in more than one way.
+    method: Code | None = None
 
+
+_BORDER = codes.SMOOTHED_BORDER
 
 QUANTITIES = (
-    Quantity(codes.LONG_AXIS, codes.MILLIMETRE, lambda finding: finding.long_axis.length_mm, 1),
-    Quantity(codes.SHORT_AXIS, codes.MILLIMETRE, lambda finding: finding.short_axis.length_mm, 1),
-    Quantity(codes.DIAMETER, codes.MILLIMETRE, lambda finding: finding.mean_diameter_mm, 1, codes.MEAN),
-    Quantity(codes.MAXIMUM_3D_DIAMETER, codes.MILLIMETRE, lambda finding: finding.maximum_3d_diameter_mm, 1),
-    Quantity(codes.VOLUME, codes.CUBIC_MILLIMETRE, lambda finding: finding.volume_mm3),
+    Quantity(codes.LONG_AXIS, codes.MILLIMETRE, lambda finding: finding.long_axis.length_mm, 1, None, _BORDER),
+    Quantity(codes.SHORT_AXIS, codes.MILLIMETRE, lambda finding: finding.short_axis.length_mm, 1, None, _BORDER),
+    Quantity(codes.DIAMETER, codes.MILLIMETRE, lambda finding: finding.mean_diameter_mm, 1, codes.MEAN, _BORDER),
+    Quantity(
+        codes.MAXIMUM_3D_DIAMETER, codes.MILLIMETRE, lambda finding: finding.maximum_3d_diameter_mm, 1, None, _BORDER
+    ),
+    Quantity(codes.VOLUME, codes.CUBIC_MILLIMETRE, lambda finding: finding.volume_mm3, method=codes.SUM_OF_VOXELS),
     Quantity(
         codes.ATTENUATION_COEFFICIENT, codes.HOUNSFIELD_UNIT, lambda finding: finding.mean_hu, derivation=codes.MEAN
     ),
@@ -271,12 +277,13 @@ def _measurement(
     quantity: Quantity, value: float, line: hd_sr.CoordinatesForMeasurement | None = None
 ) -> hd_sr.Measurement:
     text = f"{round(value, quantity.decimals) + 0.0:.{quantity.decimals}f}"
-    derivation = None if quantity.derivation is None else concept(quantity.derivation)
+    derivation, method = (None if code is None else concept(code) for code in (quantity.derivation, quantity.method))
     measurement = hd_sr.Measurement(
         name=concept(quantity.name),
         value=float(text),
         unit=concept(quantity.unit),
         derivation=derivation,
+        method=method,
         referenced_coordinates=None if line is None else [line],
     )
     # The library would write 523 mm3 as 523.0, which claims a precision that is not there.
