@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from dicom_node.archive.files import Archive
 from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.codes import ACTIONABLE_CATEGORY_3, LIMITED_QUALITY
+from dicom_node.core.codes import LIMITED_QUALITY
 from dicom_node.core.errors import ArchiveUnusable, UnreadableInstance
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
+from dicom_node.core.screening import Screening, graded
 from dicom_node.core.urgency import Urgency, urgency_of
 from workers.algorithms import Algorithm, Prepared, Reading
 from workers.input_check import Deviation, InputCheck, Reason
@@ -116,7 +117,7 @@ def read(
     if prepared is None and reader.check.needs_lungs:
         prepared = reader.algorithm.prepare(volume)
     deviations = reader.check(volume, _lungs_of(prepared, volume))
-    reading = reader.algorithm.read(volume, prepared)
+    reading = _graded(reader.algorithm.read(volume, prepared), request.screening)
     watch.lap("reading")
     beat("writing the report")
     concession = reader.last_run.concession
@@ -147,6 +148,14 @@ def read(
     return objects, json.loads(json.dumps(summary))
 
 
+def _graded(reading: Reading, screening: Screening) -> Reading:
+    """With categories where the route says that it was screening; that it said so is part of the report's identity."""
+    if screening == "no":
+        return reading
+    parameters = (*reading.parameters, ("screening", screening))
+    return replace(reading, findings=graded(reading.findings, screening), parameters=parameters)
+
+
 def _lungs(reading: Reading, volume: Volume) -> NDArray[np.uint8] | None:
     return None if reading.searched is None else lung_sides(reading.searched, volume)
 
@@ -174,7 +183,7 @@ def _judged(deviations: tuple[Deviation, ...], urgency: Urgency | None) -> dict[
     """What people see of what was judged."""
     caveats = [{"code": deviation.reason.value, "words": deviation.words} for deviation in deviations]
     if urgency is None:
-        return {"caveats": caveats}
+        return {"caveats": caveats, "priority": ""}
     return {"caveats": caveats, "priority": urgency.code.meaning, "priority_reason": urgency.reason}
 
 
@@ -191,7 +200,6 @@ def summarise(
     return {
         "result": in_words(reading),
         "findings": len(reading.findings),
-        "priority": ACTIONABLE_CATEGORY_3.meaning if reading.findings else "",
         "algorithm": f"{algorithm.name} {algorithm.version}",
         "slices": len(volume.headers),
         "inference_seconds": seconds["network"],

@@ -1,9 +1,9 @@
 """What next for the deliveries of a report: decisions over rows and a clock reading alone.
 
-What refers to other objects goes to a peer after them or not at all: a Structured Report refers to its segmentation,
-and a reader who is shown the one without the other is misled. So the segmentation goes first; the Structured Report
-waits until the peer has accepted it; and where it was refused for good, the Structured Report is not sent and fails
-with it. All else of a report comes after its Structured Report, and only what refers to others waits for them.
+What refers to other objects goes to a peer after them or not at all: a Structured Report refers to the segmentation
+that the peer gets, and a reader who is shown the one without the other is misled. So the segmentation goes first; the
+Structured Report waits until the peer has accepted it; and where it was refused for good, the Structured Report is not
+sent and fails with it. All else of a report comes after its Structured Report, and waits for nothing.
 """
 
 import hashlib
@@ -67,12 +67,12 @@ class Plan(Generic[StandingT]):
 
 def is_document(row: Standing) -> bool:
     """Whether the object refers to others of its report."""
-    return TRAITS[row.form].refers
+    return TRAITS[row.form].refers_to is not None
 
 
 def is_referred_to(part: Standing, by: Standing) -> bool:
     """Whether one object of a report must be there before another one."""
-    return part.job_uid == by.job_uid and is_document(by) and TRAITS[part.form].rank < TRAITS[by.form].rank
+    return part.job_uid == by.job_uid and part.form is TRAITS[by.form].refers_to
 
 
 def plan_sending(rows: Collection[StandingT], now: float) -> Plan[StandingT]:
