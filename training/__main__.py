@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.calibration import Calibration
 from training.cases.case import DatasetInvalid
 from training.experiment import DATA, Experiment, ExperimentInvalid, named, read_experiment
 from training.tasks.table import task_of
 from training.tasks.task import CALIBRATION
 from training.train import train, trained
+from workers.calibration import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)

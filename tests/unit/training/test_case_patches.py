@@ -74,21 +74,21 @@ def test_patients_who_judge_never_teach(ready: GridCase) -> None:
     with pytest.raises(ValueError, match="none may teach"):
         CasePatches([judging], (16, 24, 24), seed=1)
     with pytest.raises(ValueError, match="none may judge"):
-        judge(np.zeros_like, [replace(ready, patient=TEACHING)], 0.3)
+        judge(lambda values, _lungs: np.zeros_like(values), [replace(ready, patient=TEACHING)], 0.3)
 
 
 def test_a_seeing_detector_finds_the_nodule_and_a_blind_one_is_shown_its_miss(ready: GridCase) -> None:
     """The seeing one takes what is dense for a nodule; the lungs are the whole of this chest."""
     case = replace(ready, patient=JUDGING, lung=np.ones_like(ready.lung))
     seen: list[Sight] = []
-    (result,) = judge(lambda values: (values > 0.5).astype(np.float32), [case], 0.3, seen.append)
+    (result,) = judge(lambda values, _lungs: (values > 0.5).astype(np.float32), [case], 0.3, seen.append)
     assert froc([result.matched]).sensitivity_at(1.0) == 1.0
     assert result.matched.false_scores == ()
     assert min(result.dice) > 0.75
     assert seen == []
     said, truth, patients = scores([result])
     assert (said.tolist(), truth.tolist(), patients) == ([1.0], [1.0], [JUDGING])
-    (blind,) = judge(np.zeros_like, [case], 0.3, seen.append)
+    (blind,) = judge(lambda values, _lungs: np.zeros_like(values), [case], 0.3, seen.append)
     assert froc([blind.matched]).sensitivity_at(8.0) == 0.0
     assert [sight.words for sight in seen] == [f"missed: {case.findings[0].diameter_mm:.1f} mm"]
     assert seen[0].truth.any()
