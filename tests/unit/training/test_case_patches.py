@@ -1,5 +1,7 @@
 """Scans as they come, made ready: masks lie where findings are, patients who judge never teach."""
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from tests import data_sets
 from tests.data_sets import known
 from training.case_evaluation import judge, scores
-from training.case_patches import CasePatches, GridCase, load_cases, on_grid
+from training.case_patches import CasePatches, GridCase, identity, load_cases, on_grid
+from training.cases.case import patient_hash
 from training.cases.layouts import read_cases
 from training.evaluate import Sight
 from training.metrics.detection import froc
@@ -51,6 +54,36 @@ def test_what_was_kept_is_what_was_made_ready(tmp_path: Path) -> None:
         assert (kept.name, kept.patient, kept.findings) == (made.name, made.patient, made.findings)
         for array in ("hu", "lung", "nodules", "counts"):
             np.testing.assert_array_equal(getattr(kept, array), getattr(made, array))
+
+
+def test_a_data_set_that_changed_is_made_ready_anew(tmp_path: Path) -> None:
+    data = tmp_path / "set"
+    data_sets.datalist_of_masks(known(OBLIQUE), data)
+    load_cases(data, "auto", tmp_path / "cache")
+    (listed,) = data.glob("*.json")
+    content = json.loads(listed.read_text())
+    content["training"][0]["patient"] = "somebody else"
+    listed.write_text(json.dumps(content))
+    (case,) = load_cases(data, "auto", tmp_path / "cache")
+
+    assert case.patient == patient_hash("somebody else")
+    assert len(list((tmp_path / "cache" / "cases").iterdir())) == 2
+
+
+def test_a_data_set_is_told_by_each_file_and_its_time(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    one, two = tmp_path / "scans" / "one", tmp_path / "scans" / "two"
+    one.write_text("1")
+    told = [identity(tmp_path, "auto"), identity(tmp_path, "luna16")]
+    two.write_text("2")
+    told.append(identity(tmp_path, "auto"))
+    os.utime(one, (1, 1))
+    told.append(identity(tmp_path, "auto"))
+    two.rename(tmp_path / "two")
+    told.append(identity(tmp_path, "auto"))
+
+    assert len(set(told)) == 5
+    assert identity(tmp_path, "auto") == told[-1]
 
 
 def test_the_same_number_gives_the_same_patch_and_half_of_them_hold_the_nodule(ready: GridCase) -> None:
