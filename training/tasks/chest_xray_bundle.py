@@ -118,7 +118,7 @@ def export(
             threshold=f"{judged.threshold:.4f}",
             calibration=_calibration(calibration),
             members=experiment.network.get("count", 1),
-            shifts=len(SHIFTS),
+            shifts_but_one=len(SHIFTS) - 1,
             figures=_table("test images", judged.figures),
             shifted=_table("validation images under shifts", judged.shifted_figures),
             validation=_table("validation images as they are", judged.validation_figures),
