@@ -30,7 +30,8 @@ from workers.preprocessing import Candidate, candidates, normalise
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-Detector = Callable[[Floats], Floats]
+#: From values 0..1 and the lungs to probabilities.
+Detector = Callable[[Floats, Mask], Floats]
 
 BUNDLE = Path(__file__).resolve().parents[1] / "workers" / "shipped_bundles" / "lung_nodule"
 FALSE_POSITIVE_RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -126,7 +127,7 @@ def evaluate(
     lowest: float,
     see: Callable[[Sight], None] = lambda _sight: None,
 ) -> Evaluation:
-    """Run a detector, from values 0..1 to probabilities, over held-out slabs; lowest is the candidate threshold.
+    """Run a detector over held-out slabs; lowest is the candidate threshold.
 
     `see` is shown every miss and every false positive.
     """
@@ -188,7 +189,7 @@ def _judge(
     hu = aerate(background, rng)
     inserted = _inserted(hu, lung, judged, shapes, rng)
     values = normalise(scan(hu, rng, thickness_mm=thickness))
-    probability = detect(values)
+    probability = detect(values, lung)
     drawn = np.any([mask for mask, _ in inserted], axis=0) if inserted else np.zeros_like(lung)
     best = np.zeros(len(inserted))
     wrong = []
@@ -253,7 +254,11 @@ def bundle_detector(bundle: Path) -> tuple[Detector, Mapping[str, Any]]:
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
     channels_last(network)
     inferer = settings["inferer"]
-    return lambda values: probabilities(network, values, inferer["roi_size"], inferer["overlap"]), settings
+
+    def detect(values: Floats, lungs: Mask) -> Floats:
+        return probabilities(network, values, lungs, inferer["roi_size"], inferer["overlap"])
+
+    return detect, settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

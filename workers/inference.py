@@ -10,14 +10,13 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dicom_node.core.errors import OutOfDeviceMemory
-from workers.bundles import Bundle
 
 #: Voxels of context kept around what is asked for; half of it or more stays when windows at a border blend.
 _MARGIN = 8
@@ -29,6 +28,23 @@ _USUAL_MULTIPLE = 32
 _OVERLAP_OF_SMALLER = 0.5
 
 CPU = torch.device("cpu")
+
+
+class Runnable(Protocol):
+    """What can be run over a volume: a bundle, or a network in training that is to become one."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Its description, as metadata.json has it."""
+        ...
+
+    def network(self) -> torch.nn.Module:
+        """The network with its weights, in evaluation mode."""
+        ...
+
+    def inferer(self) -> Any:
+        """What cuts a volume into windows, and blends what the network says of them."""
+        ...
 
 
 def chosen_device(name: str = "auto") -> torch.device:
@@ -76,7 +92,7 @@ class Inference:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: Runnable,
         device: str = "auto",
         *,
         threads: int = 0,

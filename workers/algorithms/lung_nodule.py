@@ -9,6 +9,7 @@ from dicom_node.core.codes import LEFT, LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE
 from dicom_node.core.errors import BundleInvalid, NotApplicable
 from dicom_node.core.finding import Finding, Point
 from workers.algorithms import Predictor, Prepared, Reading
+from workers.algorithms.stated_calibration import stated_calibration
 from workers.bundles import Bundle
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import measure
@@ -48,6 +49,7 @@ class LungNodule:
         _check_preparation(bundle)
         self._candidate_threshold = bundle.number("postprocessing", "candidate_threshold")
         self._report_threshold = bundle.number("postprocessing", "report_threshold")
+        self._calibration = stated_calibration(bundle)
         self._predictor = predictor
 
     def reads(self, volume: Volume) -> None:
@@ -80,7 +82,10 @@ class LungNodule:
         return self.findings(probability, given.where, volume)
 
     def findings(self, probability: Floats, lungs: Mask, volume: Volume) -> Reading:
-        """The nodules that a network's output over the grid shows in a volume, by falling score."""
+        """The nodules that a network's output over the grid shows in a volume, by falling score.
+
+        Thresholds are of the network's own scores; what a finding says is the calibrated one.
+        """
         marked = candidates(probability, lungs, self._candidate_threshold)
         found = [candidate for candidate in marked if candidate.score >= self._report_threshold]
         labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
@@ -100,7 +105,9 @@ class LungNodule:
                 continue
             number = len(findings) + 1
             labels[region.box][own] = number
-            findings.append(_finding(number, candidate.score, Region(box=region.box, mask=own), sides, volume))
+            findings.append(
+                _finding(number, self._certainty(candidate.score), Region(box=region.box, mask=own), sides, volume)
+            )
         return Reading(
             findings=tuple(findings),
             labels=labels,
@@ -110,10 +117,15 @@ class LungNodule:
             searched=lungs,
         )
 
+    def _certainty(self, score: float) -> float:
+        """What a report says of a candidate's score: calibrated, where the bundle says how."""
+        return score if self._calibration is None else float(self._calibration(np.array(score)))
+
     def _parameters(self) -> tuple[tuple[str, str], ...]:
         return (
             ("report threshold", f"{self._report_threshold:g}"),
             ("candidate threshold", f"{self._candidate_threshold:g}"),
+            *((("calibration", self._calibration.method),) if self._calibration else ()),
         )
 
 

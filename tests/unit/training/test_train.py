@@ -199,8 +199,8 @@ def test_probabilities_do_not_depend_on_the_window(tmp_path: Path) -> None:
     network = Run(experiment, task_of(experiment, tmp_path), ALONE).network
     values = np.random.default_rng(0).random((16, 32, 32), dtype=np.float32)
     small, whole = (
-        probabilities(network, values, (16, 32, 32), 0.25),
-        probabilities(network, values, (32, 64, 64), 0.25),
+        probabilities(network, values, np.ones(values.shape, dtype=bool), (16, 32, 32), 0.25),
+        probabilities(network, values, np.ones(values.shape, dtype=bool), (32, 64, 64), 0.25),
     )
     assert small.shape == values.shape
     assert (small > 0).all()
