@@ -1,19 +1,23 @@
-"""Lung nodules on chest CT: find, outline and measure."""
+"""Lung nodules on chest CT: find, look again, outline and measure."""
 
+import pickle  # for the name of its error alone: weights are read with weights_only
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dicom_node.core.codes import LEFT, LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, NODULE, RIGHT, Code
 from dicom_node.core.errors import BundleInvalid, NotApplicable
 from dicom_node.core.finding import Finding, Point
 from workers.algorithms import Predictor, Prepared, Reading
-from workers.bundles import Bundle
+from workers.bundles import CONFIGURATION, Bundle
+from workers.composition import consistence
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import measure
 from workers.outline import outline
-from workers.preprocessing import GRID_MM, HU_WINDOW, Spacing, candidates, lung_mask, normalise, resample
+from workers.preprocessing import GRID_MM, HU_WINDOW, Candidate, Spacing, candidates, lung_mask, normalise, resample
+from workers.second_look import SecondLook, Weights
 from workers.volume import Region, Volume
 
 Floats = NDArray[np.float32]
@@ -34,6 +38,9 @@ _MOST_FINDINGS = 20
 _LEAST_VOLUME_MM3 = 14.0
 #: Share of an outline that may lie in one of higher score before both are one nodule.
 _MOST_OVERLAP = 0.5
+#: Key of inference.json, and the file of its weights.
+SECOND_LOOK, SECOND_WEIGHTS = "second_look", "models/second_look.pt"
+_UNLOADABLE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: What a lung's side is called.
 _SIDES = MappingProxyType({RIGHT_LUNG: RIGHT, LEFT_LUNG: LEFT})
 
@@ -49,6 +56,7 @@ class LungNodule:
         self._candidate_threshold = bundle.number("postprocessing", "candidate_threshold")
         self._report_threshold = bundle.number("postprocessing", "report_threshold")
         self._predictor = predictor
+        self._second_look = second_look(bundle)
 
     def reads(self, volume: Volume) -> None:
         """Raise NotApplicable unless the series is axial, thin and large enough to hold a chest."""
@@ -77,11 +85,16 @@ class LungNodule:
         """Find, outline and measure nodules; raises NotApplicable where there are no lungs."""
         given = prepared or self.prepare(volume)
         probability = self._predictor.probability(given.voxels, given.where)
-        return self.findings(probability, given.where, volume)
+        return self.findings(probability, given, volume)
 
-    def findings(self, probability: Floats, lungs: Mask, volume: Volume) -> Reading:
+    def marks(self, probability: Floats, prepared: Prepared) -> list[Candidate]:
+        """The candidates in a network's output, looked at again where the bundle does so, the best first."""
+        marked = candidates(probability, prepared.where, self._candidate_threshold)
+        return marked if self._second_look is None else self._second_look(prepared.voxels, marked)
+
+    def findings(self, probability: Floats, prepared: Prepared, volume: Volume) -> Reading:
         """The nodules that a network's output over the grid shows in a volume, by falling score."""
-        marked = candidates(probability, lungs, self._candidate_threshold)
+        lungs, marked = prepared.where, self.marks(probability, prepared)
         found = [candidate for candidate in marked if candidate.score >= self._report_threshold]
         labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
         findings: list[Finding] = []
@@ -151,7 +164,7 @@ def _millilitres(lungs: Mask) -> float:
 
 
 def _finding(number: int, score: float, region: Region, sides: Sides, volume: Volume) -> Finding:
-    measured = measure(region, volume)
+    measured, consists = measure(region, volume), consistence(region, volume)
     return Finding(
         number=number,
         concept=NODULE,
@@ -167,7 +180,25 @@ def _finding(number: int, score: float, region: Region, sides: Sides, volume: Vo
         deviation_hu=measured.deviation_hu,
         score=min(1.0, score),
         outline=measured.outline,
+        composition=consists.composition,
+        solid_diameter_mm=consists.solid_diameter_mm,
     )
+
+
+def second_look(bundle: Bundle) -> SecondLook | None:
+    """The second network of a bundle; None where it has none."""
+    section = bundle.configuration.get(SECOND_LOOK)
+    if section is None:
+        return None
+    network = bundle.parts().built(f"{SECOND_LOOK}::network_def")
+    try:
+        network.load_state_dict(torch.load(bundle.folder / SECOND_WEIGHTS, map_location="cpu", weights_only=True))
+        weights = Weights(**{name: float(value) for name, value in section["score"].items()})
+        return SecondLook(network, section["size"], weights)
+    except (*_UNLOADABLE, pickle.UnpicklingError) as error:
+        said = str(error).partition("\n")[0]
+        reason = f"bundle {bundle.name}: {SECOND_LOOK} in {CONFIGURATION} and {SECOND_WEIGHTS} cannot be used ({said})"
+        raise BundleInvalid(f"{reason}; export both together") from error
 
 
 def _check_preparation(bundle: Bundle) -> None:
