@@ -38,11 +38,11 @@ def load_teaching(experiment: Experiment, data: Path) -> tuple[list[Background],
     """Backgrounds and shapes of the experiment's source, with the generated thoraces that teach beside real lungs."""
     backgrounds, shapes = load_data(experiment, data)
     if experiment.data["source"] == "backgrounds":
-        backgrounds = [*backgrounds, *phantom_backgrounds(TEACHING_SEEDS, CACHE)]
+        backgrounds = [*backgrounds, *thoraces(TEACHING_SEEDS, CACHE)]
     return backgrounds, shapes
 
 
-def phantom_backgrounds(seeds: Sequence[int], cache: Path) -> Iterator[Background]:
+def thoraces(seeds: Sequence[int], cache: Path) -> Iterator[Background]:
     """The thoraces of the seeds, drawn once (a quarter of a minute each) and then read from the cache."""
     cache.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
@@ -83,6 +83,5 @@ def _planes(drawing: Drawing) -> tuple[Array, Array]:
 
 
 def _whole(seed: int, hu: NDArray[np.int16], lung: NDArray[np.bool_]) -> Background:
-
     teaching = np.full(hu.shape, seed in TEACHING_SEEDS)
     return Background(name=f"phantom-{seed}", hu=hu, lung=lung, teaching=teaching, judging=~teaching)

@@ -19,7 +19,7 @@ from scipy import ndimage
 from training import augmentation, dataset, lookalikes, phantom_backgrounds, shapes, strokes
 from training.augmentation import aerate, draw, insert, scan, tether
 from training.dataset import TETHERED_SHARE, Background, add_lookalike, site
-from training.phantom_backgrounds import phantom_backgrounds
+from training.phantom_backgrounds import thoraces
 from training.shapes import Shape
 from workers.preprocessing import GRID_MM
 from workers.volume import Region
@@ -147,7 +147,7 @@ class DrawnScans:
             return self._real[case.number // _REAL_EVERY % len(self._real)]
         seed = self._thoraxes[case.number // _RENDERINGS_A_THORAX % len(self._thoraxes)]
         if self._latest is None or self._latest.name != f"phantom-{seed}":
-            self._latest = next(phantom_backgrounds([seed], self._cache))
+            self._latest = next(thoraces([seed], self._cache))
         return self._latest
 
     def _inserted(self, hu: Floats, lung: Mask, rng: Generator) -> tuple[NDArray[np.int_], tuple[str, ...]]:
