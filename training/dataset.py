@@ -91,7 +91,7 @@ def load(data: Path, cache: Path) -> tuple[list[Background], list[Shape]]:
             backgrounds.append(Background(name=path.stem, **{key: arrays[key] for key in arrays.files}))
     if not backgrounds:
         raise FileNotFoundError(f"no backgrounds in {data / 'lung-backgrounds'}: give the data folder with --data")
-    return backgrounds, _cached_shapes(cache / "shapes-2.npz")
+    return backgrounds, _cached_shapes(cache / "shapes-3.npz")
 
 
 def load_data(experiment: Experiment, data: Path) -> tuple[list[Background], list[Shape]]:
@@ -110,13 +110,14 @@ def _cached_shapes(kept: Path) -> list[Shape]:
             textures=np.array([s.texture for s in shapes]),
             calcified=np.array([s.calcified for s in shapes]),
             spiculations=np.array([s.spiculation for s in shapes]),
+            malignancies=np.array([s.malignancy for s in shapes]),
             sizes=np.array([s.probability.shape for s in shapes]),
             voxels=np.concatenate([s.probability.ravel() for s in shapes]),
         )
     with np.load(kept) as found:
         sizes, voxels = found["sizes"], found["voxels"]
         ends = np.cumsum(sizes.prod(axis=1))
-        columns = [found[name] for name in ("patients", "textures", "calcified", "spiculations")]
+        columns = [found[name] for name in ("patients", "textures", "calcified", "spiculations", "malignancies")]
         rows = zip(*columns, sizes, ends, strict=True)
         return [
             Shape(
@@ -125,8 +126,9 @@ def _cached_shapes(kept: Path) -> list[Shape]:
                 texture=float(texture),
                 calcified=bool(calcified),
                 spiculation=float(spiculation),
+                malignancy=float(malignancy),
             )
-            for patient, texture, calcified, spiculation, size, end in rows
+            for patient, texture, calcified, spiculation, malignancy, size, end in rows
         ]
 
 

@@ -39,6 +39,8 @@ class Shape:
     calcified: bool
     #: 1 none .. 5 marked.
     spiculation: float = 1.0
+    #: 1 highly unlikely .. 5 highly suspicious, as the readers guessed.
+    malignancy: float = 3.0
 
     @property
     def diameter_mm(self) -> float:
@@ -61,8 +63,8 @@ class _Outline:
     """What one reader drew: per slice position a list of (included, corner points [n, 2] in mm)."""
 
     slices: dict[float, list[tuple[bool, Floats]]]
-    #: Texture, calcification, spiculation.
-    ratings: tuple[int, int, int]
+    #: Texture, calcification, spiculation, malignancy.
+    ratings: tuple[int, int, int, int]
 
     @property
     def centre(self) -> Floats:
@@ -111,16 +113,16 @@ def _possible_lung1_patients(connection: sqlite3.Connection) -> set[str]:
 
 def _outlines(connection: sqlite3.Connection, scan: int, spacing: float) -> list[_Outline]:
     rows = connection.execute(
-        "select a.id, a.texture, a.calcification, a.spiculation, c.inclusion, c.image_z_position, c.coords "
-        "from annotations a join contours c on c.annotation_id = a.id where a.scan_id = ? order by a.id, c.id",
+        "select a.id, a.texture, a.calcification, a.spiculation, a.malignancy, c.inclusion, c.image_z_position, "
+        "c.coords from annotations a join contours c on c.annotation_id = a.id where a.scan_id = ? order by a.id, c.id",
         (scan,),
     )
     slices: dict[int, dict[float, list[tuple[bool, Floats]]]] = defaultdict(lambda: defaultdict(list))
-    ratings: dict[int, tuple[int, int, int]] = {}
-    for annotation, texture, calcification, spiculation, inclusion, z, coords in rows:
+    ratings: dict[int, tuple[int, int, int, int]] = {}
+    for annotation, texture, calcification, spiculation, malignancy, inclusion, z, coords in rows:
         points = np.array([line.split(",") for line in coords.split("\n")], dtype=np.float32) * spacing
         slices[annotation][z].append((bool(inclusion), points))
-        ratings[annotation] = (texture, calcification, spiculation)
+        ratings[annotation] = (texture, calcification, spiculation, malignancy)
     return [_Outline(dict(parts), ratings[annotation]) for annotation, parts in slices.items()]
 
 
@@ -148,13 +150,14 @@ def _shape(patient: str, group: list[_Outline], gap: float) -> Shape | None:
     mean = np.mean([_drawn(outline, origin, size, gap) for outline in group], axis=0)
     if (mean >= 0.5).sum() < 8:
         return None
-    textures, calcifications, spiculations = zip(*(o.ratings for o in group), strict=True)
+    textures, calcifications, spiculations, malignancies = zip(*(o.ratings for o in group), strict=True)
     return Shape(
         patient=patient,
         probability=np.round(mean * 255).astype(np.uint8),
         texture=float(np.mean(textures)),
         calcified=float(np.mean(calcifications)) < 4.5,  # 6 is "absent", 1 to 3 are benign patterns
         spiculation=float(np.mean(spiculations)),
+        malignancy=float(np.mean(malignancies)),
     )
 
 

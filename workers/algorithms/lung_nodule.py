@@ -1,6 +1,7 @@
 """Lung nodules on chest CT: find, look again, outline and measure."""
 
 import pickle  # for the name of its error alone: weights are read with weights_only
+from collections.abc import Iterator
 from types import MappingProxyType
 
 import numpy as np
@@ -17,6 +18,7 @@ from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import measure
 from workers.outline import outline
 from workers.preprocessing import GRID_MM, HU_WINDOW, Candidate, Spacing, candidates, lung_mask, normalise, resample
+from workers.reader_estimate import Estimate, ReaderEstimate, features_of, in_words
 from workers.second_look import SecondLook, Weights
 from workers.volume import Region, Volume
 
@@ -40,6 +42,7 @@ _LEAST_VOLUME_MM3 = 14.0
 _MOST_OVERLAP = 0.5
 #: Key of inference.json, and the file of its weights.
 SECOND_LOOK, SECOND_WEIGHTS = "second_look", "models/second_look.pt"
+READER_ESTIMATE = "reader_estimate"
 _UNLOADABLE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: What a lung's side is called.
 _SIDES = MappingProxyType({RIGHT_LUNG: RIGHT, LEFT_LUNG: LEFT})
@@ -57,6 +60,7 @@ class LungNodule:
         self._report_threshold = bundle.number("postprocessing", "report_threshold")
         self._predictor = predictor
         self._second_look = second_look(bundle)
+        self._estimate = reader_estimate(bundle)
 
     def reads(self, volume: Volume) -> None:
         """Raise NotApplicable unless the series is axial, thin and large enough to hold a chest."""
@@ -98,6 +102,7 @@ class LungNodule:
         found = [candidate for candidate in marked if candidate.score >= self._report_threshold]
         labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
         findings: list[Finding] = []
+        estimates: list[tuple[int, Estimate]] = []
         not_reported = 0
         sides = Sides(lungs, volume)
         for candidate in found:
@@ -113,7 +118,9 @@ class LungNodule:
                 continue
             number = len(findings) + 1
             labels[region.box][own] = number
-            findings.append(_finding(number, candidate.score, Region(box=region.box, mask=own), sides, volume))
+            outlined = Region(box=region.box, mask=own)
+            findings.append(_finding(number, candidate.score, outlined, sides, volume))
+            estimates += [(number, estimate) for estimate in self._estimated(outlined, volume)]
         return Reading(
             findings=tuple(findings),
             labels=labels,
@@ -121,7 +128,15 @@ class LungNodule:
             not_reported=not_reported,
             searched_ml=_millilitres(lungs),
             searched=lungs,
+            further_remarks=(in_words(estimates),) if estimates else (),
         )
+
+    def _estimated(self, region: Region, volume: Volume) -> Iterator[Estimate]:
+        """What readers would have said of a nodule, where the bundle says and the nodule has a shape."""
+        if self._estimate is not None:
+            features = features_of(region, volume.spacing_mm)
+            if features is not None:
+                yield self._estimate(features)
 
     def _parameters(self) -> tuple[tuple[str, str], ...]:
         return (
@@ -199,6 +214,18 @@ def second_look(bundle: Bundle) -> SecondLook | None:
         said = str(error).partition("\n")[0]
         reason = f"bundle {bundle.name}: {SECOND_LOOK} in {CONFIGURATION} and {SECOND_WEIGHTS} cannot be used ({said})"
         raise BundleInvalid(f"{reason}; export both together") from error
+
+
+def reader_estimate(bundle: Bundle) -> ReaderEstimate | None:
+    """How a bundle estimates readers' ratings; None where it does not."""
+    section = bundle.configuration.get(READER_ESTIMATE)
+    if section is None:
+        return None
+    try:
+        return ReaderEstimate.from_json(section)
+    except _UNLOADABLE as error:
+        reason = f"bundle {bundle.name}: {READER_ESTIMATE} in {CONFIGURATION} cannot be used ({error})"
+        raise BundleInvalid(f"{reason}; fit it with this version") from error
 
 
 def _check_preparation(bundle: Bundle) -> None:

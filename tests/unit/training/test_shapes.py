@@ -11,7 +11,9 @@ from training.shapes import LUNG1_PIXEL_SPACING_MM, Shape, annotation_database, 
 SCHEMA = """
 create table scans (id integer, patient_id varchar, pixel_spacing float);
 create table zvals (id integer, scan_id integer, val float);
-create table annotations (id integer, scan_id integer, texture integer, calcification integer, spiculation integer);
+create table annotations (
+    id integer, scan_id integer, texture integer, calcification integer, spiculation integer, malignancy integer
+);
 create table contours (id integer, annotation_id integer, inclusion boolean, image_z_position float, coords varchar);
 """
 
@@ -32,7 +34,7 @@ def database(
         heights = np.arange(-20, 20.5, gap)
         connection.executemany("insert into zvals values (?, 1, ?)", list(enumerate(heights.tolist())))
         for reader in range(readers):
-            connection.execute("insert into annotations values (?, 1, 5, 6, 2)", (reader,))
+            connection.execute("insert into annotations values (?, 1, 5, 6, 2, 4)", (reader,))
             for z in heights[np.abs(heights) < radius].tolist():
                 row = (reader, True, z, circle(float(np.sqrt(radius**2 - z**2)) / spacing))
                 connection.execute("insert into contours values (0, ?, ?, ?, ?)", row)
@@ -46,6 +48,7 @@ def test_a_sphere_comes_back_with_its_volume(tmp_path: Path) -> None:
     assert shape.texture == 5
     assert not shape.calcified
     assert shape.spiculation == 2
+    assert shape.malignancy == 4
 
 
 def test_thick_slices_are_joined_into_the_same_sphere(tmp_path: Path) -> None:
