@@ -71,9 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bundle = load_bundle(chosen.bundle)
     normals = min(NORMALS, (chosen.cases + 1) // 2)
     result = evaluate(bundle, reader(bundle, chosen.threads), chosen.data, chosen.cases, normals)
-    page, numbers = write(result, chosen.out)
+    tables = figures(result)
+    page, numbers = write(result, tables, chosen.out)
     print(f"{len(result.with_nodules)} volumes with nodules, {normals} without, {result.seconds:.0f} s")
-    for title, rows in figures(result).items():
+    for title, rows in tables.items():
         print(title)
         print("\n".join(f"  {name}: {estimate}, n = {estimate.cases}" for name, estimate in rows.items()))
     print(f"{page}\n{numbers}")

@@ -104,8 +104,9 @@ def load_data(experiment: Experiment, data: Path) -> tuple[list[Background], lis
 def _cached_shapes(kept: Path) -> list[Shape]:
     if not kept.exists():
         shapes = read_shapes(annotation_database())
+        partial = kept.with_suffix(".partial.npz")
         np.savez_compressed(
-            kept,
+            partial,
             patients=np.array([s.patient for s in shapes]),
             textures=np.array([s.texture for s in shapes]),
             calcified=np.array([s.calcified for s in shapes]),
@@ -114,6 +115,7 @@ def _cached_shapes(kept: Path) -> list[Shape]:
             sizes=np.array([s.probability.shape for s in shapes]),
             voxels=np.concatenate([s.probability.ravel() for s in shapes]),
         )
+        partial.replace(kept)
     with np.load(kept) as found:
         sizes, voxels = found["sizes"], found["voxels"]
         ends = np.cumsum(sizes.prod(axis=1))

@@ -78,6 +78,9 @@ class Result:
         return tuple(sorted(every, key=lambda seen: (not seen.is_miss, -seen.score)))
 
 
+Tables = Mapping[str, Mapping[str, Estimate]]
+
+
 def figures(result: Result) -> dict[str, dict[str, Estimate]]:
     """Tables of figures by title."""
     everything = [judged.matched for judged in (*result.with_nodules, *result.normals)]
@@ -159,7 +162,7 @@ def _share(right: Sequence[bool], patients: Sequence[str]) -> Estimate:
     return bootstrap(lambda cases: float(values[cases].mean()), patients)
 
 
-def as_json(result: Result) -> dict[str, Any]:
+def as_json(result: Result, tables: Tables) -> dict[str, Any]:
     """Every figure, every nodule, and every miss and false positive in words; what is not a number is null."""
     return _plain(
         {
@@ -170,7 +173,7 @@ def as_json(result: Result) -> dict[str, Any]:
             "normals": len(result.normals),
             "lung_litres": sum(v.lung_ml for v in (*result.with_nodules, *result.normals)) / 1000,
             "seconds": round(result.seconds),
-            "figures": {t: {name: asdict(e) for name, e in rows.items()} for t, rows in figures(result).items()},
+            "figures": {t: {name: asdict(e) for name, e in rows.items()} for t, rows in tables.items()},
             "nodules": [asdict(nodule) for nodule in result.nodules],
             "false_scores": [s for v in (*result.with_nodules, *result.normals) for s in v.matched.false_scores],
             "real_scans": {
@@ -192,17 +195,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def write(result: Result, folder: Path) -> tuple[Path, Path]:
+def write(result: Result, tables: Tables, folder: Path) -> tuple[Path, Path]:
     """The page and the JSON file in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     figures_path = folder / "evaluation.json"
-    figures_path.write_text(json.dumps(as_json(result), indent=2) + "\n", encoding="utf-8")
-    return write_page(page(result), folder / "evaluation.html"), figures_path
+    figures_path.write_text(json.dumps(as_json(result, tables), indent=2) + "\n", encoding="utf-8")
+    return write_page(page(result, tables), folder / "evaluation.html"), figures_path
 
 
-def page(result: Result) -> Report:
+def page(result: Result, tables: Tables) -> Report:
     """The page."""
-    tables = figures(result)
     everything = [judged.matched for judged in (*result.with_nodules, *result.normals)]
     rate = tables["At the report threshold"]["false positives a scan"].value
     shown = result.sights[:_MOST_PICTURES]
@@ -210,7 +212,7 @@ def page(result: Result) -> Report:
     return Report(
         title="Lung nodules on chest CT, as served",
         warnings=("Semi-synthetic data.", "Research only, not for diagnostic use."),
-        summary=_summary(result, tables),
+        summary=_summary(tables),
         facts={
             "bundle": result.bundle,
             "report threshold": f"{result.report_threshold:.2f}, set on validation data alone",
@@ -237,7 +239,7 @@ def page(result: Result) -> Report:
     )
 
 
-def _summary(result: Result, tables: Mapping[str, Mapping[str, Estimate]]) -> str:
+def _summary(tables: Tables) -> str:
     wanted = tables[f"Free response, nodules of {WANTED_FROM_MM:g} mm and more"]
     said = f"CPM {tables['Free response, all nodules']['CPM']}; of nodules of {WANTED_FROM_MM:g} mm and more "
     said += f"{wanted['sensitivity at 1 false positives a scan']} are found at one false positive a scan."
