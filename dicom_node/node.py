@@ -20,7 +20,7 @@ from dicom_node.assembly import Assembly
 from dicom_node.audit import AuditFile, AuditTrail, Sink, hash_key
 from dicom_node.broker import OwnRedis, broker_url, socket_path
 from dicom_node.commitment import Commitment
-from dicom_node.core.errors import SettingsError
+from dicom_node.core.errors import IntakeError, SettingsError
 from dicom_node.delivery import Delivery
 from dicom_node.dispatch import Dispatch
 from dicom_node.inquiry import Inquiry
@@ -42,6 +42,7 @@ from dicom_node.settings import Settings
 from dicom_node.stocktaking import STEP_SECONDS, Stocktaking
 from dicom_node.syslog import Syslog, SyslogAddress
 from dicom_node.telemetry import CountedReception, Metrics
+from dicom_node.tracing import TRACING_SECONDS, Tracing
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
 
@@ -101,7 +102,8 @@ def build_receiver(settings: Settings) -> Node:
     """Storage SCP, archive and index only."""
     holdings = Holdings.open(settings)
     intake = Intake(archive=holdings.archive, studies=holdings.index.studies, rules=IntakeRules.from_settings(settings))
-    entity, receiving = _receiving(settings, intake, Metrics().counted(intake))
+    metrics = Metrics()
+    entity, receiving = _receiving(settings, intake, metrics)
     return Node(
         supervisor=Supervisor([receiving]),
         application_entity=entity,
@@ -157,13 +159,16 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     reception = metrics.counted(intake)
     web = _web(settings, holdings, reception, dispatch.lengths, metrics, health, audit, key)
     parts.append(Served("web", web.start, lambda: web.alive, web.stop))
+    tracing = _tracing(settings, holdings)
+    if tracing is not None:
+        parts.append(Periodic("traces", tracing.step, TRACING_SECONDS))
     promising = Promising(settings, holdings.index, holdings.archive, time.time)
     telling = Periodic("promises", promising.step, ROUND_SECONDS)
     requests = PromiseRequests(promising.ask, telling.wake, patience_seconds=settings.delivery.timeout_seconds)
     promising.tell_here = requests.tell_here
     notifications = Notifications(Notices(holdings.index, time.time))
     commitments = CommitmentEvents(commitment.take, requests)
-    entity, receiving = _receiving(settings, intake, reception, commitments, notifications)
+    entity, receiving = _receiving(settings, intake, metrics, commitments, notifications)
     parts += [telling, receiving]
     supervisor = Supervisor(parts, dispensable=_DISPENSABLE)
     supervisor_health.append(supervisor.health)
@@ -171,6 +176,8 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     def close() -> None:
         inquiry.close()
         promising.close()
+        if tracing is not None:
+            tracing.close()
         queue.close()
         holdings.index.close()
 
@@ -181,6 +188,12 @@ def build_node(settings: Settings, config: Path | None) -> Node:
         close=close,
         recover=recovery.run,
     )
+
+
+def _tracing(settings: Settings, holdings: Holdings) -> Tracing | None:
+    """What sends traces; None where the settings name nobody who takes them."""
+    address = settings.watching.traces
+    return Tracing(address, holdings.index, name=settings.node.ae_title) if address else None
 
 
 def _raise_descriptors() -> None:
@@ -240,11 +253,18 @@ def _keeping(settings: Settings, holdings: Holdings, recovery: Recovery) -> list
 def _receiving(
     settings: Settings,
     intake: Intake,
-    reception: CountedReception,
+    metrics: Metrics,
     commitments: CommitmentEvents | None = None,
     notifications: Notifications | None = None,
 ) -> tuple[ApplicationEntity, Part]:
-    entity = ApplicationEntity(settings, reception, commitments=commitments, notifications=notifications)
+    metrics.may_refuse("instance", [*(kind.__name__ for kind in IntakeError.__subclasses__()), "unexpected"])
+    entity = ApplicationEntity(
+        settings,
+        metrics.counted(intake),
+        commitments=commitments,
+        notifications=notifications,
+        count_refusal=metrics.refused,
+    )
 
     def start() -> None:
         intake.start()

@@ -69,6 +69,15 @@ class WebSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WatchingSettings:
+    """What is told to programs that watch the node, beside /metrics."""
+
+    traces: str = _setting(
+        "", "OTLP/HTTP address for a trace of each study, such as http://host:4318/v1/traces; empty: none", rule="http"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class AccessSettings:
     """Who may see the pages, and what is written of it."""
 
@@ -290,6 +299,7 @@ class Settings:
     index: IndexSettings = field(default_factory=IndexSettings)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     web: WebSettings = field(default_factory=WebSettings)
+    watching: WatchingSettings = field(default_factory=WatchingSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     completeness: CompletenessSettings = field(default_factory=CompletenessSettings)

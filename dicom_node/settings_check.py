@@ -116,6 +116,10 @@ _RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
         lambda text: text == "" or re.match(r"https://|http://(127\.0\.0\.1|localhost)[:/]", text) is not None,
         "it must begin with https://",
     ),
+    "http": (
+        lambda text: text == "" or re.fullmatch(r"https?://[^/@\s]+(/\S*)?", text) is not None,
+        "it must begin with https:// or http://, without a name or password",
+    ),
     "study_link": (
         lambda text: text == "" or (re.match(r"https?://|/", text) is not None and "{study}" in text),
         "it must begin with https://, http:// or / and have {study} in it",

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -241,6 +241,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.refusals = Counter(
+            "dicom_node_refusals",
+            "Instances and associations that were refused, by what and why",
+            ["what", "reason"],
+            registry=self.registry,
+        )
         self.associations = Counter(
             "dicom_node_associations",
             "Associations that sent instances and ended, by how: released, aborted or lost",
@@ -253,6 +259,15 @@ class Metrics:
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
             registry=self.registry,
         )
+
+    def may_refuse(self, what: str, reasons: Iterable[str]) -> None:
+        """Show these reasons from the start: of what begins at one, no rate can be told."""
+        for reason in reasons:
+            self.refusals.labels(what=what, reason=reason)
+
+    def refused(self, what: str, reason: str) -> None:
+        """An "instance" or an "association" is refused: the name of an error of ours, or a reason of PS3.8."""
+        self.refusals.labels(what=what, reason=reason).inc()
 
     def counted(self, reception: Reception) -> "CountedReception":
         """The reception, each instance and association of it counted on the way through."""

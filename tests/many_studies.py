@@ -59,6 +59,7 @@ def _rows(number: int, at: float) -> Iterator[tuple[str, dict[str, Any]]]:
             "started_at": at + 3,
             "ended_at": at + 11,
             "summary": dict(summary(findings)),
+            "flag": summary(findings)["priority"],
         },
     )
     for name, sop_class in (("seg", SEG), ("sr", SR)) if findings else (("sr", SR),):

@@ -13,7 +13,7 @@ from dicom_node.core.errors import ArchiveUnusable, Interrupted, OutOfDeviceMemo
 from dicom_node.telemetry import log_context
 from workers.bundles import listed_bundles
 from workers.explanation import explain, unknown_algorithm
-from workers.inference import check_device, chosen_device
+from workers.inference import check_device, chosen_device, device_memory
 from workers.pipe import WAITING, Begin, Explain, Failed, Prepare, Read, Ready, Reject, Reported, SeriesToRead
 from workers.readers import Algorithms, Readers
 from workers.reading import Loaded, load, read
@@ -57,6 +57,7 @@ class Desk:
         self._requests.beat("checking the device")
         found = chosen_device(device)
         check_device(found)
+        self._requests.memory_bytes = lambda: device_memory(found)
         self._readers.refresh()
         self._requests.beat("rehearsing")
         rehearse()

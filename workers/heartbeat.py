@@ -119,6 +119,7 @@ class Heartbeat:
                 job_uid=lease.job_uid if lease else None,
                 step=pulse.step,
                 moved_at=now - pulse.silent_seconds,
+                memory_bytes=pulse.memory_bytes,
                 at=now,
             )
             if lease is not None and moves and not self._index.jobs.renew(lease, now + self._lease_seconds):

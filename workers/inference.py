@@ -61,6 +61,14 @@ def check_device(device: torch.device) -> None:
         raise RuntimeError(f"device {device} computes wrongly")
 
 
+def device_memory(device: torch.device) -> tuple[int, int] | None:
+    """Bytes of its memory that are taken, by whomever, and all it has; None where it has none of its own."""
+    if device.type != "cuda":
+        return None
+    free, whole = torch.cuda.mem_get_info(device)
+    return whole - free, whole
+
+
 def release_memory() -> None:
     """Give the devices back what no tensor holds any more."""
     gc.collect()

@@ -147,6 +147,8 @@ class Beat:
     """The process moves, and is at this step."""
 
     step: str
+    #: Bytes of the device's memory that are taken, by whomever, and all it has; None where it has none of its own.
+    memory_bytes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,7 @@ class ReadingProcess:
         self._pipe = Connection(ours.detach())
         self._answers: queue.SimpleQueue[Ready | Reported | Failed | Gone] = queue.SimpleQueue()
         self._step, self._moved_at, self._gone = "starting", time.monotonic(), False
+        self._memory_bytes: tuple[int, int] | None = None
         self._listener = threading.Thread(target=self._listen, name="reading process", daemon=True)
         self._listener.start()
         with suppress(OSError):  # it is gone already, which the listener says
@@ -73,6 +74,11 @@ class ReadingProcess:
     def step(self) -> str:
         """What it last said it was doing."""
         return self._step
+
+    @property
+    def memory_bytes(self) -> tuple[int, int] | None:
+        """Taken and whole memory of its device, as it last said; None where that has none of its own."""
+        return self._memory_bytes
 
     @property
     def gone(self) -> bool:
@@ -123,7 +129,7 @@ class ReadingProcess:
                 break
             self._moved_at = time.monotonic()
             if isinstance(answer, Beat):
-                self._step = answer.step
+                self._step, self._memory_bytes = answer.step, answer.memory_bytes
             else:
                 self._answers.put(answer)
         self._gone = True

@@ -39,6 +39,8 @@ class Pulse:
 
     step: str
     silent_seconds: float
+    #: As its last beat told it.
+    memory_bytes: tuple[int, int] | None = None
 
 
 class Readings:
@@ -80,7 +82,7 @@ class Readings:
         process = self._process
         if process is None:
             return Pulse(step="no reading process", silent_seconds=0.0)
-        return Pulse(step=process.step, silent_seconds=process.silent_seconds())
+        return Pulse(step=process.step, silent_seconds=process.silent_seconds(), memory_bytes=process.memory_bytes)
 
     def ready(self, stopping: Callable[[], bool]) -> bool:
         """Whether a reading can be asked for: starts a process where there is none, and waits until it is warm.

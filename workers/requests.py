@@ -35,6 +35,8 @@ class Requests:
         self._in_hand: Read | Explain | Reject | Prepare | None = None
         self._dropped = ""
         self._beat: tuple[str, float] = ("", 0.0)
+        #: What beats say of the device's memory; known once there is a device.
+        self.memory_bytes: Callable[[], tuple[int, int] | None] = lambda: None
         threading.Thread(target=self._listen, name="requests", daemon=True).start()
 
     def next(self, timeout: float) -> Read | Explain | Reject | Prepare | None:
@@ -66,7 +68,7 @@ class Requests:
         now = time.monotonic()
         if step != last or now - at >= _BEAT_SECONDS:
             self._beat = (step, now)
-            self.answer(Beat(step=step))
+            self.answer(Beat(step=step, memory_bytes=self.memory_bytes()))
         if self._lost_its_use():
             raise Abandoned
 

@@ -40,6 +40,7 @@ _FRESH: Mapping[str, Any] = MappingProxyType(
         "reason": "",
         "dead_letter": False,
         "error": "",
+        "flag": "",
         "answer_owed": False,
         **dict.fromkeys(("sent_at", "started_at", "ended_at", "next_try_at", "worker", "summary")),
     }
@@ -137,7 +138,8 @@ class Jobs(Leases):
         with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
             self._replace_reports(connection, job_of(row), objects, at)
-            reason, values = str(summary.get("result", "")), {"summary": dict(summary)}
+            reason, flag = (str(summary.get(name, "")) for name in ("result", "priority"))
+            values = {"summary": dict(summary), "flag": flag}
             self._leave(connection, row, JobState.REPORTED, reason, lease.worker, at, values)
 
     def end(self, lease: Lease, state: JobState, *, reason: str, at: float, error: str = "") -> None:
@@ -147,14 +149,14 @@ class Jobs(Leases):
         """
         with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
-            self._leave(connection, row, state, reason, lease.worker, at, {"summary": None, "error": error})
+            self._leave(connection, row, state, reason, lease.worker, at, {"summary": None, "flag": "", "error": error})
 
     def hold(self, lease: Lease, objects: Sequence[ReportRow], *, reason: str, at: float, error: str = "") -> None:
         """The job ended in a report that must not be sent: it is kept, and the job has FAILED."""
         with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
             self._replace_reports(connection, job_of(row), objects, at)
-            values = {"summary": None, "error": error}
+            values = {"summary": None, "flag": "", "error": error}
             self._leave(connection, row, JobState.FAILED, reason, lease.worker, at, values)
 
     def owed(self, limit: int) -> list[tuple[Job, str]]:
@@ -190,7 +192,7 @@ class Jobs(Leases):
         """The attempt was none of the job's: QUEUED at once, and it is not counted; LeaseLost when it is not ours."""
         with self._transactions.write(durable=False) as connection:
             row = self._lock_held(connection, lease)
-            values = {"summary": None, "attempts": max(0, row["attempts"] - 1)}
+            values = {"summary": None, "flag": "", "attempts": max(0, row["attempts"] - 1)}
             self._leave(connection, row, JobState.QUEUED, reason, lease.worker, at, values)
 
     def retry(self, lease: Lease, *, reason: str, attempts: Attempts, at: float, error: str = "") -> JobState:

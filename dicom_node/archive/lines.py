@@ -138,6 +138,9 @@ class WorkerLine:
     #: What its reading process does, and when that was last heard.
     step: str
     moved_at: float | None
+    #: Of its device's memory; None where that has none of its own.
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,14 +94,17 @@ def _studies(index: Index, states: Sequence[StudyState], limit: int) -> list[Stu
 
 def _peers(index: Index, away: Mapping[str, PeerAway], now: float) -> tuple[PeerLine, ...]:
     deliveries = table_of(index, "deliveries")
-    oldest = sa.func.min(deliveries.c.waiting_since).label("oldest")
-    query = sa.select(deliveries.c.peer, deliveries.c.state, sa.func.count().label("count"), oldest)
-    # What a peer has stays there; but nobody waits for what a superseded job left.
-    arrived = deliveries.c.state.in_([DeliveryState.ACCEPTED.value, DeliveryState.COMMITTED.value])
-    query = query.where(sa.or_(arrived, is_of_current_job(index.transactions.tables)))
+    peer, state, count = deliveries.c.peer, deliveries.c.state, sa.func.count().label("count")
+    # What a peer has stays there, and is counted without its row; nobody waits for what a superseded job left.
+    arrived = sa.select(peer, state, count, sa.null().label("oldest"))
+    arrived = arrived.where(state.in_([DeliveryState.ACCEPTED.value, DeliveryState.COMMITTED.value]))
+    open_ones = sa.select(peer, state, count, sa.func.min(deliveries.c.waiting_since).label("oldest"))
+    open_ones = open_ones.where(state.in_([DeliveryState.WAITING.value, DeliveryState.FAILED.value]))
+    open_ones = open_ones.where(is_of_current_job(index.transactions.tables))
     found: dict[str, dict[str, sa.RowMapping]] = {}
-    for row in read_rows(index, query.group_by(deliveries.c.peer, deliveries.c.state)):
-        found.setdefault(row["peer"], {})[row["state"]] = row
+    for query in (arrived, open_ones):
+        for row in read_rows(index, query.group_by(peer, state)):
+            found.setdefault(row["peer"], {})[row["state"]] = row
     commitments = index.commitments.open_by_peer()
     return tuple(
         _peer(peer, by_state, commitments.get(peer, 0), away.get(peer), now) for peer, by_state in sorted(found.items())

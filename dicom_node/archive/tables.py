@@ -51,7 +51,11 @@ def _received(metadata: MetaData) -> None:
         #: Files of it still lie in the archive that are to be removed.
         Column("files_left", Boolean, nullable=False, default=False, server_default=false()),
     )
-    Index("studies_by_arrival", studies.c.last_received_at)
+    # The order of the worklist, and how many there are, without a look at the rows.
+    arrival = (studies.c.last_received_at, studies.c.study_instance_uid, studies.c.priority, studies.c.state)
+    Index("studies_in_order", *arrival)
+    # How many there are of each, without a look at the rows.
+    Index("studies_by_priority", studies.c.state, studies.c.priority)
     instances = Table(
         "instances",
         metadata,
@@ -172,6 +176,8 @@ def _worked(metadata: MetaData) -> None:
         Column("lease_expires_at", Float),
         Column("worker", String(64)),
         Column("summary", JSON),
+        #: What the summary says of the priority, to be found by; empty: nothing, NULL: an earlier version wrote it.
+        Column("flag", String(80), index=True),
         #: Grows with each claim and never falls: of two leases the one with the lower number is void.
         Column("fence", Integer, nullable=False, default=0, server_default="0"),
         #: A QUEUED job waits until then before its next attempt; empty: it can be claimed at once.
@@ -186,6 +192,7 @@ def _worked(metadata: MetaData) -> None:
     Index("jobs_waiting", jobs.c.state, jobs.c.priority, jobs.c.queued_at)
     Index("jobs_unsent", jobs.c.state, jobs.c.sent_at)
     Index("jobs_owed", jobs.c.answer_owed, jobs.c.ended_at)
+    Index("jobs_by_priority", jobs.c.current, jobs.c.priority, jobs.c.state)
     Table(
         "workers",
         metadata,
@@ -199,6 +206,9 @@ def _worked(metadata: MetaData) -> None:
         #: What its reading process does, and when that was last heard.
         Column("step", String(64), nullable=False, default="", server_default=""),
         Column("moved_at", Float),
+        #: Of its device, taken by whomever, and all there is.
+        Column("memory_used_bytes", BigInteger),
+        Column("memory_total_bytes", BigInteger),
     )
     Table(
         "conditions",

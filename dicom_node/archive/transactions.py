@@ -46,6 +46,7 @@ class Transactions:
     ) -> None:
         """`turn` is held by whoever writes, where the database itself lets nobody wait in order."""
         self.tables = tables
+        self.is_sqlite = engine.dialect.name == "sqlite"
         self._turn = turn
         self._writer = engine
         self._brisk = engine.execution_options(sqlite_synchronous="NORMAL")

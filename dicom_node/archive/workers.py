@@ -31,6 +31,9 @@ class WorkerRow:
     #: What its reading process does, and when that was last heard.
     step: str
     moved_at: float | None
+    #: Of its device's memory; None where that has none of its own.
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
 
 
 class Workers:
@@ -55,14 +58,23 @@ class Workers:
             connection.execute(sa.insert(self._workers).values(worker=worker, **row, **times))
 
     def beat(
-        self, worker: str, *, job_uid: str | None, at: float, step: str = "", moved_at: float | None = None
+        self,
+        worker: str,
+        *,
+        job_uid: str | None,
+        at: float,
+        step: str = "",
+        moved_at: float | None = None,
+        memory_bytes: tuple[int, int] | None = None,
     ) -> bool:
         """The worker lives, and reads this job; its reading process was last heard at `moved_at`, doing `step`.
 
-        False when the index does not know this worker.
+        `memory_bytes` are the taken and the whole memory of its device. False when the index does not know this worker.
         """
         change = sa.update(self._workers).where(self._workers.c.worker == worker)
+        used, total = (None, None) if memory_bytes is None else memory_bytes
         values = {"heartbeat_at": at, "job_uid": job_uid, "step": step[:_LONGEST_STEP], "moved_at": moved_at}
+        values |= {"memory_used_bytes": used, "memory_total_bytes": total}
         with self._transactions.write(durable=False) as connection:
             return connection.execute(change.values(**values)).rowcount == 1
 

@@ -31,6 +31,9 @@ _FLAGS = (
     ("ACR Category 3", Urgency.ACTIONABLE),
 )
 
+#: How the flag begins that alone makes a study critical.
+(MOST_URGENT,) = (words for words, urgency in _FLAGS if urgency is Urgency.CRITICAL)
+
 _RANK = {priority: rank for rank, priority in enumerate(Priority)}
 
 

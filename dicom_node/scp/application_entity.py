@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydicom.uid import UID
@@ -58,16 +59,17 @@ class ApplicationEntity:
         timeouts: Timeouts | None = None,
         commitments: CommitmentEvents | None = None,
         notifications: Notifications | None = None,
+        count_refusal: Callable[[str, str], None] = lambda _what, _reason: None,
     ) -> None:
         """`commitments` takes what peers ask and answer about storage commitment, `notifications` what they tell.
 
-        Without them the SOP classes are not accepted.
+        Without them the SOP classes are not accepted. `count_refusal` hears of what is refused, and why.
         """
         self._settings = settings
         self._timeouts = timeouts or Timeouts()
         self._admission = Admission.from_settings(settings.admission)
         watermark = DiskWatermark(settings.node.minimum_free_megabytes)
-        self._handlers = Handlers(reception, watermark)
+        self._handlers = Handlers(reception, watermark, count_refusal)
         self._commitments = commitments
         self._notifications = notifications
         self._open_associations = OpenAssociations(

@@ -4,6 +4,7 @@ A C-STORE request comes here only where [upper_layer] found it odd; plain ones g
 """
 
 import logging
+from collections.abc import Callable
 from io import BytesIO
 from typing import cast
 
@@ -24,8 +25,15 @@ log = logging.getLogger(__name__)
 class Handlers:
     """The event handlers of one application entity; each runs in its association's thread."""
 
-    def __init__(self, reception: Reception, watermark: DiskWatermark) -> None:
-        self.storage = Storage(reception, watermark)
+    def __init__(
+        self,
+        reception: Reception,
+        watermark: DiskWatermark,
+        count_refusal: Callable[[str, str], None] = lambda _what, _reason: None,
+    ) -> None:
+        """`count_refusal` hears of each instance and association that is refused: which of both, and why."""
+        self.storage = Storage(reception, watermark, count_refusal)
+        self._count_refusal = count_refusal
 
     def bindings(self) -> list[EventHandlerType]:
         """Event and handler pairs, as pynetdicom takes them."""
@@ -58,6 +66,7 @@ class Handlers:
         answer = cast(A_ASSOCIATE, event.assoc.acceptor.primitive)
         facts = {"calling_ae_title": request.calling_ae_title, "called_ae_title": request.called_ae_title}
         log.warning("association rejected", extra={**facts, "reason": answer.reason_str})
+        self._count_refusal("association", answer.reason_str)
 
     def acse_received(self, event: Event) -> None:
         """A connection that broke reaches us as a provider's abort, just before the event of the abort itself."""

@@ -6,6 +6,7 @@ Here is the rim where every error ends: whatever goes wrong inside, the sender g
 import logging
 import threading
 import uuid
+from collections.abc import Callable
 from io import BytesIO
 from typing import NamedTuple, Protocol, cast
 
@@ -87,8 +88,14 @@ class Outcome(NamedTuple):
 class Storage:
     """Takes instances for one application entity; safe to call from many associations' threads."""
 
-    def __init__(self, reception: Reception, watermark: DiskWatermark) -> None:
+    def __init__(
+        self,
+        reception: Reception,
+        watermark: DiskWatermark,
+        count_refusal: Callable[[str, str], None] = lambda _what, _reason: None,
+    ) -> None:
         self._reception = reception
+        self._count_refusal = count_refusal
         self._watermark = watermark
         self._classes = frozenset(storage_sop_classes())
         # Only associations that stored something: an echo leaves no trace in the index.
@@ -155,10 +162,12 @@ class Storage:
             facts = {**_facts(sender, request), "status": in_hex(error.status), "reason": str(error)}
             is_first = self._refusals.is_first(sender.association, error.status)
             log.log(logging.WARNING if is_first else logging.DEBUG, "instance refused", extra=facts)
+            self._count_refusal("instance", type(error).__name__)
             return Outcome(error.status, _comment(str(error)))
         except Exception:  # the rim: whatever goes wrong inside, the sender gets an answer and its association lives
             level = logging.ERROR if self._refusals.is_first(sender.association, UNEXPECTED) else logging.DEBUG
             log.log(level, "instance could not be kept", extra=_facts(sender, request), exc_info=True)
+            self._count_refusal("instance", "unexpected")
             return Outcome(UNEXPECTED, "the node failed; see its log")
         return Outcome(SUCCESS)
 

@@ -78,7 +78,8 @@ def build_application(
     application.state.ending = Event()
     pages = Pages(title)
     own = Metrics() if metrics is None else metrics
-    own.registry.register(IndexCollector(index, queue_lengths, clock, free_bytes))
+    total_bytes = None if archive is None else archive.total_bytes
+    own.registry.register(IndexCollector(index, queue_lengths, clock, free_bytes, total_bytes))
     doorkeeper = Doorkeeper(index=index, settings=settings.access, clock=clock)
     login = _login(index, doorkeeper, audit, pages, clock, key)
     application.include_router(build_router(login))
@@ -114,7 +115,7 @@ def build_application(
         audit=audit,
         clock=clock,
         free_bytes=free_bytes,
-        total_bytes=None if archive is None else archive.total_bytes,
+        total_bytes=total_bytes,
         queue_lengths=queue_lengths,
         echo=echo,
     )
@@ -133,6 +134,7 @@ def build_application(
                 minimum_free_bytes=least,
                 ae_title=title_here,
                 audit=audit,
+                count_refusal=own.refused,
                 clock=clock,
             )
         )

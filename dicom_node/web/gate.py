@@ -32,7 +32,7 @@ LONGEST_FORM_BYTES = 64 * 1024
 FORM_SECONDS = 10.0
 
 #: A page says by it that it asks by itself.
-RENEWAL = "x-renewal"
+RENEWAL, RENEWAL_PARAMETER = "x-renewal", "renewal"
 
 _FORM = "application/x-www-form-urlencoded"
 _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*)")
@@ -154,7 +154,9 @@ class Gate:
         is_blind, is_automatic = (rule.is_blind, rule.is_automatic) if rule else (False, False)
         if is_blind or ("cookie" not in headers and "authorization" not in headers):
             return replace(NOBODY, address=address)
-        used = not is_automatic and RENEWAL not in headers
+        # A page without scripts cannot send a header: its own refresh says so in the address.
+        renews = RENEWAL in headers or parse_qs(scope["query_string"].decode("latin-1")).get(RENEWAL_PARAMETER) == ["1"]
+        used = not is_automatic and not renews
         try:
             # In a thread: the database may let it wait.
             return await run_in_threadpool(self._doorkeeper.visitor, headers, address, used=used)

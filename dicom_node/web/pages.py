@@ -18,6 +18,7 @@ from dicom_node.archive.lines import (
 )
 from dicom_node.archive.worklist import Worklist
 from dicom_node.core.access import NOBODY, Visitor
+from dicom_node.web.gate import RENEWAL_PARAMETER
 from dicom_node.web.report_text import ReportText
 
 #: How often an open overview asks again.
@@ -60,7 +61,7 @@ class Pages:
         environment.filters.update(
             time=_time, duration=duration_in_words, object=_object, size=_size, plain_time=time_in_words
         )
-        environment.globals.update(title=title)
+        environment.globals.update(title=title, renewal=RENEWAL_PARAMETER)
         self._environment = environment
 
     def overview(

@@ -51,3 +51,5 @@ class Storing:
     ae_title: str
     auditing: Auditing
     root: Callable[[Request], str]
+    #: Hears what is refused, and why: "instance", and the name of an error.
+    count_refusal: Callable[[str, str], None] = lambda _what, _reason: None

@@ -45,6 +45,7 @@ def build_dicomweb(
     ae_title: str = "",
     prefix: str = PREFIX,
     audit: AuditTrail | None = None,
+    count_refusal: Callable[[str, str], None] = lambda _what, _reason: None,
     clock: Callable[[], float] = time.time,
 ) -> APIRouter:
     """The routers below `prefix`; without a reception nothing can be stored."""
@@ -90,6 +91,7 @@ def build_dicomweb(
             ae_title=ae_title,
             auditing=auditing,
             root=root,
+            count_refusal=count_refusal,
         )
         add_storing(writing, storing)
         whole.include_router(writing)

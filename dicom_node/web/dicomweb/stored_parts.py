@@ -251,6 +251,7 @@ class _Part:
             comment=comment,
         )
         facts = {"status": f"0x{status:04X}", "reason": comment, "association_id": self._association_id}
+        self._storing.count_refusal("instance", _named(error))
         if self._is_told():
             log.warning("instance refused", extra=facts)
         self.discard()
@@ -275,6 +276,13 @@ def _told(error: Exception | None) -> tuple[int, str]:
     if isinstance(error, OSError):
         return OutOfResources.status, f"the disk refuses the file: {error.strerror}; make room or mend it"
     return UNEXPECTED, "the node failed; see its log"
+
+
+def _named(error: Exception | None) -> str:
+    """The reason as metrics tell it: an error of ours."""
+    if isinstance(error, IntakeError):
+        return type(error).__name__
+    return "unexpected" if error is None else OutOfResources.__name__
 
 
 def _end_of_meta(head: bytearray) -> int | None:

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.archive.durations import read_inference_durations, read_job_durations, read_time_to_result
 from dicom_node.archive.index import Index
 from dicom_node.archive.lines import DONE, IN_HAND, NEED_A_PERSON, duration_in_words, result_of, time_in_words
 from dicom_node.archive.overview import read_overview, read_study, to_json
@@ -13,12 +12,9 @@ from dicom_node.core.priority import Priority
 from tests.populated_index import (
     NOW,
     WORKERS,
-    complete,
-    deliver,
     instance,
     open_populated,
     queue,
-    receive,
     report,
     study_uid,
     uid,
@@ -187,36 +183,6 @@ def test_a_summary_with_parts_missing_is_shown_as_far_as_it_goes(summary: dict[s
     result = result_of(summary)
     assert result is not None
     assert (result.findings, result.inference_seconds, result.steps) == (None, None, ())
-
-
-def test_durations_of_reported_jobs_are_counted_into_buckets(index: Index) -> None:
-    jobs = read_job_durations(index, (7.9, 8.0, 10.0))
-    assert (jobs.buckets, jobs.count, jobs.total_seconds) == (((7.9, 0), (8.0, 6), (10.0, 6)), 6, 48.0)
-    inference = read_inference_durations(index, (6.0, 7.0))
-    assert (inference.buckets, inference.count, inference.total_seconds) == (((6.0, 0), (7.0, 6)), 6, 37.5)
-
-
-def test_time_to_result_runs_from_the_last_instance_to_the_last_acceptance(index: Index) -> None:
-    # Received 2 s before complete, read in 9 s, accepted 2 s later; the reported one is still on its way.
-    durations = read_time_to_result(index, (12.9, 13.0))
-    assert (durations.buckets, durations.count, durations.total_seconds) == (((12.9, 0), (13.0, 5)), 5, 65.0)
-
-
-def test_a_study_that_a_person_asked_for_again_has_no_time_to_result(empty: Index) -> None:
-    report(empty, "again", at=NOW - 100)
-    deliver(empty, "again", at=NOW - 98)
-    assert read_time_to_result(empty, (60.0,)).count == 1
-    empty.jobs.ask_again(study_uid("again"), actor="somebody", at=NOW)
-    for state in (StudyState.REPORTED, StudyState.DELIVERED):
-        empty.studies.move(study_uid("again"), state, cause="as before", actor="test", at=NOW)
-    assert read_time_to_result(empty, (60.0,)).count == 0
-
-
-def test_durations_of_nothing_are_zero(empty: Index) -> None:
-    receive(empty, "receiving", at=NOW)
-    complete(empty, "complete", at=NOW)
-    durations = read_time_to_result(empty, (1.0,))
-    assert (durations.buckets, durations.count, durations.total_seconds) == (((1.0, 0),), 0, 0.0)
 
 
 @pytest.mark.parametrize(

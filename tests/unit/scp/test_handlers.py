@@ -1,5 +1,6 @@
 """Whatever the index cannot do for a sender is an answer that it may try again."""
 
+from collections.abc import Callable
 from io import BytesIO
 from types import SimpleNamespace
 from typing import cast
@@ -69,3 +70,28 @@ def test_an_index_that_does_not_answer_is_out_of_resources(step: str) -> None:
 
 def test_an_index_that_answers_lets_the_instance_in() -> None:
     assert Handlers(Locked("nowhere"), DiskWatermark(1)).store(storing()) == 0x0000
+
+
+@pytest.mark.parametrize(
+    ("handlers", "told"),
+    [
+        (lambda counted: Handlers(Locked("store"), DiskWatermark(1), counted), [("instance", "OutOfResources")]),
+        (lambda counted: Handlers(Locked("nowhere"), DiskWatermark(10**9), counted), [("instance", "OutOfResources")]),
+        (lambda counted: Handlers(Locked("nowhere"), DiskWatermark(1), counted), []),
+    ],
+)
+def test_each_refusal_is_counted_by_its_reason(
+    handlers: Callable[[Callable[[str, str], None]], Handlers], told: list[tuple[str, str]]
+) -> None:
+    heard: list[tuple[str, str]] = []
+    handlers(lambda what, reason: heard.append((what, reason))).store(storing())
+    assert heard == told
+
+
+def test_a_rejected_association_is_counted_by_the_reason_that_its_caller_is_told() -> None:
+    heard: list[tuple[str, str]] = []
+    event = storing()
+    event.assoc.requestor.primitive = SimpleNamespace(calling_ae_title="X", called_ae_title="Y")
+    event.assoc.acceptor.primitive = SimpleNamespace(reason_str="Calling AE title not recognised")
+    Handlers(Locked("nowhere"), DiskWatermark(1), lambda *told: heard.append(told)).rejected(event)
+    assert heard == [("association", "Calling AE title not recognised")]

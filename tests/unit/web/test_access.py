@@ -239,6 +239,8 @@ def test_what_a_page_asks_by_itself_keeps_no_session_alive(tmp_path: Path) -> No
             (f"/studies/{STUDY}/preview.png", {}),
             (f"/studies/{STUDY}", {"X-Renewal": "1"}),
             ("/queue", {"X-Renewal": "1"}),
+            ("/overview?renewal=1", {}),
+            (f"/studies/{STUDY}?renewal=1", {}),
         ):
             person = house.person(Role.ADMIN)
             house.clock.now += 20 * 60
@@ -259,6 +261,13 @@ def test_what_a_page_asks_by_itself_keeps_no_session_alive(tmp_path: Path) -> No
 def test_pages_say_that_they_ask_by_themselves() -> None:
     script = resources.files("dicom_node.web") / "static" / "renew.js"
     assert RENEWAL in script.read_text().lower()
+
+
+def test_a_page_without_scripts_says_in_its_address_that_it_renews_itself(house: House) -> None:
+    for path in ("/overview", "/queue"):
+        found = re.search(r'http-equiv="refresh" content="\d+; url=([^"]*)"', house.person(Role.ADMIN).get(path).text)
+        assert found is not None
+        assert found[1] == "?renewal=1"
 
 
 @pytest.mark.parametrize("change", ["password", "role", "remove"])

@@ -282,9 +282,14 @@ def test_metrics_are_what_the_index_knows(visitor: Person) -> None:
     assert samples["dicom_node_worker_heartbeat_age_seconds", "NVIDIA H200", "gpu1:4711"] == 3
     assert samples[("dicom_node_workers",)] == 2
     assert samples[("dicom_node_free_disk_bytes",)] == 5_000_000
-    assert samples[("dicom_node_time_to_result_seconds_count",)] == 5
-    assert samples[("dicom_node_inference_seconds_sum",)] == 37.5
-    assert samples["dicom_node_job_seconds_bucket", "10"] == samples["dicom_node_job_seconds_bucket", "+Inf"] == 6
+    counts = {name: sum(value for key, value in samples.items() if key[0] == name) for name, *_ in samples}
+    assert counts["dicom_node_time_to_result_seconds_count"] == counts["dicom_node_service_seconds_count"] == 6
+    assert counts["dicom_node_time_to_delivery_seconds_count"] == 5
+    assert counts["dicom_node_inference_seconds_sum"] == 37.5
+    assert samples["dicom_node_service_seconds_bucket", "5", "routine"] == 0
+    assert samples["dicom_node_service_seconds_bucket", "10", "routine"] == 4
+    assert samples["dicom_node_delivery_outcomes_total", "postponed", "pacs"] == 2
+    assert samples["dicom_node_studies_entered_total", "FAILED"] == 1
 
 
 def test_no_metric_carries_a_uid(visitor: Person) -> None:

@@ -241,3 +241,11 @@ def test_a_beat_that_fails_for_any_reason_is_not_the_last(
         wait_for(lambda: len(beaten) >= 3)
     assert "a heartbeat failed" in caplog.messages
     assert "Tess" not in caplog.text
+
+
+def test_the_memory_of_the_device_is_told_as_long_as_there_is_one(index: Index) -> None:
+    pulse = Pulse(step="network", silent_seconds=0.0, memory_bytes=(3 << 30, 80 << 30))
+    beating(index, pulse=lambda: pulse)._beat(None)
+    assert [(row.memory_used_bytes, row.memory_total_bytes) for row in index.workers.rows()] == [(3 << 30, 80 << 30)]
+    beating(index, pulse=lambda: Pulse(step="network", silent_seconds=0.0))._beat(None)
+    assert [row.memory_used_bytes for row in index.workers.rows()] == [None]
