@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from training import networks
 from training.bundle import seal
-from training.calibration import Calibration, fit
+from training.calibration import fit
 from training.crops import Crop, Crops
 from training.evaluate import BUNDLE, bundle_network
 from training.experiment import Experiment
@@ -22,6 +22,7 @@ from training.metrics.bootstrap import Estimate
 from training.mining import mine
 from training.phantom_backgrounds import load_teaching
 from training.tasks.task import Batch, Trained
+from workers.calibration import Calibration
 
 #: Times that each lung is searched for places where the first network is wrong, scanned anew.
 _SEARCHES = 2
