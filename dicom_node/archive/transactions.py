@@ -12,10 +12,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dicom_node.archive.group_commit import GroupCommit
 from dicom_node.archive.prepared import Prepared
-from dicom_node.core.errors import IndexUnavailable, UnknownStudy
+from dicom_node.core.errors import IndexConflict, IndexUnavailable, UnknownStudy
 from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobState, StudyState, check_transition
 
 Answer = TypeVar("Answer")
+
+#: SQLSTATE of serialisation failures and deadlocks (PostgreSQL's manual, Appendix A): to be done again.
+_TAKEN_BACK = ("40001", "40P01")
 
 
 def lies_in_file(engine: sa.Engine) -> bool:
@@ -31,7 +34,10 @@ def _answering() -> Iterator[None]:
     except (IntegrityError, ProgrammingError, DataError):
         raise
     except (DBAPIError, PoolTimeout) as error:
-        kind = type(getattr(error, "orig", None) or error).__name__
+        cause = getattr(error, "orig", None) or error
+        kind = type(cause).__name__
+        if getattr(cause, "sqlstate", None) in _TAKEN_BACK:
+            raise IndexConflict(f"another change of the index was in the way ({kind})") from error
         raise IndexUnavailable(f"the index does not answer ({kind}); see its disk, its locks and its server") from error
 
 

@@ -152,6 +152,18 @@ def _accepted(required: Sequence[Standing], ways: Iterable[Sequence[Standing]]) 
     return "; ".join([said, *sorted(others)])
 
 
+#: Waits of different texts differ by this share of them, either way.
+_SPREAD = 0.2
+
+
+def still_waits(until: float, now: float, longest: float) -> bool:
+    """Whether a wait goes on that is to end at a time; one of more than the longest began before a clock was set back.
+
+    All in seconds.
+    """
+    return now < until <= now + longest * (1.0 + _SPREAD)
+
+
 def growing_wait(attempts: int, *, first: float, longest: float, spread_by: str) -> float:
     """Seconds before the next attempt: doubling up to the longest, spread by a fifth either way.
 
@@ -159,4 +171,4 @@ def growing_wait(attempts: int, *, first: float, longest: float, spread_by: str)
     """
     wait = min(first * 2.0 ** min(attempts, 30), longest)
     share = int.from_bytes(hashlib.sha256(f"{spread_by} {attempts}".encode()).digest()[:8]) / 2**64
-    return wait * (0.8 + 0.4 * share)
+    return wait * (1.0 - _SPREAD + 2.0 * _SPREAD * share)

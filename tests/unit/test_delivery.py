@@ -1,6 +1,7 @@
 import hashlib
 import logging
 import re
+import socket
 import threading
 import time
 import tracemalloc
@@ -14,7 +15,6 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
-from pynetdicom.association import Association
 
 from dicom_node import lane as lane_module
 from dicom_node.archive.deliveries import DeliveryRow
@@ -459,15 +459,12 @@ def test_a_peer_that_returns_gets_everything_the_most_urgent_first_and_then_the_
 
 @dataclass
 class EndsAfterTwo(Behaviour):
-    """Ends each association when, after two objects that it answered for, the next one comes."""
-
-    answered: dict[Association, int] = field(default_factory=dict)
+    """Hangs up on each association's third object, without an answer."""
 
     def store(self, event: evt.Event) -> int | Dataset:
-        if self.answered.get(event.assoc, 0) == 2:
-            event.assoc.abort()
-            return 0x0000
-        self.answered[event.assoc] = self.answered.get(event.assoc, 0) + 1
+        if len(self.arrived) == 2 * self.associations:
+            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+            return 0xA700
         return super().store(event)
 
 
