@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from dicom_node.core.errors import OutOfDeviceMemory
+from workers.morphology import box_around
 
 #: Voxels of context kept around what is asked for; half of it or more stays when windows at a border blend.
 _MARGIN = 8
@@ -135,7 +136,7 @@ class Inference:
         result = np.zeros(voxels.shape, dtype=np.float32)
         if not where.any():
             return result
-        box = _box(where)
+        box = box_around(where, _MARGIN) or ()
         began = time.monotonic()
         result[box] = self._run_with_what_there_is(voxels[box], where[box])
         self.seconds = time.monotonic() - began
@@ -231,13 +232,3 @@ def window_multiple(metadata: Mapping[str, Any]) -> int:
 def lacks_memory(error: RuntimeError) -> bool:
     """Whether torch gave up for want of memory."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _CPU_MEMORY)
-
-
-def _box(where: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The smallest box around a mask, with a margin, within the array."""
-    box = []
-    for axis in range(where.ndim):
-        others = tuple(a for a in range(where.ndim) if a != axis)
-        there = np.flatnonzero(where.any(axis=others))
-        box.append(slice(max(0, int(there[0]) - _MARGIN), min(where.shape[axis], int(there[-1]) + 1 + _MARGIN)))
-    return tuple(box)

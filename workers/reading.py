@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
 from dicom_node.core.screening import Screening, graded
-from dicom_node.core.urgency import Urgency, urgency_of
+from dicom_node.core.urgency import DEFAULT_RULES, TriageRule, Urgency, urgency_of
 from workers.algorithms import Algorithm, Prepared, Reading
 from workers.input_check import Deviation, InputCheck, Reason
 from workers.lungs import lung_sides
@@ -125,7 +126,7 @@ def read(
     urgency = urgency_of(reading.findings, request.triage, series.algorithm)
     evidence = Evidence(
         volume=volume,
-        algorithm=replace(reader.identification, parameters=_parameters(reading, concession)),
+        algorithm=replace(reader.identification, parameters=_parameters(reading, concession, request.triage)),
         evidence=series.evidence,
         completed_at=datetime.fromtimestamp(series.completed_at, UTC),
     )
@@ -160,9 +161,12 @@ def _lungs(reading: Reading, volume: Volume) -> NDArray[np.uint8] | None:
     return None if reading.searched is None else lung_sides(reading.searched, volume)
 
 
-def _parameters(reading: Reading, concession: str) -> tuple[tuple[str, str], ...]:
-    # Part of the report's identity: a network that ran otherwise may have seen other things.
-    return (*reading.parameters, ("for want of memory", concession)) if concession else reading.parameters
+def _parameters(reading: Reading, concession: str, rules: Sequence[TriageRule]) -> tuple[tuple[str, str], ...]:
+    # Part of the report's identity: a network that ran otherwise may have seen other things, and by other rules the
+    # same finding is more urgent or less.
+    memory = (("for want of memory", concession),) if concession else ()
+    own = () if rules == DEFAULT_RULES else (("triage rules", sha256(repr(rules).encode()).hexdigest()[:16]),)
+    return (*reading.parameters, *memory, *own)
 
 
 def _remarks(reading: Reading, concession: str, deviations: tuple[Deviation, ...]) -> tuple[str, ...]:

@@ -180,22 +180,12 @@ def ellipsoid(box: Box, to_series: NDArray[np.float64], shape: tuple[int, ...]) 
 
 def finding_of(number: int, score: float, region: Region, meaning: Meaning, volume: Volume) -> Finding:
     """A finding of what lies in a region of the series."""
-    measured = measure(region, volume)
     return Finding(
         number=number,
-        concept=meaning.concept,
-        category=meaning.category,
-        site=meaning.site,
+        **vars(meaning),
         laterality=None,
-        centre=measured.centre,
-        long_axis=measured.long_axis,
-        short_axis=measured.short_axis,
-        maximum_3d_diameter_mm=measured.maximum_3d_diameter_mm,
-        volume_mm3=measured.volume_mm3,
-        mean_hu=measured.mean_hu,
-        deviation_hu=measured.deviation_hu,
         score=min(1.0, score),
-        outline=measured.outline,
+        **vars(measure(region, volume)),
     )
 
 

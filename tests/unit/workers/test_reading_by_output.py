@@ -113,6 +113,9 @@ def test_a_segmenting_bundle_finds_its_organ_where_it_lies_in_the_patient(
     said = " ".join(texts_in(written(objects, Form.SR)))
     assert "not to be used for diagnostic purposes" in said
     assert "does not say on what series it was trained" in said
+    # A normal organ is no reason to look soon.
+    assert summary["priority"] == ""
+    assert "to be seen within" not in said
 
 
 def test_a_segmenting_bundles_own_weights_are_loaded(tmp_path: Path) -> None:
