@@ -111,6 +111,7 @@ def export(
         "docs/README.md": card.format(
             version=experiment.bundle["version"],
             parameters=f"{networks.parameters(network):,}",
+            step=step,
             steps=f"{step} of {experiment.training['steps']}",
             batch=experiment.data["batch"],
             minutes=f"{seconds / 60:.0f}",

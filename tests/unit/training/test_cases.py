@@ -122,13 +122,17 @@ def test_the_marks_of_a_scan_are_kept_as_boxes_and_not_as_volumes() -> None:
         ring = tuple((x + round(6 * np.cos(a)), y + round(6 * np.sin(a))) for a in np.linspace(0, 6.28, 24))
         rings = tuple((str(k), True, ring) for k in range(4, 9))
         marks += [Mark(reader=reader, label="nodule", rings=rings, ratings={}) for reader in range(4)]
+    # What libraries load at their first use is not the marks'.
+    _annotated(case, volume, marks[:4], Path("reading.xml"))
     tracemalloc.start()
     found = _annotated(case, volume, marks, Path("reading.xml"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
     assert len(found.findings) == 10
-    assert [finding.centre_mm[0] for finding in found.findings] == pytest.approx([20 + 22 * n for n in range(10)])
+    assert [finding.centre_mm[0] for finding in found.findings] == pytest.approx(
+        [20 + 22 * n for n in range(10)], abs=0.1
+    )
     assert peak < 4_000_000
     assert all(np.prod(finding.region.mask.shape) < 2000 for finding in found.findings if finding.region)
 
