@@ -190,8 +190,8 @@ def _cut(source: Background, case: Case, slab: int, rng: Generator) -> tuple[Flo
         inner[_slab(source, slab)] = True
         judged = judged & inner[levels][:, None, None]
     mirrored = (slice(None), slice(None), slice(None, None, -1 if rng.random() < 0.5 else 1))
-    parts = (source.hu[levels].astype(np.float32), source.lung[levels], judged)
-    hu, lung, counts = (np.ascontiguousarray(part[mirrored]) for part in parts)
+    hu = np.ascontiguousarray(source.hu[levels].astype(np.float32)[mirrored])
+    lung, counts = (np.ascontiguousarray(part[mirrored]) for part in (source.lung[levels], judged))
     return hu, lung, counts
 
 
