@@ -62,6 +62,10 @@ def test_the_solid_part_has_its_own_diameter() -> None:
     assert consistence(*ball(9.0, -600.0)).solid_diameter_mm is None
 
 
+def test_a_solid_part_counts_however_large_the_ground_glass_around_it_is() -> None:
+    assert consistence(*ball(11.0, -600.0, core=3.0)).composition is Composition.PART_SOLID
+
+
 def test_of_a_ring_or_a_speck_nothing_is_said() -> None:
     assert consistence(*ball(8.0, 20.0, core=5.0, core_hu=-940.0)).composition is None
     assert consistence(*ball(1.2, 20.0)).composition is None
