@@ -1,6 +1,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +17,9 @@ PACS = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, commitment
 
 
 @pytest.fixture
-def index() -> Iterator[Index]:
-    index = Index.open("sqlite://")
+def index(tmp_path: Path) -> Iterator[Index]:
+    # A file: answers come in threads of their own.
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
     yield index
     index.close()
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,11 +51,17 @@ def test_a_message_that_waits_already_is_not_waited_for() -> None:
     paused = Paused()
     paused.messages.append("a message")
     checkpoint = Checkpoint(cast(Association, paused))
-    checkpoint.notice()
-    checkpoint.wait()
-    began = time.monotonic()
-    checkpoint.wait()
-    assert time.monotonic() - began < LOOK_SECONDS / 2
+    assert fastest(checkpoint.wait) < LOOK_SECONDS / 2
+
+
+def fastest(do: Callable[[], object]) -> float:
+    """Seconds of the fastest of some times: a machine that is busy for a moment says nothing."""
+    taken = []
+    for _ in range(10):
+        began = time.monotonic()
+        do()
+        taken.append(time.monotonic() - began)
+    return min(taken)
 
 
 def asked(peer: Peer) -> AbstractContextManager[Association]:
@@ -79,12 +86,12 @@ def test_the_threads_of_an_association_that_carries_nothing_look_seldom() -> Non
 
 
 def test_an_association_begins_and_ends_without_waiting_for_a_look() -> None:
+    def begin_and_end() -> None:
+        with asked(peer):
+            pass
+
     with storage_peer(Behaviour()) as peer:
-        began = time.monotonic()
-        for _ in range(10):
-            with asked(peer):
-                pass
-        assert time.monotonic() - began < 10 * LOOK_SECONDS
+        assert fastest(begin_and_end) < LOOK_SECONDS / 2
 
 
 def test_nothing_of_an_association_is_left_open() -> None:
