@@ -81,8 +81,8 @@ def send_files(receiver: Receiver, paths: Sequence[Path]) -> dict[str, str]:
 
 def every_file(shared: Path) -> list[Path]:
     """The files of every transfer syntax, and those that pydicom is tested with."""
-    ours = sorted((shared / "data" / "transfer-syntaxes").glob("*.dcm"))
-    assert len(ours) >= 22
+    ours = sorted((shared / "data" / "transfer-syntaxes").glob("[!L]*"))
+    assert len(ours) >= 20
     return [*ours, *sorted(path for path in PYDICOMS.rglob("*") if path.is_file() and path.suffix not in NO_FILES)]
 
 
