@@ -81,8 +81,8 @@ def send_files(receiver: Receiver, paths: Sequence[Path]) -> dict[str, str]:
 
 def every_file(shared: Path) -> list[Path]:
     """The files of every transfer syntax, and those that pydicom is tested with."""
-    ours = sorted((shared / "data" / "transfer-syntaxes").glob("*.dcm"))
-    assert len(ours) >= 22
+    ours = sorted((shared / "data" / "transfer-syntaxes").glob("[!L]*"))
+    assert len(ours) >= 20
     return [*ours, *sorted(path for path in PYDICOMS.rglob("*") if path.is_file() and path.suffix not in NO_FILES)]
 
 
@@ -193,7 +193,9 @@ def test_what_storescu_sends_of_every_file_is_kept_byte_for_byte(
             dcmtk("storescu", "-nh", "-R", option, "-aec", "TRIAGE", "127.0.0.1", tap.port, *paths)
         sent = list(tap.data_sets())
     names = {requests[path].sop_instance_uid: path.name for paths in groups.values() for path in paths}
-    assert {names[uid] for uid in names.keys() - {uid for uid, _ in sent}} == UNSENT_BY_STORESCU
+    came = {uid for uid, _ in sent}
+    unsent = {path for paths in groups.values() for path in paths if requests[path].sop_instance_uid not in came}
+    assert {path.name for path in unsent} == UNSENT_BY_STORESCU
     kept = [(uid, data) for uid, data in sent if receiver.index.studies.find(uid)]
     assert all(data in receiver.kept(uid) for uid, data in kept)
     lost = {names[uid] for uid, _ in sent if uid in names} - {names[uid] for uid, _ in kept if uid in names}
