@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ class Volume:
         """What the patient coordinates refer to."""
         return str(self.headers[0].FrameOfReferenceUID)
 
-    @property
+    # Asked for by every outline: of 600 slices it takes longer than most of what is done with it.
+    @cached_property
     def sop_instance_uids(self) -> tuple[str, ...]:
         """One for each slice, by k."""
         return tuple(str(header.SOPInstanceUID) for header in self.headers)
