@@ -133,13 +133,12 @@ def card(
 ) -> str:
     """docs/README.md from the experiment's card, with the figures of an evaluation."""
     template = (EXPERIMENTS / f"{experiment.name}.md").read_text()
-    held_out = sum(shape.held_out for shape in shapes)
     return template.format(
         version=experiment.bundle["version"],
         parameters=f"{networks.parameters(network):,}",
         shapes=len(shapes),
-        training_shapes=len(shapes) - held_out,
-        held_out_shapes=held_out,
+        training_shapes=sum(shape.use == "teaching" for shape in shapes),
+        held_out_shapes=sum(shape.use == "validation" for shape in shapes),
         steps=steps,
         batch=experiment.data["batch"],
         figures=figures(result, threshold, float(experiment.bundle["false_positives_wanted"])),
