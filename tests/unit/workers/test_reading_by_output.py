@@ -227,7 +227,7 @@ def test_caveats_and_urgency_stand_in_the_report_and_in_what_status_shows(tmp_pa
     metadata.write_text(
         json.dumps(json.loads(metadata.read_text()) | {"trained_on": {"slice_thickness_mm": [0.5, 2.5]}})
     )
-    rule = TriageRule(name="a spleen is always urgent here", priority=Priority.STAT)
+    rule = TriageRule(name="a spleen is always urgent here", priority=Priority.STAT, algorithm=SPLEEN)
     objects, summary = read_series(readers(settings), SPLEEN, tmp_path, paths, triage=(rule,))
     report = written(objects, Form.SR)
     said = " ".join(texts_in(report))
