@@ -7,6 +7,7 @@
 #   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which     SHORT=1  one run of each
 #   INSTANCES=N ORTHANC=N       bench-web: rows of our index, and instances in Orthanc
 #   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is     SOAK=SECONDS  chaos, soak: how long it goes on
+#   CASES=N             evaluate: so many volumes with nodules, half as many without
 #   FUZZ=N              fuzz: how many mutated associations   ROWS=N   bench-index: of the full index
 
 SHELL := /bin/bash
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-PROCESSES ?= 2
+PROCESSES ?= 3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -80,8 +81,8 @@ overhead: $(READY)  ## measure what the node adds to the inference, over small s
 throughput: $(READY)  ## measure the machinery alone: 20 studies a second for five minutes
 	@$(RUN) -m deploy.throughput
 
-evaluate: $(READY)  ## measure the shipped bundle on drawn nodules
-	@$(RUN) -m training.evaluate
+evaluate: $(READY)  ## judge the shipped detector as it serves, on drawn volumes and two real scans
+	@$(RUN) -m deploy.evaluate $(if $(CASES),--cases "$(CASES)")
 
 clean:  ## remove .venv and what tools left behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -11,21 +11,19 @@ import random
 import shutil
 import sqlite3
 import statistics
-import struct
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from rich.console import Console
 
+from deploy.receiver import CT, EXPLICIT, ct_sender, ct_slice, listens, receiver
 from deploy.rig import Program, RigError, free_port
-from deploy.wire import ABORTING, Refused, WireSender
 from dicom_node.archive.index import Index
 
-_CT, _EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 _ROOT = "1.2.826.0.1.3680043.10.9"
 
 #: The longest of C-STORE in a full index by that in an empty one.
@@ -99,7 +97,7 @@ def fill(database: Path, rows: int) -> None:
         # Nobody else has it yet, and it can be made again.
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -262144"):
             connection.execute(f"PRAGMA {pragma}")
-        named: dict[str, str | int] = {"root": _ROOT, "each": _INSTANCES_A_STUDY, "ct": _CT, "explicit": _EXPLICIT}
+        named: dict[str, str | int] = {"root": _ROOT, "each": _INSTANCES_A_STUDY, "ct": CT, "explicit": EXPLICIT}
         named["attributes"] = json.dumps(_ATTRIBUTES)
         studies = -(-rows // _INSTANCES_A_STUDY)
         connection.execute(_STUDIES, {"first": 0, "last": studies, **named})
@@ -126,30 +124,18 @@ def _compare(folder: Path, instances: int, console: Console) -> list[float]:
                 f"{1000 * full:.2f} ms into the full one; full by empty {full / empty:.2f}, goal at most {GOAL:.2f}"
             )
     finally:
-        for receiver in receivers:
-            receiver.stop()
+        for started in receivers:
+            started.stop()
     return ratios
 
 
 def _start(receivers: list[Program], folder: Path, name: str, port: int) -> None:
     """Start one more; it is among the receivers, to be stopped, also where it does not come to listen."""
     (folder / name).mkdir(exist_ok=True)
-    words = ["receive", "--any-peer", "--port", str(port), "--data-dir", str(folder / name)]
-    receiver = Program([sys.executable, "-m", "dicom_node", *words], folder / f"{name}.log")
-    receiver.start()
-    receivers.append(receiver)
-    receiver.wait_for(f"the receiver with the {name} index", lambda: _listens(port), 300.0)
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError, Refused):
-        _open(port).send(ABORTING)
-        return True
-    return False
-
-
-def _open(port: int) -> WireSender:
-    return WireSender(port, sop_class_uid=_CT, transfer_syntax_uid=_EXPLICIT, ae_title="BENCH")
+    started = receiver(folder / name, folder / f"{name}.log", port)
+    started.start()
+    receivers.append(started)
+    started.wait_for(f"the receiver with the {name} index", lambda: listens(port), 300.0)
 
 
 def _store_in_turns(ports: Mapping[str, int], instances: int, size: int) -> dict[str, list[float]]:
@@ -158,10 +144,10 @@ def _store_in_turns(ports: Mapping[str, int], instances: int, size: int) -> dict
     study = f"{_ROOT}.5.{random.randrange(10**9)}"
     seconds: dict[str, list[float]] = {name: [] for name in ports}
     with ExitStack() as stack:
-        senders = {name: stack.enter_context(_open(port)) for name, port in ports.items()}
+        senders = {name: stack.enter_context(ct_sender(port)) for name, port in ports.items()}
         for _ in range(instances):
             uid = f"{_ROOT}.4.{100000000 + random.randrange(4_500_000)}.{random.randrange(10**9)}"
-            data_set = _data_set(study, uid, pixels)
+            data_set = ct_slice(study, f"{study}.1", uid, pixels)
             for name, sender in senders.items():
                 begun = time.perf_counter()
                 if sender.store(uid, data_set) != 0x0000:
@@ -170,17 +156,6 @@ def _store_in_turns(ports: Mapping[str, int], instances: int, size: int) -> dict
         for sender in senders.values():
             sender.release()
     return seconds
-
-
-def _data_set(study: str, uid: str, pixels: bytes) -> bytes:
-    elements = ((0x0008, 0x0016, _CT), (0x0008, 0x0018, uid), (0x0020, 0x000D, study), (0x0020, 0x000E, f"{study}.1"))
-    header = b"".join(_uid_element(group, number, text) for group, number, text in elements)
-    return header + struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, len(pixels)) + pixels
-
-
-def _uid_element(group: int, number: int, text: str) -> bytes:
-    value = text.encode() + b"\x00" * (len(text) % 2)
-    return struct.pack("<HH2sH", group, number, b"UI", len(value)) + value
 
 
 if __name__ == "__main__":

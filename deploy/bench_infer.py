@@ -53,7 +53,7 @@ def ours(volume: Volume, bundle: Bundle, device: str, watch: _Stopwatch) -> int:
     watch.lap("grid and lungs")
     probability = inference.probability(prepared.voxels, prepared.where)
     watch.lap("network")
-    found = algorithm.findings(probability, prepared.where, volume)
+    found = algorithm.findings(probability, prepared, volume)
     watch.lap("outlines and measurements")
     return len(found.findings)
 

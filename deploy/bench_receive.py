@@ -2,6 +2,13 @@
 
 The comparison itself is no part of this repository. Where it lies beside it, it is run twice: with a sender that costs
 nothing, and with DCMTK's storescu as it comes, which waits for acknowledgements.
+
+Measured so far, one run of each on two shared cores with a load of 3 to 6 beside it, ext4, against Orthanc 1.10.1 and
+DCMTK 3.6.7: CT slices over one association 1.1 times Orthanc's rate (goal 2) and 0.42 times that of storescp with fsync
+(goal 0.9), over eight 2.4 times (goal 4) and 0.36 times (goal 0.9); with storescu as it comes 7.6 and 6.6 times (goal
+5). CPU time of a gigabyte 0.74 times Orthanc's (goal 0.5). What no receiver that promises the same in Python can do
+without, which is the checksum, the file with its two names, its directory and its row, took 1.9 ms of CPU time a slice
+and 4.2 ms from begin to end, where the node took 5.3 and 7.4: 0.26 times Orthanc's CPU time without any byte of DICOM.
 """
 
 import argparse

@@ -25,7 +25,7 @@ from pydicom.valuerep import format_number_as_ds
 from deploy.bench_evidence import algorithm_of_the_bench, completed_at
 from dicom_node.core import codes
 from dicom_node.core.finding import Finding
-from dicom_node.core.form import Form
+from dicom_node.core.form import STRUCTURED_REPORTS, TRAITS, Form
 from dicom_node.core.lung_rads import Category, Composition
 from dicom_node.core.outcome import outcome_of_error, outcome_of_reading
 from dicom_node.core.uid import derived_uid
@@ -79,7 +79,10 @@ REFERENCES = MappingProxyType(
 )
 
 #: What dsrdump can read.
-_DOCUMENTS = {form.replace(" ", "-") for form in (Form.SR, Form.SR_OHIF, Form.UNREAD, Form.KEY_OBJECTS, Form.REJECTION)}
+_DOCUMENTS = {form.replace(" ", "-") for form in (*STRUCTURED_REPORTS, Form.UNREAD, Form.KEY_OBJECTS, Form.REJECTION)}
+#: What Debian's dciodvfy and dsrdump cannot judge: the class of label maps, and who names segments of one. These lie
+#: beside the others, and whatever else judges those judges them too.
+_BESIDE = {Form.LABEL_MAP, *(form for form, traits in TRAITS.items() if traits.refers_to is Form.LABEL_MAP)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +130,14 @@ def write(case: Case, folder: Path) -> None:
         evidence = replace(evidence, was_read=False)
     checked = [*check_objects(report, evidence)]
     rejection = Rejection(safety=True, reason="a test of withdrawal", asked_at=completed_at(), number=1)
-    rejected = [one.dataset for one in checked if one.form is not Form.LABEL_MAP]
+    rejected = [one.dataset for one in checked if one.form not in _BESIDE]
     checked.append(check_note(build_rejection_note(rejection, rejected), rejected))
     for name in ("result", "beside"):
         (folder / name).mkdir()
     for number, one in enumerate(checked):
         if one.fault:
             raise SystemExit(f"{case.name}: {one.fault}")
-        # Debian's dciodvfy and DCMTK do not know the class of label maps: these lie beside what they judge.
-        where = folder / ("beside" if one.form is Form.LABEL_MAP else "result")
+        where = folder / ("beside" if one.form in _BESIDE else "result")
         # Of one form there may be several.
         (where / f"{number:02}-{one.form.replace(' ', '-')}.dcm").write_bytes(one.file)
 
@@ -246,23 +248,31 @@ def _decimal(value: float) -> str:
 def judge(folder: Path, check: Path | None) -> list[str]:
     """What outside judges find wrong with a case."""
     found = []
-    for file in sorted((folder / "result").iterdir()):
+    dciodvfy = shutil.which("dciodvfy")
+    for file in sorted((*(folder / "result").iterdir(), *(folder / "beside").iterdir())):
         programs: list[list[str]] = [["/usr/bin/dcmdump", "-q"]]
-        if file.stem[3:] in _DOCUMENTS:
+        if file.stem[3:] in _DOCUMENTS and file.parent.name == "result":
             programs.append(["/usr/bin/dsrdump", "-q"])
         for program in programs:
             if Path(program[0]).exists() and subprocess.run([*program, str(file)], capture_output=True).returncode:
                 found.append(f"{file.name}: {Path(program[0]).name} cannot read it")
-        if dciodvfy := shutil.which("dciodvfy"):
+        if dciodvfy and file.parent.name == "result":
             run = subprocess.run([dciodvfy, "-new", str(file)], capture_output=True)
             lines = (run.stdout + run.stderr).decode("ascii", "replace").splitlines()
             found += [f"{file.name}: {line}" for line in lines if line.startswith("Error")]
     if check is not None:
-        command = [sys.executable, str(check), str(folder / "result"), "--sources", str(folder / "source")]
-        run_check = subprocess.run(command, capture_output=True, text=True)
-        if run_check.returncode:
-            found += run_check.stdout.splitlines()
+        found += _checked(check, folder / "result", folder / "source")
+        if any((folder / "beside").iterdir()):
+            lines = _checked(check, folder / "beside", folder / "source")
+            found += [line for line in lines if ": " in line and ": iod: " not in line]
     return found
+
+
+def _checked(check: Path, results: Path, sources: Path) -> list[str]:
+    """What a program says of results where it finds something wrong."""
+    command = [sys.executable, str(check), str(results), "--sources", str(sources)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    return run.stdout.splitlines() if run.returncode else []
 
 
 def main(arguments: list[str] | None = None) -> int:

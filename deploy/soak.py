@@ -8,7 +8,6 @@ import argparse
 import hashlib
 import os
 import random
-import struct
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from deploy.receiver import ct_sender, ct_slice, listens, receiver
 from deploy.rig import Program, RigError, clean, free_port
 from deploy.wire import ABORTING, Refused, WireSender
 from dicom_node.archive.files import Archive
@@ -26,8 +26,6 @@ from dicom_node.archive.index import Index
 from dicom_node.core.errors import UnreadableInstance
 
 OUTPUT = Path("soak-output")
-
-_CT, _EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 
 SENDERS = 8
 
@@ -95,22 +93,22 @@ def soak(folder: Path, seconds: float, seed: int, ledger: Ledger) -> None:
         for number in range(SENDERS)
     ]
     rng = random.Random(f"{seed} kills")
-    receiver = _started(folder, port)
+    running = _started(folder, port)
     for sender in senders:
         sender.start()
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(left, rng.uniform(*_KILLS)))
-        assert receiver.process is not None
-        if receiver.process.poll() is not None:
-            raise RigError(f"the receiver ended by itself; see {receiver.log}")
-        receiver.process.kill()
-        receiver.process.wait()
+        assert running.process is not None
+        if running.process.poll() is not None:
+            raise RigError(f"the receiver ended by itself; see {running.log}")
+        running.process.kill()
+        running.process.wait()
         ledger.count("kills of the receiver")
-        receiver = _started(folder, port)
+        running = _started(folder, port)
     for sender in senders:
         sender.join(120)
-    if receiver.stop() != 0:
-        raise RigError(f"the receiver did not end in order; see {receiver.log}")
+    if running.stop() != 0:
+        raise RigError(f"the receiver did not end in order; see {running.log}")
 
 
 def judge(data_dir: Path, kept: dict[str, str]) -> Iterator[str]:
@@ -148,30 +146,17 @@ def _rows_of(index: Index, study_instance_uid: str) -> dict[str, tuple[str, str]
 
 
 def _started(folder: Path, port: int) -> Program:
-    words = ["receive", "--any-peer", "--port", str(port), "--data-dir", str(folder / "data")]
-    receiver = Program([sys.executable, "-m", "dicom_node", *words], folder / "receiver.log")
-    receiver.start()
-    receiver.wait_for("the receiver", lambda: _listens(port), 120.0)
-    return receiver
-
-
-def _listens(port: int) -> bool:
-    try:
-        _open(port).send(ABORTING)
-    except (OSError, Refused):
-        return False
-    return True
-
-
-def _open(port: int) -> WireSender:
-    return WireSender(port, sop_class_uid=_CT, transfer_syntax_uid=_EXPLICIT, ae_title="SOAK")
+    started = receiver(folder / "data", folder / "receiver.log", port)
+    started.start()
+    started.wait_for("the receiver", lambda: listens(port), 120.0)
+    return started
 
 
 def _send(port: int, until: float, rng: random.Random, ledger: Ledger) -> None:
     """One sender: association after association, some of which break off."""
     while time.monotonic() < until:
         try:
-            with _open(port) as sender:
+            with ct_sender(port) as sender:
                 _store_some(sender, rng, ledger)
         except (OSError, Refused):
             ledger.count("associations that the receiver's end broke")
@@ -204,20 +189,7 @@ def _uid(rng: random.Random) -> str:
 
 def _data_set(rng: random.Random, study: str, series: str, uid: str) -> bytes:
     smallest, largest, _ = rng.choices(_SIZES, [share for _, _, share in _SIZES])[0]
-    pixels = os.urandom(2 * rng.randrange(smallest // 2, largest // 2))
-    header = (
-        _element(0x0008, 0x0016, b"UI", _CT.encode()),
-        _element(0x0008, 0x0018, b"UI", uid.encode()),
-        _element(0x0008, 0x0060, b"CS", b"CT"),
-        _element(0x0020, 0x000D, b"UI", study.encode()),
-        _element(0x0020, 0x000E, b"UI", series.encode()),
-    )
-    return b"".join(header) + struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, len(pixels)) + pixels
-
-
-def _element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
-    value += (b"\x00" if vr == b"UI" else b" ") * (len(value) % 2)
-    return struct.pack("<HH2sH", group, number, vr, len(value)) + value
+    return ct_slice(study, series, uid, os.urandom(2 * rng.randrange(smallest // 2, largest // 2)))
 
 
 if __name__ == "__main__":

@@ -126,7 +126,8 @@ def _measured(rate: float, seconds: float, console: Console) -> list[Sample]:
         for worker in workers:
             worker.start()
         workers[0].wait_for("the workers that do nothing", lambda: _can_read(node) == len(workers), 120.0)
-        return _followed(node, workers, pacs, Senders(node.peer, batches, rate), count, console)
+        senders = Senders(node.peer, batches, rate, OUTPUT)
+        return _followed(node, workers, pacs, senders, count, console)
     finally:
         for worker in workers:
             worker.stop()

@@ -1,13 +1,14 @@
 """Storage commitment of what peers accepted: asked for, followed, and asked for again until it is answered."""
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
 
 from dicom_node.archive.commitment_rows import CommitmentDue
 from dicom_node.archive.index import Index
 from dicom_node.core.commitment import CommitmentReport
-from dicom_node.core.delivery_plan import growing_wait
+from dicom_node.core.delivery_plan import growing_wait, still_waits
 from dicom_node.core.errors import (
     AssociationRejected,
     CommitmentNotTaken,
@@ -122,8 +123,10 @@ class CommitmentLane:
         """Ask for what is due, study by study, unless the peer is away or silent and not to be asked yet."""
         began = self._clock()
         away = self._index.peers.away(self.peer.name)
-        if away is not None and away.next_try_at > began:
+        if away is not None and still_waits(away.next_try_at, began, self._waits.maximum_wait_seconds):
             return
+        # By a clock that nobody sets.
+        until = time.monotonic() + LONGEST_ROUND_SECONDS
         for due in self._index.commitments.due(self.peer.name, began, STUDIES_A_ROUND):
             if not self._may_be_asked():
                 return
@@ -134,7 +137,7 @@ class CommitmentLane:
             if away is not None:
                 self._index.peers.reached(self.peer.name)
                 away = None
-            if self._clock() - began > LONGEST_ROUND_SECONDS:
+            if time.monotonic() > until:
                 return
 
     def _may_be_asked(self) -> bool:
@@ -157,7 +160,9 @@ class CommitmentLane:
         if silence.asked_at is None:
             return True
         first, longest = self._waits.commitment_timeout_seconds, self._waits.commitment_maximum_wait_seconds
-        return now >= silence.asked_at + min(longest, max(first, silence.asked_at - since))
+        wait = min(longest, max(first, silence.asked_at - since))
+        # One that was asked later than now was asked before the clock was set back.
+        return not 0 <= now - silence.asked_at < wait
 
     def _fell_silent(self, unanswered: int, now: float) -> None:
         name = self.peer.name

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.archive.reports import HELD
-from dicom_node.core.form import STRUCTURED_REPORTS, Form
+from dicom_node.core.form import STRUCTURED_REPORTS, Form, nearest_report
 from dicom_node.core.lifecycle import DeliveryState
 from dicom_node.lane import STUDIES_A_ROUND, Lane
 from dicom_node.settings import Peer, Settings
@@ -123,15 +123,10 @@ class Delivery:
 
 
 def _takes(peer: Peer, form: Form, written: Collection[Form]) -> bool:
-    """Whether a peer gets an object of this form: also a structured report in the only form that there is.
+    """Whether a peer gets an object of this form: of structured reports the one that is nearest to what it wants.
 
-    The settings may have changed since it was written, and silence is no answer.
+    The settings may have changed since they were written, and silence is no answer.
     """
-    if peer.takes(form):
-        return True
-    wants_one = not peer.wanted_forms.isdisjoint(STRUCTURED_REPORTS)
-    return (
-        wants_one
-        and form in STRUCTURED_REPORTS
-        and peer.wanted_forms.isdisjoint(set(written) & set(STRUCTURED_REPORTS))
-    )
+    if form in STRUCTURED_REPORTS:
+        return form is nearest_report(peer.wanted_forms, written)
+    return peer.takes(form)

@@ -15,7 +15,7 @@ from dicom_node.archive.delivery_rows import DeliveryRow
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.archive.peers import PeerAway
-from dicom_node.core.delivery_plan import growing_wait, is_referred_to, plan_sending
+from dicom_node.core.delivery_plan import growing_wait, is_referred_to, plan_sending, still_waits
 from dicom_node.core.errors import (
     AssociationRejected,
     ContextsRejected,
@@ -77,7 +77,7 @@ class Lane:
         """Send what is due, study by study, unless the peer is away and not to be asked yet."""
         began = self._clock()
         away = self._away = self._index.peers.away(self.peer.name)
-        if away is not None and (away.next_try_at > began or not self._is_back(began)):
+        if away is not None and (self._still_waits(away, began) or not self._is_back(began)):
             return
         studies = deque(self._index.deliveries.due_studies(self.peer.name, began, STUDIES_A_ROUND))
         # By a clock that nobody sets.
@@ -85,6 +85,9 @@ class Lane:
         while studies and time.monotonic() <= until:
             if not self._sent(studies, until):
                 return
+
+    def _still_waits(self, away: PeerAway, now: float) -> bool:
+        return still_waits(away.next_try_at, now, self._waits.maximum_wait_seconds)
 
     def _is_back(self, now: float) -> bool:
         """Whether an association with one study goes well: the least tried, for one study may break them all."""

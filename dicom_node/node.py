@@ -1,6 +1,7 @@
 """The composition root: settings in, running node out; everything is built here, and stopped in reverse order."""
 
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -87,6 +88,8 @@ class Node:
         try:
             self.recover()
             self.supervisor.start()
+            # What stands now stands to the end: to look through it for garbage again and again is in vain.
+            gc.freeze()
             announce(self)
             while not ending.wait(WATCH_SECONDS):
                 self.supervisor.watch()

@@ -145,11 +145,15 @@ def facts_of(record: logging.LogRecord) -> dict[str, Any]:
         "level": record.levelname,
         "logger": record.name,
         **_said(record),
-        **{key: _safe(key, value) for key, value in keys.items() if _allowed(key)},
     }
-    withheld = sorted(key for key in keys if not _allowed(key))
+    withheld = []
+    for key, value in keys.items():
+        if _allowed(key):
+            facts[key] = _safe(key, value)
+        else:
+            withheld.append(key)
     if withheld:
-        facts["withheld"] = withheld
+        facts["withheld"] = sorted(withheld)
     if record.exc_info and record.exc_info[0] is not None:
         facts |= _raised(record.exc_info[1], record.exc_info[2])
     return facts

@@ -11,6 +11,11 @@ from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Several processes share the processors, and threads that wait for each other's turns burn them. Before NumPy and
+# torch are imported, here and in what tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 #: Where Debian puts programs. Not PATH: pynetdicom installs scripts of the same names as DCMTK's programs.
 _PROGRAM_FOLDERS = (Path("/usr/bin"), Path("/usr/sbin"))
 

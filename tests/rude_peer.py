@@ -205,6 +205,23 @@ def whole(request: ReceivedInstance, *, message_id: int = 1) -> bytes:
     return p_data_tf(pdv(command(request, message_id=message_id), is_command=True)) + p_data_tf(pdv(data))
 
 
+def status_of(pdu: tuple[int, bytes]) -> int:
+    """The status of a response that is whole in its PDU."""
+    kind, data = pdu
+    assert kind == 4, f"PDU of type {kind}"
+    at = data.index(struct.pack("<HHL", 0, 0x0900, 2)) + 8
+    return int(struct.unpack_from("<H", data, at)[0])
+
+
+def serves(port: int, request: ReceivedInstance) -> bool:
+    """Whether the next association is served, from this request to its release."""
+    with rude_peer(port) as peer:
+        peer.send(whole(request))
+        answer = status_of(peer.pdu())
+        peer.send(RELEASE)
+        return answer == 0x0000 and peer.pdu()[0] == RELEASE_RP
+
+
 def _item(kind: int, body: bytes) -> bytes:
     return struct.pack(">BBH", kind, 0, len(body)) + body
 

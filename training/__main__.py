@@ -1,7 +1,8 @@
 """The way from data to a bundle: `python -m training VERB EXPERIMENT [--data DIR] [--out DIR]`.
 
-EXPERIMENT is the name of a file in training/experiments, or a path. All four share the run's folder: train leaves a
-checkpoint there, calibrate the calibration, evaluate the report, and export writes the bundle from them.
+EXPERIMENT is the name of a file in training/experiments, or a path. All share the run's folder: train leaves a
+checkpoint there, calibrate the calibration, evaluate the report, and export writes the bundle from them; make does all
+four.
 """
 
 import argparse
@@ -11,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.calibration import Calibration
 from training.cases.case import DatasetInvalid
 from training.experiment import DATA, Experiment, ExperimentInvalid, named, read_experiment
 from training.tasks.table import task_of
 from training.tasks.task import CALIBRATION
 from training.train import train, trained
+from workers.calibration import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,16 @@ def _export(asked: Asked) -> str:
     return str(asked.bundle)
 
 
-VERBS: Mapping[str, Verb] = {"train": _train, "calibrate": _calibrate, "evaluate": _evaluate, "export": _export}
+#: In the order in which they are run.
+STEPS: Mapping[str, Verb] = {"train": _train, "calibrate": _calibrate, "evaluate": _evaluate, "export": _export}
+
+
+def _make(asked: Asked) -> str:
+    """From nothing to a bundle."""
+    return "\n".join(step(asked) for step in STEPS.values())
+
+
+VERBS: Mapping[str, Verb] = {**STEPS, "make": _make}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,13 @@ def write(bundle: Path, network: nn.Module, documents: Mapping[str, str]) -> Non
     weights = bundle / "models" / "model.pt"
     weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name: value.contiguous().clone() for name, value in network.state_dict().items()}, weights)
-    names = sorted([*documents, "models/model.pt"])
+    seal(bundle)
+
+
+def seal(bundle: Path) -> None:
+    """The checksums of all files of a bundle, in the format of sha256sum."""
+    files = [path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()]
+    names = sorted(name for name in files if name != "SHA256SUMS")
     sums = [f"{hashlib.sha256((bundle / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     # Last: a worker takes a bundle up when these are there.
     (bundle / "SHA256SUMS").write_text("".join(sums))

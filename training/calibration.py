@@ -1,92 +1,48 @@
-"""Calibration: what a score means, fitted on validation data; temperature or isotonic, whichever predicts better.
+"""Calibration fitted on validation data: by whichever method predicts better.
 
-The choice is by negative log-likelihood on folds of patients that the fit did not see. It is kept in a bundle's
-metadata.json as `calibration`, and is applied to the sigmoid of the network's logit.
+The choice is by negative log-likelihood on folds of patients that the fit did not see. How it is applied, and kept in
+metadata.json, `workers.calibration` says for training and serving alike.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import GroupKFold
 
+from workers.calibration import Calibration, logit, sigmoid
+
 Array = NDArray[np.float64]
 
-METHODS = ("temperature", "isotonic")
 #: No probability is nearer to 0 or 1: one wrong certainty would cost an infinite likelihood.
 LEAST = 1e-4
 _FOLDS = 5
+#: Where candidates are ranked before they are calibrated; steps are then no loss.
+FOR_DETECTORS = ("temperature", "isotonic")
+#: Where what is said is the calibrated probability itself, no step may make two scores one.
+FOR_CLASSIFIERS = ("temperature", "platt")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """A monotone map from a network's probability to a calibrated one."""
-
-    method: str
-    #: Temperature: what logits are divided by.
-    temperature: float = 1.0
-    #: Isotonic: probabilities, rising, and what they become; linear between them.
-    x: tuple[float, ...] = ()
-    y: tuple[float, ...] = ()
-    #: Mean negative log-likelihood a case on folds that the fit did not see, by method and "none".
-    likelihoods: Mapping[str, float] = field(default_factory=dict)
-    #: How many cases of validation data it was fitted on.
-    cases: int = 0
-
-    def __call__(self, probability: Array) -> Array:
-        """Calibrated probabilities of the network's."""
-        given = np.asarray(probability, dtype=np.float64)
-        if self.method == "isotonic":
-            return np.asarray(np.interp(given, self.x, self.y))
-        return _sigmoid(_logit(given) / self.temperature)
-
-    def as_json(self) -> dict[str, Any]:
-        """The entry of metadata.json."""
-        how: dict[str, Any] = (
-            {"x": list(self.x), "y": list(self.y)} if self.method == "isotonic" else {"temperature": self.temperature}
-        )
-        return {
-            "method": self.method,
-            **how,
-            "applies_to": "the sigmoid of the network's logit",
-            "negative_log_likelihood_by_fold": dict(self.likelihoods),
-            "validation_cases": self.cases,
-        }
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> "Calibration":
-        """The calibration of a metadata.json."""
-        if entry.get("method") not in METHODS:
-            raise ValueError(f"calibration method {entry.get('method')!r} is not known: {', '.join(METHODS)}")
-        return cls(
-            method=str(entry["method"]),
-            temperature=float(entry.get("temperature", 1.0)),
-            x=tuple(map(float, entry.get("x", ()))),
-            y=tuple(map(float, entry.get("y", ()))),
-            likelihoods=dict(entry.get("negative_log_likelihood_by_fold", {})),
-            cases=int(entry.get("validation_cases", 0)),
-        )
-
-
-def fit(probability: Array, truth: Array, patients: Sequence[str]) -> Calibration:
-    """The better of temperature and isotonic, fitted on all cases and judged on folds by patient."""
-    held = {method: np.empty(len(truth)) for method in METHODS}
+def fit(
+    probability: Array, truth: Array, patients: Sequence[str], *, methods: Sequence[str] = FOR_DETECTORS
+) -> Calibration:
+    """The best of some methods, fitted on all cases and judged on folds by patient."""
+    held = {method: np.empty(len(truth)) for method in methods}
     folds = GroupKFold(n_splits=min(_FOLDS, len(set(patients))))
     for learning, judged in folds.split(probability, truth, groups=list(patients)):
-        for method in METHODS:
+        for method in methods:
             held[method][judged] = _FITS[method](probability[learning], truth[learning])(probability[judged])
     likelihoods = {"none": negative_log_likelihood(probability, truth)}
     likelihoods |= {method: negative_log_likelihood(said, truth) for method, said in held.items()}
-    best = min(METHODS, key=likelihoods.__getitem__)
+    best = min(methods, key=likelihoods.__getitem__)
     chosen = _FITS[best](probability, truth)
     rounded = {name: round(value, 5) for name, value in likelihoods.items()}
     return Calibration(
         method=best,
         temperature=chosen.temperature,
+        shift=chosen.shift,
         x=chosen.x,
         y=chosen.y,
         likelihoods=rounded,
@@ -101,11 +57,21 @@ def negative_log_likelihood(probability: Array, truth: Array) -> float:
 
 
 def _temperature(probability: Array, truth: Array) -> Calibration:
-    logits = _logit(probability)
+    logits = logit(probability)
     found = minimize_scalar(
-        lambda log: negative_log_likelihood(_sigmoid(logits / np.exp(log)), truth), bounds=(-3.0, 3.0), method="bounded"
+        lambda log: negative_log_likelihood(sigmoid(logits / np.exp(log)), truth), bounds=(-3.0, 3.0), method="bounded"
     )
     return Calibration(method="temperature", temperature=float(np.exp(found.x)))
+
+
+def _platt(probability: Array, truth: Array) -> Calibration:
+    logits = logit(probability)
+
+    def likelihood(parameters: Array) -> float:
+        return negative_log_likelihood(sigmoid(logits / np.exp(parameters[0]) + parameters[1]), truth)
+
+    found = minimize(likelihood, x0=(0.0, 0.0), method="Nelder-Mead")
+    return Calibration(method="platt", temperature=float(np.exp(found.x[0])), shift=float(found.x[1]))
 
 
 def _isotonic(probability: Array, truth: Array) -> Calibration:
@@ -115,13 +81,4 @@ def _isotonic(probability: Array, truth: Array) -> Calibration:
     )
 
 
-_FITS = {"temperature": _temperature, "isotonic": _isotonic}
-
-
-def _logit(probability: Array) -> Array:
-    p = np.clip(np.asarray(probability, dtype=np.float64), 1e-7, 1 - 1e-7)
-    return np.asarray(np.log(p) - np.log1p(-p))
-
-
-def _sigmoid(logits: Array) -> Array:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -60.0, 60.0))))
+_FITS = {"temperature": _temperature, "platt": _platt, "isotonic": _isotonic}

@@ -14,8 +14,6 @@ from training.metrics.detection import Mark, Matched, Scan, match
 from training.metrics.outlines import dice
 from workers.preprocessing import Candidate, Mask, candidates, normalise
 
-_MARGIN = 16  #: voxels around the lungs that the network sees
-
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
@@ -42,12 +40,9 @@ def judge(
 
 def _judged(detect: Detector, case: GridCase, lowest: float, see: Callable[[Sight], None]) -> CaseResult:
     values = normalise(np.asarray(case.hu, dtype=np.float32))
-    probability = np.zeros(values.shape, dtype=np.float32)
-    found = ndimage.find_objects(np.asarray(case.lung, dtype=np.int8))
-    if found:
-        box = tuple(slice(max(s.start - _MARGIN, 0), s.stop + _MARGIN) for s in found[0])
-        probability[box] = detect(np.ascontiguousarray(values[box]))
-    regions = candidates(probability, np.asarray(case.lung), lowest)
+    lungs = np.asarray(case.lung)
+    probability = detect(values, lungs)
+    regions = candidates(probability, lungs, lowest)
     scan = Scan(
         name=case.name,
         patient=case.patient,

@@ -32,6 +32,8 @@ from workers.preprocessing import (
     resample_onto,
 )
 
+#: Counts up with each change of what a case is made ready to.
+_MADE = 2
 _ARRAYS = ("hu", "lung", "nodules", "counts")
 #: A patch looks for a nodule so often; else it lies anywhere in the lungs.
 _AT_NODULE = 0.5
@@ -88,13 +90,25 @@ def on_grid(case: Case) -> GridCase:
 
 
 def load_cases(data: Path, layout: str, cache: Path) -> list[GridCase]:
-    """The cases of a data set, made ready once; their arrays stay on the disk until they are looked at."""
-    folder = cache / "cases" / hashlib.sha256(f"{data.resolve()} {layout}".encode()).hexdigest()[:16]
+    """The cases of a data set, made ready once; their arrays stay on the disk until they are looked at.
+
+    A file more, less, or written again makes another data set of it: nothing is read from what was made of the old one.
+    """
+    folder = cache / "cases" / identity(data, layout)
     if not (folder / "complete").is_file():
         for number, case in enumerate(read_cases(data, layout)):
             _keep(on_grid(case), folder / f"{number:05d}")
         (folder / "complete").touch()
     return [_kept(path.parent) for path in sorted(folder.glob("*/case.json"))]
+
+
+def identity(data: Path, layout: str) -> str:
+    """What a data set is told by: how it is read, and path, size and time of change of each of its files."""
+    told = hashlib.sha256(f"{_MADE} {layout} {data.resolve()}\n".encode())
+    for path in sorted(path for path in data.rglob("*") if path.is_file()):
+        found = path.stat()
+        told.update(f"{path.relative_to(data).as_posix()} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return told.hexdigest()[:16]
 
 
 def synthetic(seed: int) -> list[GridCase]:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.augmentation import aerate, draw, insert, scan
+from training.augmentation import aerate, draw, insert, scan, tether
 from training.experiment import CACHE, Experiment
+from training.lookalikes import LOOKALIKES, PLEURAL, draw_lookalike
 from training.nrrd_volume import read_nrrd
 from training.shapes import Shape, annotation_database, read_shapes
 from workers.preprocessing import GRID_MM, Spacing, grid_shape, interpolation_weights, lung_mask, normalise, resample
@@ -23,6 +24,9 @@ Mask = NDArray[np.bool_]
 
 #: Slabs kept for validation, as shares of the lungs' height: one about the lower lobes, one about the hila.
 HELD_OUT_SLABS = ((0.20, 0.30), (0.58, 0.67))
+
+#: Of nodules: how many hang on a vessel or have a tail to the pleura, beside those that lie there anyway.
+TETHERED_SHARE = 0.4
 
 #: Known disease in the backgrounds, as boxes of shares of the volume (k, j, i): nothing is drawn or learnt there.
 TUMOURS = {
@@ -87,7 +91,7 @@ def load(data: Path, cache: Path) -> tuple[list[Background], list[Shape]]:
             backgrounds.append(Background(name=path.stem, **{key: arrays[key] for key in arrays.files}))
     if not backgrounds:
         raise FileNotFoundError(f"no backgrounds in {data / 'lung-backgrounds'}: give the data folder with --data")
-    return backgrounds, _cached_shapes(cache / "shapes.npz")
+    return backgrounds, _cached_shapes(cache / "shapes-3.npz")
 
 
 def load_data(experiment: Experiment, data: Path) -> tuple[list[Background], list[Shape]]:
@@ -100,26 +104,33 @@ def load_data(experiment: Experiment, data: Path) -> tuple[list[Background], lis
 def _cached_shapes(kept: Path) -> list[Shape]:
     if not kept.exists():
         shapes = read_shapes(annotation_database())
+        partial = kept.with_suffix(".partial.npz")
         np.savez_compressed(
-            kept,
+            partial,
             patients=np.array([s.patient for s in shapes]),
             textures=np.array([s.texture for s in shapes]),
             calcified=np.array([s.calcified for s in shapes]),
+            spiculations=np.array([s.spiculation for s in shapes]),
+            malignancies=np.array([s.malignancy for s in shapes]),
             sizes=np.array([s.probability.shape for s in shapes]),
             voxels=np.concatenate([s.probability.ravel() for s in shapes]),
         )
+        partial.replace(kept)
     with np.load(kept) as found:
         sizes, voxels = found["sizes"], found["voxels"]
         ends = np.cumsum(sizes.prod(axis=1))
-        rows = zip(found["patients"], found["textures"], found["calcified"], sizes, ends, strict=True)
+        columns = [found[name] for name in ("patients", "textures", "calcified", "spiculations", "malignancies")]
+        rows = zip(*columns, sizes, ends, strict=True)
         return [
             Shape(
                 patient=str(patient),
                 probability=voxels[end - size.prod() : end].reshape(size),
                 texture=float(texture),
                 calcified=bool(calcified),
+                spiculation=float(spiculation),
+                malignancy=float(malignancy),
             )
-            for patient, texture, calcified, size, end in rows
+            for patient, texture, calcified, spiculation, malignancy, size, end in rows
         ]
 
 
@@ -134,7 +145,7 @@ def synthetic(seed: int = 0) -> tuple[list[Background], list[Shape]]:
     ball = np.clip(5.0 - np.linalg.norm(grid, axis=0), 0.0, 1.0)
     shapes = [
         Shape(patient=f"toy-{n}", probability=(ball * 255).astype(np.uint8), texture=5.0, calcified=False)
-        for n in range(9)
+        for n in range(20)
     ]
     everywhere = np.ones(shape, dtype=bool)
     return [_divided("toy", hu.astype(np.float32), lung, everywhere)], shapes
@@ -151,6 +162,7 @@ class Patches:
         self._size = np.array(size)
         self._seed = seed
         diameters = np.array([shape.diameter_mm for shape in self._shapes])
+        #: How often each is drawn: the large ones are rare.
         self._share = 0.5 / len(diameters) + 0.5 * diameters / diameters.sum()
         self._lung = [np.flatnonzero(b.lung & b.teaching) for b in backgrounds]
         volumes = np.array([voxels.size for voxels in self._lung], dtype=float)
@@ -160,15 +172,18 @@ class Patches:
 
     def __getitem__(self, number: int) -> Patch:
         rng = np.random.default_rng((self._seed, number))
-        which, centre = self._place(rng)
-        hu, lung, counts = self._cut(self._backgrounds[which], centre, rng)
+        which, centre = self.place(rng)
+        hu, lung, counts = self.cut(self._backgrounds[which], centre, rng)
         hu = aerate(hu, rng)
         nodules = np.zeros(hu.shape, dtype=bool)
+        for _ in range(int(rng.integers(0, 3))):
+            add_lookalike(hu, lung, rng)
         for _ in range(int(rng.integers(0, 4))):
             self._insert_one(hu, lung & counts, nodules, rng)
         return Patch(values=normalise(scan(hu, rng)), nodules=nodules, counts=counts)
 
-    def _place(self, rng: Generator) -> tuple[int, NDArray[np.int_]]:
+    def place(self, rng: Generator) -> tuple[int, NDArray[np.int_]]:
+        """A background's number and a voxel of its lungs: often one where the network saw what is not there."""
         if len(self.hard_negatives) and rng.random() < 0.4:
             weights = self.hard_negatives[:, 4]
             row = self.hard_negatives[rng.choice(len(weights), p=weights / weights.sum())]
@@ -177,7 +192,7 @@ class Patches:
         voxel = self._lung[which][rng.integers(self._lung[which].size)]
         return which, np.array(np.unravel_index(voxel, self._backgrounds[which].hu.shape))
 
-    def _cut(self, source: Background, centre: NDArray[np.int_], rng: Generator) -> tuple[Floats, Mask, Mask]:
+    def cut(self, source: Background, centre: NDArray[np.int_], rng: Generator) -> tuple[Floats, Mask, Mask]:
         """The patch about a place, scaled and flipped."""
         scales = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, size=3)
         flips = rng.random(3) < (0.2, 0.2, 0.5)
@@ -198,14 +213,30 @@ class Patches:
     def _insert_one(self, hu: Floats, lung: Mask, nodules: Mask, rng: Generator) -> None:
         drawn = draw(self._shapes[rng.choice(len(self._shapes), p=self._share)], rng)
         centre = site(hu, lung, rng)
+        if centre is not None and rng.random() < TETHERED_SHARE:
+            tether(hu, lung, centre, rng)
         mask = None if centre is None else insert(hu, lung, drawn, centre, nodules)
         if mask is not None:
             nodules |= mask
 
 
-def site(hu: Floats, lung: Mask, rng: Generator) -> NDArray[np.int_] | None:
-    """A voxel for a nodule: a third anywhere in the lung, a third at a vessel, a third at the pleura."""
-    choice = rng.integers(3)
+def add_lookalike(hu: Floats, lung: Mask, rng: Generator) -> str | None:
+    """Draw one thing that is no nodule, in place, where there is lung; its name."""
+    name = str(rng.choice(list(LOOKALIKES)))
+    at = site(hu, lung, rng, where=2 if name in PLEURAL else 0)
+    if at is None:
+        return None
+    draw_lookalike(name, hu, lung, at, rng)
+    return name
+
+
+def site(hu: Floats, lung: Mask, rng: Generator, where: int | None = None) -> NDArray[np.int_] | None:
+    """A voxel for a nodule: a third anywhere in the lung (0), a third at a vessel (1), a third at the pleura (2)."""
+    choice = rng.integers(3) if where is None else where
+    return _site_of(int(choice), hu, lung, rng)
+
+
+def _site_of(choice: int, hu: Floats, lung: Mask, rng: Generator) -> NDArray[np.int_] | None:
     where = lung
     if choice == 1:
         where = lung & (hu > -400.0)

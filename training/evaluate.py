@@ -1,13 +1,12 @@
-"""Judge a bundle on what it never saw: `python -m training.evaluate [--bundle DIR] [--data DIR] [--scans N]`.
+"""Judge a searching network on validation data: what thresholds are set on, and what the test set never shows.
 
-Shapes of held-out LIDC patients are drawn into the held-out slabs of the backgrounds. Sensitivity against false
-positives (FROC) is counted there; a scan is four litres of lung.
+Shapes of LIDC patients kept for validation are drawn into the lower held-out slab of each background. Sensitivity
+against false positives (FROC) is counted there; a scan is four litres of lung.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from monai.networks.nets.unet import UNet
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import nn
 from tqdm import tqdm
 
 from training.augmentation import aerate, draw, insert, scan
-from training.dataset import Background, load, site
-from training.experiment import CACHE, DATA
-from training.inference import probabilities
+from training.dataset import Background, site
 from training.metrics.detection import MISSED, Matched
 from training.networks import channels_last
 from training.shapes import Shape
@@ -30,7 +28,8 @@ from workers.preprocessing import Candidate, candidates, normalise
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-Detector = Callable[[Floats], Floats]
+#: From values 0..1 and the lungs to probabilities.
+Detector = Callable[[Floats, Mask], Floats]
 
 BUNDLE = Path(__file__).resolve().parents[1] / "workers" / "shipped_bundles" / "lung_nodule"
 FALSE_POSITIVE_RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -126,11 +125,11 @@ def evaluate(
     lowest: float,
     see: Callable[[Sight], None] = lambda _sight: None,
 ) -> Evaluation:
-    """Run a detector, from values 0..1 to probabilities, over held-out slabs; lowest is the candidate threshold.
+    """Run a detector over held-out slabs; lowest is the candidate threshold.
 
     `see` is shown every miss and every false positive.
     """
-    held_out = [shape for shape in shapes if shape.held_out]
+    held_out = [shape for shape in shapes if shape.use == "validation"]
     if not held_out:
         raise ValueError("no held-out shapes to judge with: give all shapes, not those that taught")
     truths: list[Truth] = []
@@ -160,9 +159,10 @@ def _matched(rendering: str, truths: Sequence[Truth], false_scores: Sequence[flo
 
 
 def _slabs(source: Background) -> Iterator[tuple[Floats, Mask, Mask]]:
-    """HU, lung and judged voxels of each held-out slab, with a margin for the network to see."""
+    """HU, lung and judged voxels of the slab that is for validation, with a margin for the network to see."""
     labels, count = ndimage.label(source.judging.any(axis=(1, 2)))
-    for number in range(1, count + 1):
+    # The upper one is the test's.
+    for number in range(1, min(count, 1) + 1):
         levels = np.flatnonzero(labels == number)
         reach = slice(max(int(levels[0]) - _MARGIN, 0), int(levels[-1]) + 1 + _MARGIN)
         inner = np.zeros(source.judging.shape[0], dtype=bool)
@@ -188,7 +188,7 @@ def _judge(
     hu = aerate(background, rng)
     inserted = _inserted(hu, lung, judged, shapes, rng)
     values = normalise(scan(hu, rng, thickness_mm=thickness))
-    probability = detect(values)
+    probability = detect(values, lung)
     drawn = np.any([mask for mask, _ in inserted], axis=0) if inserted else np.zeros_like(lung)
     best = np.zeros(len(inserted))
     wrong = []
@@ -246,34 +246,9 @@ def _inserted(hu: Floats, lung: Mask, judged: Mask, shapes: Sequence[Shape], rng
     return made
 
 
-def bundle_detector(bundle: Path) -> tuple[Detector, Mapping[str, Any]]:
-    """The network of a bundle of ours as a detector, and its inference settings."""
+def bundle_network(bundle: Path) -> tuple[nn.Module, Mapping[str, Any]]:
+    """The searching network of a bundle of ours, and its inference settings."""
     settings = json.loads((bundle / "configs" / "inference.json").read_text())
     network = UNet(**{key: value for key, value in settings["network_def"].items() if key != "_target_"})
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
-    channels_last(network)
-    inferer = settings["inferer"]
-    return lambda values: probabilities(network, values, inferer["roi_size"], inferer["overlap"]), settings
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=BUNDLE)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder that holds lung-backgrounds/")
-    parser.add_argument("--scans", type=int, default=8, help="scans drawn a background")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="file for every figure, as JSON")
-    chosen = parser.parse_args(arguments)
-    detect, settings = bundle_detector(chosen.bundle)
-    limits = settings["postprocessing"]
-    result = evaluate(
-        detect, *load(chosen.data, CACHE), scans=chosen.scans, seed=chosen.seed, lowest=limits["candidate_threshold"]
-    )
-    print(json.dumps(result.summary(limits["report_threshold"]), indent=2))
-    if chosen.out:
-        chosen.out.write_text(json.dumps(asdict(result)))
-
-
-if __name__ == "__main__":
-    main()
+    return channels_last(network), settings

@@ -16,12 +16,12 @@ from torch import nn
 
 from training import networks
 from training.bundle import SCHEMA, installed, write
-from training.calibration import Calibration
 from training.dataset import Background, load_data
 from training.evaluate import BUNDLE, Evaluation, evaluate
 from training.experiment import DATA, EXPERIMENTS, Experiment, named, read_experiment
-from training.inference import probabilities
+from training.inference import inferer, probabilities
 from training.shapes import Shape
+from workers.calibration import Calibration
 from workers.preprocessing import GRID_MM, HU_WINDOW
 
 #: By task: what a bundle says of where its weights come from.
@@ -58,13 +58,7 @@ def inference(experiment: Experiment, report_threshold: float) -> dict[str, Any]
     return {
         "imports": [],
         "network_def": dict(experiment.network),
-        "inferer": {
-            "_target_": "SlidingWindowInferer",
-            "roi_size": experiment.bundle["roi_size"],
-            "sw_batch_size": 1,
-            "overlap": experiment.bundle["overlap"],
-            "mode": "gaussian",
-        },
+        "inferer": inferer(experiment.bundle["roi_size"], experiment.bundle["overlap"]),
         "preprocessing": {"grid_mm": list(GRID_MM), "hu_window": list(HU_WINDOW)},
         "postprocessing": {
             "activation": "sigmoid",
@@ -139,13 +133,12 @@ def card(
 ) -> str:
     """docs/README.md from the experiment's card, with the figures of an evaluation."""
     template = (EXPERIMENTS / f"{experiment.name}.md").read_text()
-    held_out = sum(shape.held_out for shape in shapes)
     return template.format(
         version=experiment.bundle["version"],
         parameters=f"{networks.parameters(network):,}",
         shapes=len(shapes),
-        training_shapes=len(shapes) - held_out,
-        held_out_shapes=held_out,
+        training_shapes=sum(shape.use == "teaching" for shape in shapes),
+        held_out_shapes=sum(shape.use == "validation" for shape in shapes),
         steps=steps,
         batch=experiment.data["batch"],
         figures=figures(result, threshold, float(experiment.bundle["false_positives_wanted"])),
@@ -198,7 +191,7 @@ def export_network(
     """
     settings = experiment.bundle
     result = evaluate(
-        lambda values: probabilities(network, values, settings["roi_size"], settings["overlap"]),
+        lambda values, lungs: probabilities(network, values, lungs, settings["roi_size"], settings["overlap"]),
         backgrounds,
         shapes,
         scans=scans,

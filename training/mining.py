@@ -25,8 +25,8 @@ def mine(
         rng = np.random.default_rng((experiment.seed, round_, which))
         where = ndimage.find_objects(source.lung.astype(np.int8))[0]
         hu = scan(aerate(source.hu[where].astype(np.float32), rng), rng)
-        seen = probabilities(network, normalise(hu), experiment.bundle["roi_size"], 0.1)
-        seen = seen * (source.teaching[where] & source.lung[where])
+        teaching = source.teaching[where] & source.lung[where]
+        seen = probabilities(network, normalise(hu), teaching, experiment.bundle["roi_size"], 0.1) * teaching
         labels, count = ndimage.label(seen > _MINED_ABOVE)
         for place in ndimage.maximum_position(seen, labels, np.arange(1, count + 1)):
             found.append((which, *(p + s.start for p, s in zip(place, where, strict=True)), seen[place]))

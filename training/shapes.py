@@ -22,6 +22,8 @@ Floats = NDArray[np.float32]
 TEST_PATIENTS = frozenset({"LIDC-IDRI-0063"})
 LUNG1_PIXEL_SPACING_MM = 0.5703125
 
+#: By the last digit of a hash of the patient: a tenth of the patients each.
+_USES = {0: "validation", 5: "test"}
 _READERS_WANTED = 3
 _THICKEST_SLICE_MM = 3.1
 _LARGEST_MM = 32.0
@@ -35,6 +37,10 @@ class Shape:
     probability: NDArray[np.uint8]  #: [k, j, i], 0..255
     texture: float  #: 1 ground glass .. 5 solid
     calcified: bool
+    #: 1 none .. 5 marked.
+    spiculation: float = 1.0
+    #: 1 highly unlikely .. 5 highly suspicious, as the readers guessed.
+    malignancy: float = 3.0
 
     @property
     def diameter_mm(self) -> float:
@@ -43,8 +49,13 @@ class Shape:
 
     @property
     def held_out(self) -> bool:
-        """A fifth of the patients is kept for validation, by a hash of the patient."""
-        return zlib.crc32(self.patient.encode()) % 5 == 0
+        """A fifth of the patients teaches nothing, by a hash of the patient."""
+        return self.use != "teaching"
+
+    @property
+    def use(self) -> str:
+        """What the patient's nodules are for: teaching, validation (thresholds are set on them) or test."""
+        return _USES.get(zlib.crc32(self.patient.encode()) % 10, "teaching")
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ class _Outline:
     """What one reader drew: per slice position a list of (included, corner points [n, 2] in mm)."""
 
     slices: dict[float, list[tuple[bool, Floats]]]
-    ratings: tuple[int, int]
+    #: Texture, calcification, spiculation, malignancy.
+    ratings: tuple[int, int, int, int]
 
     @property
     def centre(self) -> Floats:
@@ -101,16 +113,16 @@ def _possible_lung1_patients(connection: sqlite3.Connection) -> set[str]:
 
 def _outlines(connection: sqlite3.Connection, scan: int, spacing: float) -> list[_Outline]:
     rows = connection.execute(
-        "select a.id, a.texture, a.calcification, c.inclusion, c.image_z_position, c.coords from annotations a "
-        "join contours c on c.annotation_id = a.id where a.scan_id = ? order by a.id, c.id",
+        "select a.id, a.texture, a.calcification, a.spiculation, a.malignancy, c.inclusion, c.image_z_position, "
+        "c.coords from annotations a join contours c on c.annotation_id = a.id where a.scan_id = ? order by a.id, c.id",
         (scan,),
     )
     slices: dict[int, dict[float, list[tuple[bool, Floats]]]] = defaultdict(lambda: defaultdict(list))
-    ratings: dict[int, tuple[int, int]] = {}
-    for annotation, texture, calcification, inclusion, z, coords in rows:
+    ratings: dict[int, tuple[int, int, int, int]] = {}
+    for annotation, texture, calcification, spiculation, malignancy, inclusion, z, coords in rows:
         points = np.array([line.split(",") for line in coords.split("\n")], dtype=np.float32) * spacing
         slices[annotation][z].append((bool(inclusion), points))
-        ratings[annotation] = (texture, calcification)
+        ratings[annotation] = (texture, calcification, spiculation, malignancy)
     return [_Outline(dict(parts), ratings[annotation]) for annotation, parts in slices.items()]
 
 
@@ -138,12 +150,14 @@ def _shape(patient: str, group: list[_Outline], gap: float) -> Shape | None:
     mean = np.mean([_drawn(outline, origin, size, gap) for outline in group], axis=0)
     if (mean >= 0.5).sum() < 8:
         return None
-    textures, calcifications = zip(*(o.ratings for o in group), strict=True)
+    textures, calcifications, spiculations, malignancies = zip(*(o.ratings for o in group), strict=True)
     return Shape(
         patient=patient,
         probability=np.round(mean * 255).astype(np.uint8),
         texture=float(np.mean(textures)),
         calcified=float(np.mean(calcifications)) < 4.5,  # 6 is "absent", 1 to 3 are benign patterns
+        spiculation=float(np.mean(spiculations)),
+        malignancy=float(np.mean(malignancies)),
     )
 
 

@@ -270,6 +270,7 @@ def work(
         worker=worker,
         forms=settings.wanted_forms,
         rules=settings.triage,
+        screenings={route.name: route.screening for route in settings.routes},
     )
     watch = Watch(triage, settings.worker.look_seconds)
     Ending(triage, settings.worker.stop_seconds, leave=_leave, node=node).heed_signals()

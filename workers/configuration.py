@@ -22,6 +22,7 @@ from monai.bundle.config_item import ComponentLocator, ConfigComponent, ConfigEx
 from monai.bundle.config_parser import ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 
+import workers.ensemble
 import workers.feature_pyramid
 from dicom_node.core.errors import BundleInvalid
 
@@ -37,7 +38,7 @@ _COMPUTING = (
 #: Parts of those that read and write files.
 _NOT_COMPUTING = ("monai.transforms.io.", "monai.apps.detection.transforms.box_io")
 #: Single ones beside them.
-_SINGLE = frozenset({"torch.device", "torch.cuda.is_available"})
+_SINGLE = frozenset({"torch.device", "torch.cuda.is_available", "workers.ensemble.Ensemble"})
 #: What may be called of a part that was built.
 _METHODS = frozenset(
     {

@@ -10,14 +10,14 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dicom_node.core.errors import OutOfDeviceMemory
-from workers.bundles import Bundle
+from workers.morphology import box_around
 
 #: Voxels of context kept around what is asked for; half of it or more stays when windows at a border blend.
 _MARGIN = 8
@@ -29,6 +29,23 @@ _USUAL_MULTIPLE = 32
 _OVERLAP_OF_SMALLER = 0.5
 
 CPU = torch.device("cpu")
+
+
+class Runnable(Protocol):
+    """What can be run over a volume: a bundle, or a network in training that is to become one."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Its description, as metadata.json has it."""
+        ...
+
+    def network(self) -> torch.nn.Module:
+        """The network with its weights, in evaluation mode."""
+        ...
+
+    def inferer(self) -> Any:
+        """What cuts a volume into windows, and blends what the network says of them."""
+        ...
 
 
 def chosen_device(name: str = "auto") -> torch.device:
@@ -84,7 +101,7 @@ class Inference:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: Runnable,
         device: str = "auto",
         *,
         threads: int = 0,
@@ -119,7 +136,7 @@ class Inference:
         result = np.zeros(voxels.shape, dtype=np.float32)
         if not where.any():
             return result
-        box = _box(where)
+        box = box_around(where, _MARGIN) or ()
         began = time.monotonic()
         result[box] = self._run_with_what_there_is(voxels[box], where[box])
         self.seconds = time.monotonic() - began
@@ -215,13 +232,3 @@ def window_multiple(metadata: Mapping[str, Any]) -> int:
 def lacks_memory(error: RuntimeError) -> bool:
     """Whether torch gave up for want of memory."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _CPU_MEMORY)
-
-
-def _box(where: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The smallest box around a mask, with a margin, within the array."""
-    box = []
-    for axis in range(where.ndim):
-        others = tuple(a for a in range(where.ndim) if a != axis)
-        there = np.flatnonzero(where.any(axis=others))
-        box.append(slice(max(0, int(there[0]) - _MARGIN), min(where.shape[axis], int(there[-1]) + 1 + _MARGIN)))
-    return tuple(box)

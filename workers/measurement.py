@@ -1,10 +1,11 @@
 """Measurements of a finding from its voxels: diameters, volume, attenuation, centre and outline.
 
 The outline is the border halfway between the centres of inner and outer voxels, so that one voxel has its own extent
-and a sphere is neither shrunk to its voxels' centres nor swollen to their corners. The axes are taken on that border
-with its steps smoothed away at the same area: the longest of many diameters would else be that of the highest steps.
+and a sphere is neither shrunk to its voxels' centres nor swollen to their corners. Diameters are taken on the surface
+with its steps smoothed away at the same volume: the longest of many diameters would else be that of the highest steps.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,18 +16,22 @@ from scipy.spatial.distance import pdist, squareform
 from skimage.measure import find_contours
 
 from dicom_node.core.finding import Axis, Outline, Point
+from workers.morphology import box_around
 from workers.volume import Region, Volume
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
+Floats = NDArray[np.float32]
 
 
-#: In pixels: as far as the steps of a border reach.
-_SMOOTHING = 0.8
-#: Pixels beyond which nothing of the smoothing is left.
-_MARGIN = 4
+#: In pixels, across slices as many mm: as far as the steps of a surface reach.
+_SMOOTHING = 1.5
+#: How often that far a soft voxel reaches.
+_REACH = 3.5
 #: What has fewer pixels is measured as it is: it has no border apart from its steps.
 _FEWEST_PIXELS = 16
+#: So is what has more voxels, of which a step is no part worth its time.
+_MOST_VOXELS = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class Measurements:
     #: In the slice of largest area.
     long_axis: Axis
     short_axis: Axis
-    #: Between two points of the surface (IBSI L0JK).
+    #: Between two points of the smoothed surface (IBSI L0JK).
     maximum_3d_diameter_mm: float
     #: Voxels counted (IBSI YEKZ), so that it is the segmentation's own volume.
     volume_mm3: float
@@ -55,14 +60,15 @@ def measure(region: Region, volume: Volume) -> Measurements:
     voxels = np.argwhere(region.mask) + origin
     k = _largest(region.mask)
     border = _border(region.mask[k]) + origin[1:]
-    long_ends, short_ends = _axes(_smooth_border(region.mask[k]) + origin[1:], volume.spacing_mm[1:])
+    surface = _Surface.of(region.mask, volume.spacing_mm)
+    long_ends, short_ends = _axes(surface.border(k) + origin[1:], volume.spacing_mm[1:])
     values = volume.voxels[region.box][region.mask]
     level = int(origin[0]) + k
     return Measurements(
         centre=volume.to_patient(*voxels.mean(axis=0)[::-1]),
         long_axis=_axis(long_ends, level, volume),
         short_axis=_axis(short_ends, level, volume),
-        maximum_3d_diameter_mm=_maximum_3d_diameter(region.mask, volume.spacing_mm),
+        maximum_3d_diameter_mm=surface.maximum_diameter_mm(volume.spacing_mm),
         volume_mm3=len(voxels) * float(np.prod(volume.spacing_mm)),
         mean_hu=float(values.mean(dtype=np.float64)),
         deviation_hu=float(values.std(dtype=np.float64)),
@@ -92,25 +98,65 @@ def _border(plane: Mask) -> Points:
     return _longest_line(np.pad(plane, 1).astype(np.float32), 0.5) - 1.0
 
 
-def _smooth_border(plane: Mask) -> Points:
-    """As `_border`, without its steps: it surrounds the same area, more smoothly."""
-    if plane.sum() < _FEWEST_PIXELS:
-        return _border(plane)
-    return _longest_line(*_smoothed(plane)) - float(_MARGIN)
-
-
-def _longest_line(values: NDArray[np.float32], level: float) -> Points:
+def _longest_line(values: Floats, level: float) -> Points:
     lines = find_contours(values, level)
     longest = max(lines, key=lambda line: float(np.abs(np.diff(line, axis=0)).sum()))
     return np.asarray(longest, dtype=np.float64)
 
 
-def _smoothed(plane: Mask) -> tuple[NDArray[np.float32], float]:
-    """A plane's mask with a margin and soft edges, and the level above which it has as many pixels as before."""
-    soft = gaussian_filter(np.pad(plane, _MARGIN).astype(np.float32), _SMOOTHING, truncate=_MARGIN / _SMOOTHING)
-    count = int(plane.sum())
-    highest = np.partition(soft, (-count - 1, -count), axis=None)
-    return soft, float(highest[-count - 1] + highest[-count]) / 2
+@dataclass(frozen=True, kw_only=True)
+class _Surface:
+    """Where values over a margin around a mask [k, j, i] cross a level."""
+
+    values: Floats
+    level: float
+    #: Voxels of the mask before the first value; negative in the margin.
+    start: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, mask: Mask, spacing_mm: tuple[float, float, float]) -> "_Surface":
+        """The surface of a mask, smooth where it is large enough to be anything but steps."""
+        box = box_around(mask) or ()
+        own = mask[box]
+        start = np.array([part.start for part in box])
+        smooth = cls._smooth(own, spacing_mm)
+        if smooth is not None and smooth[0][_largest(own) + smooth[2][0]].max() > smooth[1]:
+            values, level, margin = smooth
+            return cls(values=values, level=level, start=start - margin)
+        return cls(values=np.pad(own, 1).astype(np.float32), level=0.5, start=start - 1)
+
+    @staticmethod
+    def _smooth(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple[Floats, float, NDArray[np.intp]] | None:
+        """Soft values, the level above which are as many voxels as before, and the margin; None for a mask not to be.
+
+        Twice soft less softer still: that keeps what is wider than the steps, where a plain blur shortens what is long.
+        """
+        count = int(mask.sum())
+        if mask.sum(axis=(1, 2)).max() < _FEWEST_PIXELS or count > _MOST_VOXELS:
+            return None
+        widths = _SMOOTHING * math.sqrt(spacing_mm[1] * spacing_mm[2]) / np.array(spacing_mm)
+        margin = np.ceil(2 * _REACH * widths).astype(int)
+        padded = np.pad(mask, [(int(wide), int(wide)) for wide in margin]).astype(np.float32)
+        soft = gaussian_filter(padded, widths, truncate=_REACH)
+        values = 2 * soft - gaussian_filter(soft, widths, truncate=_REACH)
+        inside = np.partition(values, (-count - 1, -count), axis=None)[-count - 1 : -count + 1]
+        return values, float(inside.mean()), margin
+
+    def border(self, k: int) -> Points:
+        """The longest border line on a slice of the mask, as closed (row, column) points in its voxel indices."""
+        return _longest_line(self.values[k - self.start[0]], self.level) + self.start[1:]
+
+    def maximum_diameter_mm(self, spacing_mm: tuple[float, float, float]) -> float:
+        """Between two of the places where it crosses the way from a voxel to the next: the corners of its mesh."""
+        places = []
+        for axis in range(3):
+            above = self.values > self.level
+            crossed = np.argwhere(np.diff(above, axis=axis))
+            step = np.eye(3, dtype=int)[axis]
+            before, after = (self.values[tuple(at.T)].astype(float) for at in (crossed, crossed + step))
+            places.append(crossed + step * ((self.level - before) / (after - before))[:, None])
+        start, end = _farthest(np.concatenate(places) * spacing_mm)
+        return float(np.linalg.norm(end - start))
 
 
 def _polygon(border: Points) -> tuple[tuple[float, float], ...]:
@@ -155,15 +201,3 @@ def _widest_chord(border: Points) -> Points:
 def _axis(ends: Points, k: int, volume: Volume) -> Axis:
     start, end = (volume.to_patient(float(column), float(row), k) for row, column in ends)
     return Axis(length_mm=float(np.linalg.norm(np.subtract(start, end))), start=start, end=end)
-
-
-def _maximum_3d_diameter(mask: Mask, spacing_mm: tuple[float, float, float]) -> float:
-    """Between two of the places half way from a voxel to a neighbour outside: the corners of the surface's mesh."""
-    padded = np.pad(mask, 1)
-    places = []
-    for axis in range(3):
-        halves = np.argwhere(np.diff(padded, axis=axis)).astype(np.float64)
-        halves[:, axis] += 0.5
-        places.append(halves * spacing_mm)
-    start, end = _farthest(np.concatenate(places))
-    return float(np.linalg.norm(end - start))

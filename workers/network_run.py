@@ -27,14 +27,16 @@ class NetworkRun:
         self.seconds = 0.0
         #: What the last run did otherwise for want of memory; empty: nothing.
         self.concession = ""
-        self.network.register_forward_pre_hook(lambda _network, _inputs: beat("network"))
+        self._beat = beat
 
     def __call__(self, work: Callable[[torch.device], T]) -> T:
         """Do the work on the device, or where its memory does not suffice on the CPU; OutOfDeviceMemory otherwise."""
         began = time.monotonic()
+        beating = self.network.register_forward_pre_hook(lambda _network, _inputs: self._beat("network"))
         try:
             return self._with_what_there_is(work)
         finally:
+            beating.remove()
             self.seconds = time.monotonic() - began
 
     def _with_what_there_is(self, work: Callable[[torch.device], T]) -> T:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.core.form import BY_DEFAULT, ESSENTIAL, Earlier, Form
+from dicom_node.core.screening import Screening
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
 from dicom_node.settings import BundleSettings
 
@@ -77,6 +78,8 @@ class Read:
     forms: frozenset[Form] = BY_DEFAULT
     #: How urgent findings are.
     triage: tuple[TriageRule, ...] = DEFAULT_RULES
+    #: What its route says of the examination.
+    screening: Screening = "no"
 
 
 @dataclass(frozen=True, kw_only=True)

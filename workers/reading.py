@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from dicom_node.archive.files import Archive
 from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.codes import ACTIONABLE_CATEGORY_3, LIMITED_QUALITY
+from dicom_node.core.codes import LIMITED_QUALITY
 from dicom_node.core.errors import ArchiveUnusable, UnreadableInstance
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
-from dicom_node.core.urgency import Urgency, urgency_of
+from dicom_node.core.screening import Screening, graded
+from dicom_node.core.urgency import DEFAULT_RULES, TriageRule, Urgency, urgency_of
 from workers.algorithms import Algorithm, Prepared, Reading
 from workers.input_check import Deviation, InputCheck, Reason
 from workers.lungs import lung_sides
@@ -116,7 +118,7 @@ def read(
     if prepared is None and reader.check.needs_lungs:
         prepared = reader.algorithm.prepare(volume)
     deviations = reader.check(volume, _lungs_of(prepared, volume))
-    reading = reader.algorithm.read(volume, prepared)
+    reading = _graded(reader.algorithm.read(volume, prepared), request.screening)
     watch.lap("reading")
     beat("writing the report")
     concession = reader.last_run.concession
@@ -124,7 +126,7 @@ def read(
     urgency = urgency_of(reading.findings, request.triage, series.algorithm)
     evidence = Evidence(
         volume=volume,
-        algorithm=replace(reader.identification, parameters=_parameters(reading, concession)),
+        algorithm=replace(reader.identification, parameters=_parameters(reading, concession, request.triage)),
         evidence=series.evidence,
         completed_at=datetime.fromtimestamp(series.completed_at, UTC),
     )
@@ -147,13 +149,24 @@ def read(
     return objects, json.loads(json.dumps(summary))
 
 
+def _graded(reading: Reading, screening: Screening) -> Reading:
+    """With categories where the route says that it was screening; that it said so is part of the report's identity."""
+    if screening == "no":
+        return reading
+    parameters = (*reading.parameters, ("screening", screening))
+    return replace(reading, findings=graded(reading.findings, screening), parameters=parameters)
+
+
 def _lungs(reading: Reading, volume: Volume) -> NDArray[np.uint8] | None:
     return None if reading.searched is None else lung_sides(reading.searched, volume)
 
 
-def _parameters(reading: Reading, concession: str) -> tuple[tuple[str, str], ...]:
-    # Part of the report's identity: a network that ran otherwise may have seen other things.
-    return (*reading.parameters, ("for want of memory", concession)) if concession else reading.parameters
+def _parameters(reading: Reading, concession: str, rules: Sequence[TriageRule]) -> tuple[tuple[str, str], ...]:
+    # Part of the report's identity: a network that ran otherwise may have seen other things, and by other rules the
+    # same finding is more urgent or less.
+    memory = (("for want of memory", concession),) if concession else ()
+    own = () if rules == DEFAULT_RULES else (("triage rules", sha256(repr(rules).encode()).hexdigest()[:16]),)
+    return (*reading.parameters, *memory, *own)
 
 
 def _remarks(reading: Reading, concession: str, deviations: tuple[Deviation, ...]) -> tuple[str, ...]:
@@ -174,7 +187,7 @@ def _judged(deviations: tuple[Deviation, ...], urgency: Urgency | None) -> dict[
     """What people see of what was judged."""
     caveats = [{"code": deviation.reason.value, "words": deviation.words} for deviation in deviations]
     if urgency is None:
-        return {"caveats": caveats}
+        return {"caveats": caveats, "priority": ""}
     return {"caveats": caveats, "priority": urgency.code.meaning, "priority_reason": urgency.reason}
 
 
@@ -191,7 +204,6 @@ def summarise(
     return {
         "result": in_words(reading),
         "findings": len(reading.findings),
-        "priority": ACTIONABLE_CATEGORY_3.meaning if reading.findings else "",
         "algorithm": f"{algorithm.name} {algorithm.version}",
         "slices": len(volume.headers),
         "inference_seconds": seconds["network"],

@@ -3,8 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TypeVar
 
 from dicom_node.archive.files import Archive
@@ -24,6 +25,7 @@ from dicom_node.core.errors import (
 from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job, Lease, evidence_digest
 from dicom_node.core.lifecycle import JobState
+from dicom_node.core.screening import Screening
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
 from dicom_node.settings import QueueSettings
 from dicom_node.telemetry import log_context
@@ -62,10 +64,14 @@ class Triage:
         worker: str,
         forms: frozenset[Form] = BY_DEFAULT,
         rules: tuple[TriageRule, ...] = DEFAULT_RULES,
+        screenings: Mapping[str, Screening] = MappingProxyType({}),
         clock: Callable[[], float] = time.time,
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`forms` are those that reports are written in; `rules` say how urgent findings are."""
+        """`forms` are those that reports are written in; `rules` say how urgent findings are.
+
+        `screenings` is what each route says of its examinations, by its name.
+        """
         self._index = index
         self._archive = archive
         self._readings = readings
@@ -75,6 +81,7 @@ class Triage:
         self._worker = worker
         self._forms = forms
         self._rules = rules
+        self._screenings = screenings
         self._clock = clock
         self._owed = Owed(index, archive, readings, worker=worker, clock=clock, stopped=self._out_of_time, forms=forms)
         self._rest = rest
@@ -229,6 +236,7 @@ class Triage:
             earlier=self._index.reports.earlier(job),
             forms=self._forms,
             triage=self._rules,
+            screening=self._screenings.get(job.route, "no"),
         )
         reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
         self._renew(lease)

@@ -5,9 +5,11 @@ The slices are ordered by their positions along the normal of Image Orientation 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,8 @@ class Volume:
         """What the patient coordinates refer to."""
         return str(self.headers[0].FrameOfReferenceUID)
 
-    @property
+    # Asked for by every outline: of 600 slices it takes longer than most of what is done with it.
+    @cached_property
     def sop_instance_uids(self) -> tuple[str, ...]:
         """One for each slice, by k."""
         return tuple(str(header.SOPInstanceUID) for header in self.headers)
@@ -122,11 +125,11 @@ def load_volume(paths: Sequence[Path]) -> Volume:
     that make no regular box of voxels, UnreadableInstance for an instance that is missing, cut short or cannot be
     decoded, and OSError where the disk does not give it.
     """
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1, 1 + len(paths) // _SLICES_A_THREAD)) as pool:
-        slices, affine = _ordered(_slices(list(pool.map(_read, paths))))
+    with _threads_for(len(paths)) as each:
+        slices, affine = _ordered(_slices(list(each(_read, paths))))
         first = slices[0].header
         voxels = np.empty((len(slices), int(first.Rows), int(first.Columns)), dtype=np.float32)
-        list(pool.map(_decode_into, slices, voxels))
+        list(each(_decode_into, slices, voxels))
     for piece in slices:
         piece.instance.pop("PixelData", None)
     dz, (dy, dx) = float(np.linalg.norm(affine[:3, 2])), (float(value) for value in first.PixelSpacing)
@@ -137,6 +140,17 @@ def load_volume(paths: Sequence[Path]) -> Volume:
         headers=tuple(piece.header for piece in slices),
         frame_numbers=tuple(piece.frame_number for piece in slices if piece.frame_number is not None),
     )
+
+
+@contextmanager
+def _threads_for(slices: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """What does a thing for each slice: as many threads as are worth it, or this one."""
+    threads = min(8, os.cpu_count() or 1, 1 + slices // _SLICES_A_THREAD)
+    if threads == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        yield pool.map
 
 
 def _slices(instances: list[pydicom.Dataset]) -> list[_Slice]:

@@ -46,10 +46,20 @@ def with_all_predecessors(
     if first is None:
         return evidence
     main, *others = first
-    last = _of_form(earlier, Form.SR_OHIF)
-    is_another = last is not None and last.offered and last is not _of_form(earlier, Form.SR)
-    other = others[0] if others else _read(archive, last.path) if last is not None and is_another else None
-    return replace(evidence, predecessor=main, predecessors={} if other is None else {Form.SR_OHIF: other})
+    further = others or list(_last_of_further_forms(earlier, archive))
+    return replace(evidence, predecessor=main, predecessors=dict(zip(STRUCTURED_REPORTS[1:], further, strict=False)))
+
+
+def _last_of_further_forms(earlier: Sequence[Earlier], archive: Archive) -> Iterator[Dataset]:
+    """The last reports that peers may have in other forms than the first."""
+    known = [_of_form(earlier, Form.SR)]
+    for form in STRUCTURED_REPORTS[1:]:
+        last = _of_form(earlier, form)
+        if last is None or not last.offered or any(last is one for one in known):
+            continue
+        known.append(last)
+        if (found := _read(archive, last.path)) is not None:
+            yield found
 
 
 def written_objects(report: Report, evidence: Evidence) -> tuple[ReportObject, ...]:

@@ -11,25 +11,24 @@ Layout below the root; paths are given relative to it:
 """
 
 import os
-import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydicom.errors import InvalidDicomError
 
-from dicom_node.archive.checksum import sha256_of
+from dicom_node.archive.checksum import pieces_of, sha256_of
 from dicom_node.archive.directories import Directories, make_directory, sync_directory
 from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set
 from dicom_node.archive.leftovers import leftovers, torn_place
 from dicom_node.archive.places import place, places
 from dicom_node.archive.second_name import second_name
-from dicom_node.archive.spool import FILE_MODE, Spool
+from dicom_node.archive.spool import FILE_MODE, Spool, write_all
 from dicom_node.archive.study_locks import StudyLocks
 from dicom_node.core.errors import OutOfResources, UnreadableInstance
 from dicom_node.core.received_instance import EncodedDataSet
@@ -38,7 +37,7 @@ from dicom_node.core.study import Instance
 # Workers write results while a node starts; no worker takes this long between opening a file and naming it.
 _OUTGOING_LEFTOVER_SECONDS = 86400.0
 
-_COPY_BYTES = 1 << 20
+_PROBE_BYTES = 1 << 20
 
 _LOCKS = 256
 
@@ -71,6 +70,8 @@ class Archive:
     def __init__(self, root: Path) -> None:
         """Make the directories that are missing; OSError where that is not possible."""
         self._root = root
+        # Every instance has half a dozen paths; a Path takes longer to be made than the kernel to follow it.
+        self._top = os.fspath(root)
         for name in ("studies", "results", "incoming", "outgoing"):
             make_directory(root / name)
         self._directories = Directories()
@@ -108,18 +109,18 @@ class Archive:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        self._directories.sync(final.parent, levels=_LEVELS)
+        self._directories.sync(os.fspath(final.parent), levels=_LEVELS)
 
     def indexed(self, kept: KeptFile) -> None:
         """The file's row is in the index: nothing is left to be mended of it should the power fail."""
         if kept.incoming is not None:
-            kept.incoming.unlink(missing_ok=True)
+            _remove(kept.incoming)
 
     def withdraw(self, kept: KeptFile) -> None:
         """Leave nothing of a new file that the index does not take; one that was there before stays."""
         if kept.incoming is not None:
-            (self._root / kept.path).unlink(missing_ok=True)
-            kept.incoming.unlink(missing_ok=True)
+            _remove(self._root / kept.path)
+            _remove(kept.incoming)
 
     def filing(self, *study_uids: str) -> AbstractContextManager[None]:
         """Hold while instances of these studies are filed and indexed: none of their files is removed meanwhile."""
@@ -170,7 +171,7 @@ class Archive:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def probe(self, size_bytes: int = _COPY_BYTES) -> None:
+    def probe(self, size_bytes: int = _PROBE_BYTES) -> None:
         """Write so much and remove it again; OSError where that is not possible."""
         with self._temporary("outgoing", lambda file: file.write(bytes(size_bytes))) as temporary:
             temporary.unlink()
@@ -220,41 +221,44 @@ class Archive:
 
     def _write_new(self, path: PurePosixPath, data_set: EncodedDataSet, meta: FileMeta, sha256: str) -> Path | None:
         """Write the file unless its name is taken; returns its name in incoming/, which it keeps."""
-        final = self._root / path
-        if final.exists():
+        final = f"{self._top}/{path}"
+        if os.path.exists(final):
             return None
-        self._directories.make(final.parent)
+        folder = os.path.dirname(final)
+        self._directories.make(folder)
         if isinstance(data_set, Spool):
-            return self._name_spool(data_set, final)
-        incoming, is_linked = self._root / "incoming" / second_name(path, sha256), False
+            return self._name_spool(data_set, final, folder)
+        incoming, is_linked = f"{self._top}/incoming/{second_name(path, sha256)}", False
         try:
-            with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
-                _write(file, data_set, meta)
-                file.flush()
+            descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+            try:
+                _write(descriptor, data_set, meta)
                 is_linked = _linked(incoming, final)
                 if is_linked:
                     # The bytes and both names at once.
-                    os.fsync(file.fileno())
-                    self._directories.sync(final.parent, levels=_LEVELS)
+                    os.fsync(descriptor)
+                    self._directories.sync(folder, levels=_LEVELS)
+            finally:
+                os.close(descriptor)
         except BaseException:  # also what ends the process: half a file must not stay
             # Nobody has it yet: who files the same instance waits for us.
             if is_linked:
-                final.unlink(missing_ok=True)
-            incoming.unlink(missing_ok=True)
+                _remove(final)
+            _remove(incoming)
             raise
         if not is_linked:
-            incoming.unlink()
+            _remove(incoming)
             return None
-        return incoming
+        return Path(incoming)
 
-    def _name_spool(self, spool: Spool, final: Path) -> Path | None:
+    def _name_spool(self, spool: Spool, final: str, folder: str) -> Path | None:
         spool.sync()
-        if not _linked(spool.path, final):
+        if not _linked(os.fspath(spool.path), final):
             return None
         try:
-            self._directories.sync(final.parent, levels=_LEVELS)
+            self._directories.sync(folder, levels=_LEVELS)
         except BaseException:  # as above
-            final.unlink(missing_ok=True)
+            _remove(final)
             raise
         spool.keep()
         return spool.path
@@ -281,7 +285,7 @@ def _checksum_and_size(data_set: EncodedDataSet) -> tuple[str, int]:
     return sha256_of(data_set), data_set.tell()
 
 
-def _linked(temporary: Path, final: Path) -> bool:
+def _linked(temporary: str, final: str) -> bool:
     """Give the file its name; whether that was free.
 
     A link fails where a rename would overwrite. The first name stays: two names say that the index may not know the
@@ -308,7 +312,13 @@ def _written_before(path: Path, moment: float) -> bool:
         return False
 
 
-def _write(file: BinaryIO, data_set: EncodedDataSet, meta: FileMeta) -> None:
-    file.write(encode_file_meta(meta))
+def _write(descriptor: int, data_set: EncodedDataSet, meta: FileMeta) -> None:
+    write_all(descriptor, encode_file_meta(meta))
     data_set.seek(0)
-    shutil.copyfileobj(data_set, file, _COPY_BYTES)
+    for piece in pieces_of(data_set):
+        write_all(descriptor, piece)
+
+
+def _remove(path: str | Path) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)

@@ -11,12 +11,14 @@ from typing import Any, Generic, TypeVar, cast
 
 import sqlalchemy as sa
 
-from dicom_node.core.errors import IndexUnavailable
+from dicom_node.core.errors import IndexConflict, IndexUnavailable
 
 Answer = TypeVar("Answer")
 
 #: More would let the first wait for long.
 _MOST_AT_ONCE = 64
+#: How often what was in another transaction's way is done before it counts as failed.
+_ATTEMPTS = 5
 
 
 class GroupCommit:
@@ -46,23 +48,33 @@ class GroupCommit:
             self._waiting = others[_MOST_AT_ONCE - 1 :]
         return [deed, *others[: _MOST_AT_ONCE - 1]]
 
-    def _commit(self, deeds: "list[_Deed[Any]]") -> None:
+    def _commit(self, deeds: "list[_Deed[Any]]", attempts: int = _ATTEMPTS) -> None:
         try:
             with self._transaction() as connection:
                 answers = [deed.do(connection) for deed in deeds]
+        except IndexConflict as error:
+            # Somebody else wanted the same rows, and has had them by now; who of us it was, nobody says.
+            if attempts > 1:
+                self._commit(deeds, attempts - 1)
+            else:
+                self._apart(deeds, error)
         except IndexUnavailable as error:
             # It is away for each of them, and to ask again would let the last wait for all before it.
             for deed in deeds:
                 deed.fail(error)
         except Exception as error:  # whose that is, only its deed alone can tell
-            if len(deeds) == 1:
-                deeds[0].fail(error)
-            else:
-                for deed in deeds:
-                    self._commit([deed])
+            self._apart(deeds, error)
         else:
             for deed, answer in zip(deeds, answers, strict=True):
                 deed.succeed(answer)
+
+    def _apart(self, deeds: "list[_Deed[Any]]", error: Exception) -> None:
+        """Do what failed together each alone; what was alone has failed."""
+        if len(deeds) == 1:
+            deeds[0].fail(error)
+            return
+        for deed in deeds:
+            self._commit([deed])
 
 
 class _Deed(Generic[Answer]):

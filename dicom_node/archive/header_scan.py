@@ -34,11 +34,20 @@ def scan(
     walk = _Walk(data, is_implicit=is_implicit, is_little_endian=is_little_endian)
     last, at, size = max(wanted), 0, len(data)
     found: dict[int, bytes] = {}
+    plain = None if is_implicit else walk.explicit
     while at < size:
-        tag, start, length = walk.element(at)
+        if plain and at + 8 <= size and (element := plain(data, at))[2] in _SHORT:
+            # Nearly every element there is, as `_Walk.element` and `_Walk.behind` would have it.
+            tag, start, length = element[0] << 16 | element[1], at + 8, element[3]
+            at = start + length
+            if tag <= last and at > size:
+                raise Odd
+        else:
+            tag, start, length = walk.element(at)
+            if tag <= last:
+                at = walk.behind(start, length, 0)
         if tag > last:
             return found
-        at = walk.behind(start, length, 0)
         if tag in wanted and length != _UNDEFINED:
             found[tag] = data[start:at]
     if not is_whole:
@@ -54,7 +63,7 @@ class _Walk:
         self._data, self._size = data, len(data)
         self._is_implicit = is_implicit
         self._implicit = struct.Struct(f"{order}HHL").unpack_from
-        self._explicit = struct.Struct(f"{order}HH2sH").unpack_from
+        self.explicit = struct.Struct(f"{order}HH2sH").unpack_from
         self._long = struct.Struct(f"{order}L").unpack_from
         if is_implicit and data[4:6].isalpha() and data[4:6].isupper():
             # It is explicit, whatever was agreed.
@@ -67,7 +76,7 @@ class _Walk:
         if self._is_implicit:
             group, number, length = self._implicit(self._data, at)
             return group << 16 | number, at + 8, length
-        group, number, vr, length = self._explicit(self._data, at)
+        group, number, vr, length = self.explicit(self._data, at)
         if vr in _SHORT:
             return group << 16 | number, at + 8, length
         if group == 0xFFFE:

@@ -30,7 +30,7 @@ from dicom_node.archive.studies import Studies
 from dicom_node.archive.study_keys import StudyKeys
 from dicom_node.archive.tables import build_metadata
 from dicom_node.archive.tokens import Tokens
-from dicom_node.archive.transactions import Transactions
+from dicom_node.archive.transactions import Transactions, lies_in_file
 from dicom_node.archive.turns import Turns
 from dicom_node.archive.users import Users
 from dicom_node.archive.withdrawals import Withdrawals
@@ -107,6 +107,7 @@ class Index:
 
     def close(self) -> None:
         """Give every connection back."""
+        self.transactions.close()
         self._engine.dispose()
         if self._turns is not None:
             self._turns.close()
@@ -114,7 +115,7 @@ class Index:
 
 def _turns(engine: sa.Engine) -> Turns | None:
     """The turns of an SQLite index in a file; other databases let those who wait go in order by themselves."""
-    if engine.dialect.name != "sqlite" or engine.url.database in (None, "", ":memory:"):
+    if not lies_in_file(engine):
         return None
     return Turns(Path(str(engine.url.database)), patience_seconds=PATIENCE_SECONDS)
 

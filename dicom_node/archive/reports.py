@@ -16,8 +16,8 @@ from dicom_node.core.job import Job
 STRUCTURED_REPORT = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
-#: More than one form of a report, and some that came before.
-_MOST = 20
+#: More than the forms of a report, and some that came before.
+_MOST = 50
 
 
 #: The name among the index's conditions of objects that the gate let not pass, and what is said of one.

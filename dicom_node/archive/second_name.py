@@ -4,8 +4,8 @@ A file gets its place before its bytes are on the disk, so that the disk is wait
 between, its second name tells at the next start whether it is whole, and where it lies.
 """
 
+import os
 import re
-import uuid
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -34,7 +34,7 @@ class SecondName:
 def second_name(place: PurePosixPath, sha256: str) -> str:
     """A new name for the file of this place, unlike any other."""
     study_uid, series_uid, file_name = place.parts[-3:]
-    return "_".join((uuid.uuid4().hex[:8], study_uid, series_uid, file_name.removesuffix(".dcm"), sha256[:_DIGITS]))
+    return "_".join((os.urandom(4).hex(), study_uid, series_uid, file_name.removesuffix(".dcm"), sha256[:_DIGITS]))
 
 
 def told_by(name: str) -> SecondName | None:

@@ -27,7 +27,7 @@ class Spool:
         self._at = self._begun_to_write = 0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
         try:
-            self._append(file_meta)
+            write_all(self._file, file_meta)
         except BaseException:  # nobody else knows of the file, also when the process ends
             self.discard()
             raise
@@ -39,7 +39,7 @@ class Spool:
 
     def write(self, data: bytes | memoryview, /) -> int:
         """Take what comes next of the data set; OSError where the disk does not."""
-        self._append(data)
+        write_all(self._file, data)
         self._digest.update(data)
         self.size_bytes += len(data)
         if self.size_bytes - self._begun_to_write >= _WRITE_BACK_BYTES:
@@ -83,7 +83,9 @@ class Spool:
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
-    def _append(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write to a file's end; the kernel may take less at once than it is given."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

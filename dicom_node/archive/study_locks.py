@@ -6,7 +6,7 @@ The lock is on the directory that the study lies in, one of 256, which it shares
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from dicom_node.archive.directories import make_directory
@@ -22,33 +22,39 @@ class StudyLocks:
     @contextmanager
     def filing(self, *study_uids: str) -> Iterator[None]:
         """Hold while instances of these studies are filed and indexed; waits while one of them is emptied."""
-        with ExitStack() as stack:
+        held: list[int] = []
+        try:
             # Each directory once, however many of the studies lie in it: there are fewer of them than open files.
             for spread in sorted({spread_of(uid) for uid in study_uids}):
-                stack.enter_context(self._locked(spread, fcntl.LOCK_SH))
+                held.append(self._opened(spread))
+                fcntl.flock(held[-1], fcntl.LOCK_SH)
             yield
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
 
     @contextmanager
     def emptying(self, study_uid: str) -> Iterator[bool]:
         """Hold while the study's files are removed; False where an instance is just being filed: try again later."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._locked(spread_of(study_uid), fcntl.LOCK_EX | fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-
-    @contextmanager
-    def _locked(self, spread: str, kind: int) -> Iterator[None]:
-        directory = self._area / spread
+        descriptor = self._opened(spread_of(study_uid))
         try:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            make_directory(directory)
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, kind)
-            yield
+            yield _is_had(descriptor)
         finally:
             os.close(descriptor)
+
+    def _opened(self, spread: str) -> int:
+        directory = f"{self._area}/{spread}"
+        try:
+            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            make_directory(Path(directory))
+            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _is_had(descriptor: int) -> bool:
+    """Whether the lock could be had for us alone."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -218,8 +218,8 @@ def _lines(tables: Mapping[str, sa.Table]) -> sa.Select[Any]:
     moved = history.c.before != history.c.after
     of_job = sa.and_(moved, history.c.subject.startswith("job "))
     # Lines of studies' results.
-    of_result = history.c.after.in_((StudyState.REPORTED.value, StudyState.DELIVERED.value))
-    of_result = sa.and_(moved, history.c.subject == "", of_result)
+    has_result = history.c.after.in_((StudyState.REPORTED.value, StudyState.DELIVERED.value))
+    of_result = sa.and_(moved, history.c.subject == "", has_result)
     reported = sa.and_(of_job, history.c.after == JobState.REPORTED.value)
     columns = [history.c[name] for name in ("number", "at", "before", "after", "subject")]
     return (

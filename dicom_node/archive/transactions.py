@@ -12,10 +12,18 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dicom_node.archive.group_commit import GroupCommit
 from dicom_node.archive.prepared import Prepared
-from dicom_node.core.errors import IndexUnavailable, UnknownStudy
+from dicom_node.core.errors import IndexConflict, IndexUnavailable, UnknownStudy
 from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobState, StudyState, check_transition
 
 Answer = TypeVar("Answer")
+
+#: SQLSTATE of serialisation failures and deadlocks (PostgreSQL's manual, Appendix A): to be done again.
+_TAKEN_BACK = ("40001", "40P01")
+
+
+def lies_in_file(engine: sa.Engine) -> bool:
+    """Whether the database is a file of this machine, and no server that may end a connection, or memory."""
+    return engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:")
 
 
 @contextmanager
@@ -26,7 +34,10 @@ def _answering() -> Iterator[None]:
     except (IntegrityError, ProgrammingError, DataError):
         raise
     except (DBAPIError, PoolTimeout) as error:
-        kind = type(getattr(error, "orig", None) or error).__name__
+        cause = getattr(error, "orig", None) or error
+        kind = type(cause).__name__
+        if getattr(cause, "sqlstate", None) in _TAKEN_BACK:
+            raise IndexConflict(f"another change of the index was in the way ({kind})") from error
         raise IndexUnavailable(f"the index does not answer ({kind}); see its disk, its locks and its server") from error
 
 
@@ -46,7 +57,9 @@ class Transactions:
         self._writer = engine
         self._brisk = engine.execution_options(sqlite_synchronous="NORMAL")
         self._reader = engine.execution_options(sqlite_begin="DEFERRED")
-        self._group = GroupCommit(self.write)
+        self._group = GroupCommit(self._write_again if lies_in_file(engine) else self.write)
+        #: A connection that the last group left open for the next.
+        self._standing: sa.Connection | None = None
         # To build a statement takes longer than to execute it: what is executed often is built once, here as in others.
         studies, jobs = tables["studies"], tables["jobs"]
         uid: sa.BindParameter[str] = sa.bindparam("uid")
@@ -69,6 +82,25 @@ class Transactions:
         """
         with _answering(), self._turn(), (self._writer if durable else self._brisk).begin() as connection:
             yield connection
+
+    @contextmanager
+    def _write_again(self) -> Iterator[sa.Connection]:
+        """As `write`, for one thread at a time: to take a connection from the pool takes longer than the commit."""
+        with _answering(), self._turn():
+            connection, self._standing = self._standing or self._writer.connect(), None
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:  # whatever it is, the connection may be at fault
+                connection.close()
+                raise
+            self._standing = connection
+
+    def close(self) -> None:
+        """Give back what stays open between groups; nobody writes any more."""
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            standing.close()
 
     def together(self, deed: Callable[[sa.Connection], Answer]) -> Answer:
         """Do something short in a transaction that other threads' deeds may share; its answer, durable at return.

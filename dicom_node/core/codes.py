@@ -94,6 +94,10 @@ ATTENUATION_COEFFICIENT = Code("112031", "DCM", "Attenuation Coefficient")
 CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
 PROBABILITY_OF_CANCER = Code("111047", "DCM", "Probability of cancer")
 MEAN = Code("373098007", "SCT", "Mean")
+#: CID 7474.
+SUM_OF_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume")
+#: Ours: the standard has none for how far a border is from the centres of its voxels.
+SMOOTHED_BORDER = Code("smoothed-border", "99DICOMNODE", "Half way between voxels, steps smoothed at equal volume")
 STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
 
 # In which unit (UCUM).

@@ -1,9 +1,9 @@
 """What next for the deliveries of a report: decisions over rows and a clock reading alone.
 
-What refers to other objects goes to a peer after them or not at all: a Structured Report refers to its segmentation,
-and a reader who is shown the one without the other is misled. So the segmentation goes first; the Structured Report
-waits until the peer has accepted it; and where it was refused for good, the Structured Report is not sent and fails
-with it. All else of a report comes after its Structured Report, and only what refers to others waits for them.
+What refers to other objects goes to a peer after them or not at all: a Structured Report refers to the segmentation
+that the peer gets, and a reader who is shown the one without the other is misled. So the segmentation goes first; the
+Structured Report waits until the peer has accepted it; and where it was refused for good, the Structured Report is not
+sent and fails with it. All else of a report comes after its Structured Report, and waits for nothing.
 """
 
 import hashlib
@@ -67,12 +67,12 @@ class Plan(Generic[StandingT]):
 
 def is_document(row: Standing) -> bool:
     """Whether the object refers to others of its report."""
-    return TRAITS[row.form].refers
+    return TRAITS[row.form].refers_to is not None
 
 
 def is_referred_to(part: Standing, by: Standing) -> bool:
     """Whether one object of a report must be there before another one."""
-    return part.job_uid == by.job_uid and is_document(by) and TRAITS[part.form].rank < TRAITS[by.form].rank
+    return part.job_uid == by.job_uid and part.form is TRAITS[by.form].refers_to
 
 
 def plan_sending(rows: Collection[StandingT], now: float) -> Plan[StandingT]:
@@ -152,6 +152,18 @@ def _accepted(required: Sequence[Standing], ways: Iterable[Sequence[Standing]]) 
     return "; ".join([said, *sorted(others)])
 
 
+#: Waits of different texts differ by this share of them, either way.
+_SPREAD = 0.2
+
+
+def still_waits(until: float, now: float, longest: float) -> bool:
+    """Whether a wait goes on that is to end at a time; one of more than the longest began before a clock was set back.
+
+    All in seconds.
+    """
+    return now < until <= now + longest * (1.0 + _SPREAD)
+
+
 def growing_wait(attempts: int, *, first: float, longest: float, spread_by: str) -> float:
     """Seconds before the next attempt: doubling up to the longest, spread by a fifth either way.
 
@@ -159,4 +171,4 @@ def growing_wait(attempts: int, *, first: float, longest: float, spread_by: str)
     """
     wait = min(first * 2.0 ** min(attempts, 30), longest)
     share = int.from_bytes(hashlib.sha256(f"{spread_by} {attempts}".encode()).digest()[:8]) / 2**64
-    return wait * (0.8 + 0.4 * share)
+    return wait * (1.0 - _SPREAD + 2.0 * _SPREAD * share)

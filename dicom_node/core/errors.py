@@ -6,6 +6,7 @@ NodeError
 |-- UnknownStudy                a study that is not in the index
 |-- AccountError                a user or token that is not there, is there already, or cannot be
 |-- IndexUnavailable            the database does not answer, or takes no change now
+|   `-- IndexConflict           it took a change back for the sake of another; done again, it mostly succeeds
 |-- ExpressionError             a route's `when` that is no expression of the small language
 |-- QueryInvalid                a search for what cannot be searched, or with a value that is none
 |-- IntakeError (.status)       an instance that is not kept; the status goes back to its sender
@@ -72,6 +73,10 @@ class AccountError(NodeError):
 
 class IndexUnavailable(NodeError):
     """The index's database does not answer, is locked, or has no room; nothing of the change was kept."""
+
+
+class IndexConflict(IndexUnavailable):
+    """The database took a transaction back because another was in its way (a deadlock); nothing of it was kept."""
 
 
 class ExpressionError(NodeError):

@@ -3,6 +3,7 @@
 A further form is a member here with its row, and a row in `workers.reporting.forms` with what builds it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -17,6 +18,12 @@ class Form(StrEnum):
     SR = "SR"
     #: Structured report in the form that OHIF takes as annotations of its own.
     SR_OHIF = "SR OHIF"
+    #: The same for a peer that gets a label map and no BINARY segmentation, whose segments they name.
+    SR_LABEL_MAP = "SR LABELMAP"
+    SR_OHIF_LABEL_MAP = "SR OHIF LABELMAP"
+    #: And for a peer that gets no segmentation of the findings: they refer to images alone.
+    SR_IMAGES = "SR IMAGES"
+    SR_OHIF_IMAGES = "SR OHIF IMAGES"
     #: Structured report that says why a study was not read.
     UNREAD = "UNREAD"
     #: The same as a colour picture of text, and as a PDF.
@@ -44,19 +51,23 @@ class Traits:
 
     #: Of one report the objects of lower rank go first.
     rank: int
-    #: Whether it goes to a peer only after every object of lower rank, since it refers to them.
-    refers: bool = False
+    #: The form that it names objects of, if any: it goes to a peer that gets those, and only after them.
+    refers_to: Form | None = None
 
 
 TRAITS: dict[Form, Traits] = {
     Form.SEG: Traits(rank=0),
-    Form.SR: Traits(rank=1, refers=True),
-    Form.SR_OHIF: Traits(rank=1, refers=True),
+    Form.LABEL_MAP: Traits(rank=0),
+    Form.SR: Traits(rank=1, refers_to=Form.SEG),
+    Form.SR_OHIF: Traits(rank=1, refers_to=Form.SEG),
+    Form.SR_LABEL_MAP: Traits(rank=1, refers_to=Form.LABEL_MAP),
+    Form.SR_OHIF_LABEL_MAP: Traits(rank=1, refers_to=Form.LABEL_MAP),
+    Form.SR_IMAGES: Traits(rank=1),
+    Form.SR_OHIF_IMAGES: Traits(rank=1),
     Form.UNREAD: Traits(rank=1),
     Form.UNREAD_PICTURE: Traits(rank=2),
     Form.UNREAD_PDF: Traits(rank=2),
     # These refer to source images alone, and are whole without the others.
-    Form.LABEL_MAP: Traits(rank=2),
     Form.LUNG: Traits(rank=2),
     Form.KEY_OBJECTS: Traits(rank=2),
     Form.PRESENTATION_STATE: Traits(rank=2),
@@ -73,11 +84,22 @@ SRForm = Literal["portable", "ohif"]
 #: Of these a peer must ask for one: the others are not written where nothing was found, and silence is no answer.
 SAY_THAT_NOTHING_WAS_FOUND: tuple[FormChoice, ...] = ("SR",)
 
-#: Where one of these must not be sent, nothing of its report is.
-ESSENTIAL = (Form.SEG, Form.SR, Form.SR_OHIF, Form.UNREAD)
+#: Structured reports on a reading, by the peer's `sr_form` and the form of the segments that it gets.
+_STRUCTURED_REPORTS: dict[tuple[SRForm, Form | None], Form] = {
+    ("portable", Form.SEG): Form.SR,
+    ("ohif", Form.SEG): Form.SR_OHIF,
+    ("portable", Form.LABEL_MAP): Form.SR_LABEL_MAP,
+    ("ohif", Form.LABEL_MAP): Form.SR_OHIF_LABEL_MAP,
+    ("portable", None): Form.SR_IMAGES,
+    ("ohif", None): Form.SR_OHIF_IMAGES,
+}
+STRUCTURED_REPORTS = tuple(_STRUCTURED_REPORTS.values())
 
-#: Structured reports on a reading.
-STRUCTURED_REPORTS = (Form.SR, Form.SR_OHIF)
+#: Of these those that OHIF takes as annotations of its own.
+FOR_OHIF = frozenset(form for (sr_form, _), form in _STRUCTURED_REPORTS.items() if sr_form == "ohif")
+
+#: Where one of these must not be sent, nothing of its report is.
+ESSENTIAL = (Form.SEG, *STRUCTURED_REPORTS, Form.UNREAD)
 
 #: What says why a study was not read, by the forms of which a peer gets it for one.
 UNREAD = {
@@ -85,8 +107,6 @@ UNREAD = {
     Form.UNREAD_PICTURE: frozenset({Form.SECONDARY_CAPTURE}),
     Form.UNREAD_PDF: frozenset({Form.PDF}),
 }
-
-_SR_FORMS: dict[SRForm, Form] = {"portable": Form.SR, "ohif": Form.SR_OHIF}
 
 #: What is written where no peer asks for anything.
 BY_DEFAULT = frozenset({Form.SEG, Form.SR})
@@ -108,8 +128,26 @@ class Earlier:
 
 
 def forms_of(choices: tuple[FormChoice, ...], sr_form: SRForm) -> frozenset[Form]:
-    """The forms that a peer's settings ask for."""
-    return frozenset(_SR_FORMS[sr_form] if choice == "SR" else Form(choice) for choice in choices)
+    """The forms that a peer's settings ask for: its structured report names the segments that it gets."""
+    others = {Form(choice) for choice in choices if choice != "SR"}
+    segments = next((form for form in (Form.SEG, Form.LABEL_MAP) if form in others), None)
+    return frozenset(others | ({_STRUCTURED_REPORTS[sr_form, segments]} if "SR" in choices else set()))
+
+
+def nearest_report(wanted: Collection[Form], written: Collection[Form]) -> Form | None:
+    """The structured report among those written for a peer that wants one; None where it wants none, or there is none.
+
+    Its own, if there is one. The settings may have changed since: then one that refers to nothing else, or to what the
+    peer gets, goes before one that refers to what it does not get; silence would be worse than that.
+    """
+    if set(STRUCTURED_REPORTS).isdisjoint(wanted):
+        return None
+    known = [form for form in STRUCTURED_REPORTS if form in written]
+    return min(known, key=lambda form: (form not in wanted, not _is_whole(form, wanted)), default=None)
+
+
+def _is_whole(form: Form, wanted: Collection[Form]) -> bool:
+    return TRAITS[form].refers_to is None or TRAITS[form].refers_to in wanted
 
 
 def form_of(name: str, sop_class_uid: str) -> Form:

@@ -37,7 +37,7 @@ class Outcome:
     quality: Code | None = None
     #: Why it was not read, or not wholly, as a sentence without a full stop; empty where it was.
     reason: str = ""
-    #: How urgent the findings make the study; None: as any finding does.
+    #: How urgent the findings make the study; None: they do not.
     urgency: Urgency | None = None
     #: What was said of the images as a whole.
     statements: tuple[Statement, ...] = ()

@@ -10,6 +10,7 @@ from dicom_node.core.expression import Expression
 from dicom_node.core.geometry import plane_of, stack_slices
 from dicom_node.core.image_type import is_derived, is_localizer
 from dicom_node.core.priority import Priority, more_urgent
+from dicom_node.core.screening import Screening
 from dicom_node.core.study import Series, Study
 
 #: Fewer slices than this make no volume worth reading.
@@ -34,6 +35,10 @@ class Route:
     )
     orientation: Literal["axial", "any"] = field(
         default="axial", metadata={"meaning": "axial, or any plane that the algorithm reads"}
+    )
+    screening: Screening = field(
+        default="no",
+        metadata={"meaning": "whether it is lung cancer screening, for Lung-RADS: no, or baseline, a person's first"},
     )
 
 

@@ -1,14 +1,21 @@
 """Urgency: how soon a person should look at what was found, by rules that a hospital sets, each with its reason.
 
 A rule asks for everything that it names of one and the same finding. What is not known of a finding fulfils no rule,
-and no rule makes a study less urgent: a study without a known reason keeps the priority that it has.
+and no rule makes a study less urgent: a study without a known reason keeps the priority that it has. Decided here and
+nowhere else: reports, pages and worklist say what this says.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from dicom_node.core.codes import ACTIONABLE_CATEGORY_1, ACTIONABLE_CATEGORY_2, ACTIONABLE_CATEGORY_3, Code
+from dicom_node.core.codes import (
+    ACTIONABLE_CATEGORY_1,
+    ACTIONABLE_CATEGORY_2,
+    ACTIONABLE_CATEGORY_3,
+    ANATOMICAL_STRUCTURE,
+    Code,
+)
 from dicom_node.core.finding import Finding
 from dicom_node.core.lung_rads import Composition
 from dicom_node.core.priority import Priority
@@ -24,6 +31,9 @@ CATEGORIES = MappingProxyType(
     }
 )
 
+#: Categories of what is outlined though nothing is wrong with it: a normal organ is no reason to look soon.
+_NORMAL = frozenset({(ANATOMICAL_STRUCTURE.value, ANATOMICAL_STRUCTURE.scheme)})
+
 
 def _asked(default: float, meaning: str, allowed: tuple[float, float]) -> float:
     number: float = field(default=default, metadata={"meaning": meaning, "allowed": allowed})
@@ -36,7 +46,10 @@ class TriageRule:
 
     name: str = field(metadata={"meaning": "the reason, as reports say it", "rule": "name"})
     priority: Priority = field(metadata={"meaning": "how urgent such a finding is: STAT, HIGH or ROUTINE"})
-    algorithm: str = field(default="", metadata={"meaning": "findings of this algorithm alone; empty: of any"})
+    algorithm: str = field(
+        default="",
+        metadata={"meaning": "findings of this algorithm alone, and the organs it outlines; empty: of any, no organs"},
+    )
     minimum_diameter_mm: float = _asked(0.0, "least mean diameter; 0: any", (0, 1000))
     minimum_solid_diameter_mm: float = _asked(
         0.0, "least mean diameter of the solid part, where known; 0: any", (0, 1000)
@@ -66,6 +79,9 @@ class Urgency:
         return CATEGORIES[self.priority][0]
 
 
+#: Whatever the rules say, what was marked is to be seen some day soon.
+_ANYTHING = TriageRule(name="something was marked", priority=Priority.ROUTINE)
+
 #: The rules where the settings have none. Size alone is none of them: of the largest that a detector marks, most are
 #: vessels, and an alarm that is mostly wrong is soon not heard.
 DEFAULT_RULES = (
@@ -76,13 +92,24 @@ DEFAULT_RULES = (
         compositions=(Composition.PART_SOLID,),
         minimum_solid_diameter_mm=8.0,
     ),
-    TriageRule(name="something was marked", priority=Priority.ROUTINE),
 )
 
 
-def urgency_of(findings: Sequence[Finding], rules: Sequence[TriageRule], algorithm: str) -> Urgency | None:
-    """The most urgent rule that findings fulfil, of equally urgent ones the first; None where none is fulfilled."""
-    fulfilled = [found for rule in rules if (found := _fulfilled(findings, rule, algorithm)) is not None]
+def is_abnormal(finding: Finding) -> bool:
+    """Whether a finding asks for a look by itself, as an organ that was outlined does not."""
+    return (finding.category.value, finding.category.scheme) not in _NORMAL
+
+
+def urgency_of(
+    findings: Sequence[Finding], rules: Sequence[TriageRule] = DEFAULT_RULES, algorithm: str = ""
+) -> Urgency | None:
+    """The most urgent rule that findings fulfil, of equally urgent ones the first.
+
+    None where nothing was marked but organs that no rule asks for. A rule that names no algorithm asks for no organs:
+    a diameter that is large for a nodule is not for a spleen.
+    """
+    known = (*rules, _ANYTHING)
+    fulfilled = [found for rule in known if (found := _fulfilled(findings, rule, algorithm)) is not None]
     order = list(Priority)
     return min(fulfilled, key=lambda found: order.index(found.priority), default=None)
 
@@ -90,7 +117,8 @@ def urgency_of(findings: Sequence[Finding], rules: Sequence[TriageRule], algorit
 def _fulfilled(findings: Sequence[Finding], rule: TriageRule, algorithm: str) -> Urgency | None:
     if rule.algorithm and rule.algorithm != algorithm:
         return None
-    such = [finding for finding in findings if all(_holds(finding, rule))]
+    asked = findings if rule.algorithm else [finding for finding in findings if is_abnormal(finding)]
+    such = [finding for finding in asked if all(_holds(finding, rule))]
     if len(such) < rule.minimum_findings:
         return None
     soon = CATEGORIES[rule.priority][1]

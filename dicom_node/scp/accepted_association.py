@@ -1,5 +1,6 @@
 """An association that a peer opened to us, and what makes one of each connection."""
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +24,8 @@ from dicom_node.scp.whole_messages import WholeMessages
 
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity
+
+log = logging.getLogger(__name__)
 
 
 class AssociationMaker(RequestHandler):
@@ -114,9 +117,13 @@ class AcceptedAssociation(Association):
         self._serving.deeds.append(deed)
 
     def run_reactor(self) -> None:
-        """Serve the association to its end, which is always noted."""
+        """Serve the association to its end, which is always noted; what nobody foresaw ends this one alone."""
         try:
             super().run_reactor()
+        except Exception as error:  # the rim of the thread, as the upper layer's own
+            log.warning("an association broke off", extra={"error": type(error).__name__})
+            log.debug("where it broke off", exc_info=True)
+            self.abort()
         finally:
             self._known.ended(self)
             self._storage.association_is_over(self)

@@ -5,7 +5,6 @@ which is nearly every one; whatever is odd about another is for pynetdicom to ju
 """
 
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from dicom_node.core.uid import is_uid
@@ -56,10 +55,15 @@ class StoreRequest(NamedTuple):
 def read_store_request(command: bytes) -> StoreRequest | None:
     """The request of this command; None where it is another's, or not of the plainest form."""
     elements: dict[int, bytes] = {}
-    for number, value in _elements(command):
-        if number < 0 or number in elements or _LENGTHS.get(number) not in (None, len(value)):
+    at, end = 0, len(command)
+    while at < end:
+        if at + _ELEMENT.size > end:
             return None
-        elements[number] = value
+        group, number, length = _ELEMENT.unpack_from(command, at)
+        start, at = at + _ELEMENT.size, at + _ELEMENT.size + length
+        if group or at > end or number in elements or _LENGTHS.get(number) not in (None, length):
+            return None
+        elements[number] = command[start:at]
     if not elements.keys() >= _REQUIRED or _US.unpack(elements[_COMMAND_FIELD])[0] != _C_STORE_RQ:
         return None
     if _US.unpack(elements[_COMMAND_DATA_SET_TYPE])[0] == _NO_DATA_SET:
@@ -69,22 +73,6 @@ def read_store_request(command: bytes) -> StoreRequest | None:
     if not sop_class_uid or not sop_instance_uid:
         return None
     return StoreRequest(_US.unpack(elements[_MESSAGE_ID])[0], sop_class_uid, sop_instance_uid)
-
-
-def _elements(command: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each element's number and value; one that is none where the bytes are no elements of group 0000."""
-    at, end = 0, len(command)
-    while at < end:
-        if at + _ELEMENT.size > end:
-            yield -1, b""
-            return
-        group, number, length = _ELEMENT.unpack_from(command, at)
-        at += _ELEMENT.size
-        if group or length > end - at:
-            yield -1, b""
-            return
-        yield number, command[at : at + length]
-        at += length
 
 
 def _uid(value: bytes) -> str:

@@ -55,32 +55,32 @@ class Cutter:
         self._pdv_left = 0
         return skipped
 
-    def cut(self, view: memoryview) -> tuple[int, Piece | None]:
-        """How many bytes of the view are used up, and the piece among them; none where too few are there.
+    def cut(self, view: memoryview, start: int = 0) -> tuple[int, Piece | None]:
+        """How many bytes of the view from a place on are used up, and the piece among them; none where too few are.
 
-        The view begins where the last one was used up; outside a PDU it begins with the header of one. BrokenPDU where
-        a length contradicts another.
+        The place is where the last one was used up; outside a PDU the header of one begins there. BrokenPDU where a
+        length contradicts another.
         """
-        used = 0
+        at, size = start, len(view)
         if not self._pdu_left:
-            if len(view) < PDU_HEADER.size:
+            if size - at < PDU_HEADER.size:
                 return 0, None
-            self._pdu_left, used = PDU_HEADER.unpack_from(view)[1], PDU_HEADER.size
+            self._pdu_left, at = PDU_HEADER.unpack_from(view, at)[1], at + PDU_HEADER.size
             if not self._pdu_left:
-                return used, None
+                return at - start, None
         if not self._pdv_left:
-            if len(view) - used < _PDV_HEADER.size <= self._pdu_left:
-                return used, None
-            self._begin(view, used)
-            used += _PDV_HEADER.size
-        data = view[used : used + self._pdv_left]
-        self._pdv_left -= len(data)
-        self._pdu_left -= len(data)
+            if size - at < _PDV_HEADER.size <= self._pdu_left:
+                return at - start, None
+            self._begin(view, at)
+            at += _PDV_HEADER.size
+        end = min(size, at + self._pdv_left)
+        self._pdv_left -= end - at
+        self._pdu_left -= end - at
         control = self._control
-        is_end = bool(control & _IS_LAST) and not self._pdv_left
-        if not data and not is_end:
-            return used, None
-        return used + len(data), Piece(self._context_id, bool(control & _IS_COMMAND), is_end, data)
+        is_end = not self._pdv_left and control & _IS_LAST > 0
+        if end == at and not is_end:
+            return at - start, None
+        return end - start, Piece(self._context_id, control & _IS_COMMAND > 0, is_end, view[at:end])
 
     def _begin(self, view: memoryview, at: int) -> None:
         if self._pdu_left < _PDV_HEADER.size:

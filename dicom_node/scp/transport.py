@@ -65,10 +65,13 @@ class Connection(AssociationSocket):
             self.event_queue.put("Evt17")
             return False
         has_more_to_do = self.event_queue.queue or self.assoc.dul.state_machine.current_state == "Sta13"
-        found = [each for each, _ in self._poll.poll(0 if has_more_to_do else LOOK_SECONDS * 1000)]
-        if self._wake_fd in found:
-            os.eventfd_read(self._wake_fd)
-        return descriptor in found
+        is_ready = False
+        for found, _ in self._poll.poll(0 if has_more_to_do else LOOK_SECONDS * 1000):
+            if found == descriptor:
+                is_ready = True
+            else:
+                os.eventfd_read(self._wake_fd)
+        return is_ready
 
     def wake(self) -> None:
         """Let the thread that waits for bytes look at what else there is to do."""

@@ -6,16 +6,15 @@
     does a P-DATA-TF PDU of an established association begin?
       | yes                             | no: a request, a release, an abort, or nonsense
       v                                 |
-    cut into fragments      [p_data]    |
-      |                                 |
-      v                                 |
-    the command is whole    [c_store]   |
+    [store_messages] cuts it into       |
+    fragments [p_data], to the end      |
+    of the command [c_store]            |
       | a plain       | another: its    |
       | C-STORE       | bytes are put   |
       | request       | back            |
       v               v                 v
     [storage]       pynetdicom: decodes PDUs and messages, runs the state machine, calls [handlers]
-    collects the data set, keeps it, answers
+    collects the data set, keeps it; [store_messages] answers
 
 Both ways run in one thread an association, which waits for bytes and is woken for whatever else there is to do. A
 second thread, pynetdicom's own, serves what is no plain C-STORE request and sees how the association ends.
@@ -23,6 +22,7 @@ second thread, pynetdicom's own, serves what is no plain C-STORE request and see
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
@@ -32,11 +32,11 @@ from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_RELEASE
 
-from dicom_node.scp.c_store import StoreRequest, read_store_request, store_response
-from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU, Cutter, Piece, p_data
+from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU
 from dicom_node.scp.pace import Pace
-from dicom_node.scp.storage import Arrival, Sender, Storage
-from dicom_node.scp.transport import Connection
+from dicom_node.scp.storage import Storage
+from dicom_node.scp.store_messages import StoreMessages
+from dicom_node.scp.transport import LOOK_SECONDS, Connection
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 _IDLE, _ESTABLISHED, _AWAITING_CLOSE = "Sta1", "Sta6", "Sta13"
 #: Where messages of ours may go out: also before we answer the peer's release request.
 _SENDING = (_ESTABLISHED, "Sta8")
-_CLOSED, _INVALID_PDU = "Evt17", "Evt19"
+_CLOSED, _ARTIM_EXPIRED, _INVALID_PDU = "Evt17", "Evt18", "Evt19"
 
 #: The types that there are (PS3.8 Section 9.3.1).
 _PDU_TYPES = range(1, 8)
@@ -58,9 +58,6 @@ _LONGEST_PDU = 1 << 20
 #: The longest message that pynetdicom gets to see, since it is held in memory; no plain C-STORE request is among them.
 _LONGEST_MESSAGE = 64 << 20
 
-#: Real commands have some hundred bytes.
-_LONGEST_COMMAND = 64 << 10
-
 
 class UpperLayer(DULServiceProvider):
     """Reads PDUs, and takes plain C-STORE requests out of pynetdicom's hands."""
@@ -68,23 +65,16 @@ class UpperLayer(DULServiceProvider):
     def __init__(self, association: "Association", storage: Storage, notice: Callable[[], None]) -> None:
         """`notice` lets the association's own thread look at what there is to do."""
         super().__init__(association)
-        self._storage = storage
         self._notice = notice
         self.state_machine = _NoticedStateMachine(self, notice)
-        # It waits for bytes instead of resting.
-        self._run_loop_delay = 0
-        self._cutter = Cutter()
-        self._command = bytearray()
-        self._context_id = 0
-        self._request: StoreRequest | None = None
-        self._arrival: Arrival | None = None
-        self._sender: Sender | None = None
-        self._is_keeping = False
+        self._messages = StoreMessages(association, storage, self._answer)
         #: PDUs that were put back for pynetdicom, and bytes of the message that it decodes.
         self._put_back = self._decoded_bytes = 0
         #: How many bytes the PDU that waits for more of them has.
         self._wanted = 0
         self._pace = Pace()
+        #: When it is looked at next.
+        self._pace_at = 0.0
         #: Messages of ours, each as all its PDUs, that wait for this thread.
         self._outgoing: deque[bytes] = deque()
 
@@ -96,16 +86,31 @@ class UpperLayer(DULServiceProvider):
     def run_reactor(self) -> None:
         """Serve the connection to its end; what nobody foresaw ends this association alone."""
         try:
-            super().run_reactor()
+            self._react()
         except Exception as error:  # the rim of the thread: pynetdicom raises whatever nonsense makes it stumble over
             log.warning("an association broke off", extra={"error": type(error).__name__})
             log.debug("where it broke off", exc_info=True)
             self._break_off()
         finally:
-            self._drop()
+            self._messages.drop()
             self.connection.give_up()
             self._kill_thread = True
             self._notice()
+
+    def _react(self) -> None:
+        """As pynetdicom's own loop, but that it waits for bytes in `ready`, and never sleeps before it looks again."""
+        self._idle_timer.start()
+        # The association's own thread waits for that before it looks at anything.
+        self.assoc._dul_ready.set()
+        events, machine = self.event_queue, self.state_machine
+        while not self._kill_thread:
+            # It never runs in an association that is established (PS3.8 Section 9.1.5).
+            if machine.current_state != _ESTABLISHED and self.artim_timer.expired:
+                events.put(_ARTIM_EXPIRED)
+            if not self._process_recv_primitive() and self._is_transport_event():
+                self._idle_timer.restart()
+            if events.queue:
+                machine.do_action(events.get_nowait())
 
     def send_pdu(self, primitive: object) -> None:
         """Put a primitive into the queue, and let this thread look at it."""
@@ -133,9 +138,11 @@ class UpperLayer(DULServiceProvider):
 
     def idle_timer_expired(self) -> bool:
         """Whether the peer was silent for too long; not while it waits for our answer."""
-        return not self._is_keeping and super().idle_timer_expired()
+        return not self._messages.is_keeping and super().idle_timer_expired()
 
     def _process_recv_primitive(self) -> bool:
+        if not self.to_provider_queue.queue:
+            return False
         # Nothing may be sent after a release (PS3.8 Section 7.2.2); an abort wants nothing sent before it.
         if self._outgoing and isinstance(next(iter(self.to_provider_queue.queue), None), A_RELEASE):
             self._send_waiting()
@@ -147,20 +154,26 @@ class UpperLayer(DULServiceProvider):
 
     def _is_transport_event(self) -> bool:
         # The queue is empty when this is asked.
-        self._send_waiting()
-        if self.state_machine.current_state == _ESTABLISHED and self._is_slow():
+        if self._outgoing:
+            self._send_waiting()
+        if self.state_machine.current_state != _ESTABLISHED:
+            return super()._is_transport_event()
+        if self._is_slow():
             self._give_up("a message came in too slowly; its association was aborted")
-            return True
-        return super()._is_transport_event()
+        elif self.connection.ready:
+            self._read_pdu_data()
+        else:
+            return False
+        return True
 
     def _read_pdu_data(self) -> None:
         connection = self.connection
         if (connection.hungry or not connection.available) and not self._read():
             return
         try:
-            if self.state_machine.current_state != _ESTABLISHED and self._cutter.in_pdu:
+            if self.state_machine.current_state != _ESTABLISHED and self._messages.in_pdu:
                 # The association was aborted in the middle of a PDU, whose rest nobody wants.
-                connection.use_up(self._cutter.skip(connection.available))
+                connection.use_up(self._messages.skip(connection.available))
             elif self._is_ours():
                 self._take_pieces()
             else:
@@ -181,7 +194,7 @@ class UpperLayer(DULServiceProvider):
 
     def _is_ours(self) -> bool:
         """Whether what comes next is for `_take_pieces`: data, and no message of it is with pynetdicom."""
-        if self._cutter.in_pdu:
+        if self._messages.in_pdu:
             return True
         if self.state_machine.current_state != _ESTABLISHED or self._put_back or self.assoc.dimse.message is not None:
             return False
@@ -217,77 +230,31 @@ class UpperLayer(DULServiceProvider):
             raise BrokenPDU("a PDU or message is longer than it may be")
 
     def _take_pieces(self) -> None:
-        """Take what is there of fragments, to the end of their message."""
+        """Take what is there of fragments; the bytes of another's message are put back, and its PDUs counted."""
         connection = self.connection
-        while self._is_ours():
-            used, piece = self._cutter.cut(connection.unread())
-            connection.use_up(used)
-            if piece is not None:
-                if self._take(piece):
-                    return
-            elif not used:
-                break
-        if connection.available < PDU_HEADER.size or self._cutter.in_pdu:
-            connection.hungry = True
+        used, is_over, pdus = self._messages.take(connection.unread())
+        connection.use_up(used)
+        if pdus:
+            connection.put_back(b"".join(pdus))
+            self._put_back = len(pdus)
+        elif not is_over:
+            connection.hungry = self._messages.in_pdu or connection.available < PDU_HEADER.size
 
-    def _take(self, piece: Piece) -> bool:
-        """Whether the message is over: it was answered, or is pynetdicom's."""
-        if (self._command or self._arrival) and piece.context_id != self._context_id:
-            raise BrokenPDU("fragments of one message came in two presentation contexts")
-        if piece.is_command:
-            if self._arrival is not None:
-                raise BrokenPDU("a command came within a data set")
-            self._context_id = piece.context_id
-            self._command += piece.data
-            if len(self._command) > _LONGEST_COMMAND:
-                raise BrokenPDU("a command is longer than it may be")
-            return piece.is_end and not self._begin()
-        if self._arrival is None:
-            raise BrokenPDU("a data set came before its command was whole")
-        self._arrival.write(piece.data)
-        if piece.is_end:
-            self._finish()
-        return piece.is_end
-
-    def _begin(self) -> bool:
-        """Whether the command is a plain C-STORE request; any other is given to pynetdicom."""
-        command = bytes(self._command)
-        self._command.clear()
-        request = read_store_request(command)
-        context = self.assoc._accepted_cx.get(self._context_id)
-        if request is None or context is None or not self._storage.stores(str(context.abstract_syntax)):
-            self._hand_over(command)
-            return False
-        self._sender = self._sender or Sender.of(self.assoc)
-        self._request = request
-        self._arrival = self._storage.begin(self._sender, request, context.as_tuple)
-        return True
-
-    def _hand_over(self, command: bytes) -> None:
-        """Put back the command, and begin another PDU with what is left of this one."""
-        rest = PDU_HEADER.pack(P_DATA_TF, self._cutter.left) if self._cutter.in_pdu else b""
-        self.connection.put_back(p_data(self._context_id, command) + rest)
-        self._put_back = 2 if rest else 1
-        self._cutter = Cutter()
-
-    def _finish(self) -> None:
-        """Keep the instance, and answer."""
-        arrival, request = cast(Arrival, self._arrival), cast(StoreRequest, self._request)
-        self._arrival, self._is_keeping = None, True
-        try:
-            status, comment = arrival.finish()
-        finally:
-            self._idle_timer.restart()
-            self._is_keeping = False
-        answer = store_response(request, status, comment)
-        self.connection.send(p_data(self._context_id, answer, self.assoc.dimse.maximum_pdu_size))
+    def _answer(self, pdus: bytes) -> None:
+        """Send the answer to a request that took its time."""
+        self._idle_timer.restart()
+        self.connection.send(pdus)
         self._pace.rest()
 
     def _is_slow(self) -> bool:
         """Whether a message trickles in."""
-        begun = self._cutter.in_pdu or self._command or self._arrival or self.connection.available
+        now = time.monotonic()
+        if now < self._pace_at:
+            return False
+        self._pace_at = now + LOOK_SECONDS
+        begun = self._messages.in_message or self.connection.available or self.assoc.dimse.message
         patience = self.assoc.dimse_timeout
-        if patience is None or not (begun or self.assoc.dimse.message):
+        if patience is None or not begun:
             self._pace.rest()
             return False
         return self._pace.is_slow(patience)
@@ -298,18 +265,10 @@ class UpperLayer(DULServiceProvider):
             # A peer that sends on though it was aborted is said to break the rules once.
             facts = {"reason": why, "calling_ae_title": self.assoc.requestor.ae_title}
             log.warning("a peer broke the rules", extra=facts)
-        self._drop()
-        self._cutter = Cutter()
+        self._messages.begin_anew()
         self._put_back = 0
         self.connection.use_up(self.connection.available)
         self.event_queue.put(_INVALID_PDU)
-
-    def _drop(self) -> None:
-        """Nothing stays of an instance that did not come in whole."""
-        self._command.clear()
-        if self._arrival is not None:
-            self._arrival.discard()
-            self._arrival = None
 
     def _break_off(self) -> None:
         """Say that the association is over, past the state machine, which has failed."""

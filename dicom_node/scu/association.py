@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from pynetdicom import AE, build_role, evt
+from pynetdicom import build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import P_DATA
@@ -15,6 +15,7 @@ from dicom_node.core.errors import AssociationRejected, ContextsRejected, PeerUn
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.scu.connection import acknowledge_at_once, limit_sending, send_at_once
 from dicom_node.scu.peer_requests import PeerRequests
+from dicom_node.scu.requested_association import Requester
 from dicom_node.settings import Peer
 
 #: PS3.8 Section 9.3.2.2: context identifiers are the odd numbers from 1 to 255.
@@ -52,7 +53,7 @@ def association(
     most, and then becomes an abort. Of SOP classes `as_provider` we propose to be the SCP, by role selection (PS3.7
     Annex D.3.3.4).
     """
-    ae = AE(ae_title=ae_title)
+    ae = Requester(ae_title=ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_seconds

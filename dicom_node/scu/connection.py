@@ -2,7 +2,6 @@
 
 import socket
 import struct
-from contextlib import suppress
 
 # Only Linux can be told; elsewhere a peer that writes in two pieces waits for its acknowledgement.
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -19,8 +18,10 @@ def acknowledge_at_once(connection: socket.socket) -> None:
     The kernel forgets the wish after a while (tcp(7), TCP_QUICKACK): tell it again with whatever is sent or read.
     """
     if _QUICKACK is not None:
-        with suppress(OSError):
+        try:  # noqa: SIM105 - suppress takes longer than the call
             connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        except OSError:
+            pass
 
 
 def limit_sending(connection: socket.socket, seconds: float) -> None:

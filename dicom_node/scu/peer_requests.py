@@ -15,9 +15,6 @@ from pynetdicom.dimse_messages import N_EVENT_REPORT_RQ
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.events import Event
 
-#: How often the thread that pauses says so again.
-_SAY_SECONDS = 0.05
-
 
 class PeerRequests:
     """Knows which of a peer's requests are being served, and takes no more after the last."""
@@ -32,7 +29,6 @@ class PeerRequests:
         """Serve what comes on this association, from before it is established."""
         serve = assoc._serve_request
         assoc._serve_request = lambda msg, context_id: self._serve(serve, msg, context_id)  # type: ignore[method-assign]  # its maker takes no class of ours
-        assoc._reactor_checkpoint = Checkpoint(assoc)
 
     def came(self, event: Event) -> None:
         """A message has come in; its thread, if it gets one, has not begun yet."""
@@ -59,21 +55,3 @@ class PeerRequests:
                 with self._changed:
                     self._open -= 1
                     self._changed.notify_all()
-
-
-class Checkpoint(threading.Event):
-    """Where an association's thread pauses while another sends or releases; it says so for as long as it does."""
-
-    def __init__(self, assoc: Association) -> None:
-        super().__init__()
-        self._assoc = assoc
-        self.set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait as any event does."""
-        if timeout is not None:
-            return super().wait(timeout)
-        while not super().wait(_SAY_SECONDS):
-            # Somebody else may have taken it back, and whoever waits for it has no limit.
-            self._assoc._is_paused = True
-        return True

@@ -98,8 +98,8 @@ def receive(event: Event, take: TakeReport) -> tuple[int, None]:
         return NO_SUCH_EVENT_TYPE, None
     try:
         report = _read(event.event_information)
-    # What pydicom raises for a data set that is none.
-    except (AttributeError, EOFError, KeyError, NotImplementedError, TypeError, ValueError):
+    # What pydicom raises for a data set that is none; OSError for a sequence that breaks off.
+    except (AttributeError, EOFError, KeyError, NotImplementedError, OSError, TypeError, ValueError):
         return NO_SUCH_ARGUMENT, None
     if not is_uid(report.transaction_uid):
         return INVALID_ARGUMENT, None

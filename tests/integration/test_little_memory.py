@@ -11,7 +11,7 @@ from workers.inference import Inference
 from workers.preprocessing import GRID_MM, lung_mask, normalise, resample
 
 #: Around the labelled nodule, on the network's grid.
-AROUND = (slice(60, 158), slice(130, 250), slice(70, 190))
+AROUND = (slice(76, 142), slice(142, 238), slice(82, 178))
 
 
 def test_halved_windows_see_in_a_real_lung_nearly_what_whole_ones_see(shared: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_reading_process_that_is_killed_stopped_or_never_ends_costs_an_attempt
     room.wait_until_reading()
     worker, killed = room.row, room.child()
     assert worker is not None
-    assert worker.bundles == ("told 0.0.1", "chest_xray_pneumonia 0.1.0")
+    assert worker.bundles == ("told 0.0.1", "chest_xray_pneumonia 0.2.0")
 
     os.kill(killed, signal.SIGKILL)
     room.wait(lambda: len(reasons(room)) == 1)

@@ -1,19 +1,25 @@
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from dicom_node.archive.commitment_rows import CommitmentDue
 from dicom_node.archive.index import Index
-from dicom_node.commitment import Commitment
+from dicom_node.commitment import SILENT_AFTER, Commitment
+from dicom_node.core.errors import DeliveryError
 from dicom_node.settings import AdmissionSettings, Peer, Settings
+from tests.peers import Behaviour, Committing, committing_peer
 from tests.populated_index import NOW, report, study_uid
 
 PACS = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, commitment=True)
 
 
 @pytest.fixture
-def index() -> Iterator[Index]:
-    index = Index.open("sqlite://")
+def index(tmp_path: Path) -> Iterator[Index]:
+    # A file: answers come in threads of their own.
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
     yield index
     index.close()
 
@@ -98,3 +104,50 @@ def test_the_silence_of_a_peer_that_the_settings_ask_no_more_is_forgotten_at_the
         index.conditions.began(condition, reason="", at=NOW)
     commitment(index, PACS).start()
     assert {row.condition for row in index.conditions.rows()} == {"commitment pacs", "disk"}
+
+
+def test_a_silent_peer_is_asked_on_by_a_clock_that_was_set_back(index: Index) -> None:
+    clock = Clock()
+    accept(index, "a")
+    (lane,) = Commitment(Settings(peers=(PACS,)), index, clock).lanes
+    for number in range(SILENT_AFTER):
+        (due,) = index.commitments.due("pacs", clock.now, 9)
+        index.commitments.begin(due, f"2.25.{number}", next_try_at=clock.now + 300, at=clock.now)
+        clock.now += 300
+    assert lane._may_be_asked()
+    (due,) = index.commitments.due("pacs", clock.now, 9)
+    index.commitments.begin(due, "2.25.9", next_try_at=clock.now + 300, at=clock.now)
+    clock.now += 1
+    assert not lane._may_be_asked()
+    clock.now -= 86_400
+    assert lane._may_be_asked()
+
+
+@pytest.mark.parametrize("step_seconds", [-86_400.0, 86_400.0])
+def test_a_round_of_questions_is_not_measured_by_a_clock_that_is_set(index: Index, step_seconds: float) -> None:
+    for name in "abc":
+        accept(index, name)
+    with committing_peer(Behaviour(), Committing()) as peer:
+        asking = replace(PACS, port=peer.port)
+        clock = Clock()
+        (lane,) = Commitment(Settings(peers=(asking,)), index, clock).lanes
+        ask = lane._ask
+
+        def asked_while_it_is_set(due: CommitmentDue) -> DeliveryError | None:
+            error = ask(due)
+            clock.now += step_seconds
+            return error
+
+        lane._ask = asked_while_it_is_set  # type: ignore[method-assign]  # the clock is set in the middle of a round
+        lane.step()
+    assert asked(index, "abc") == 3
+
+
+def test_a_peer_that_was_away_is_asked_by_a_clock_that_was_set_back(index: Index) -> None:
+    accept(index, "a")
+    index.peers.missed("pacs", reason="", next_try_at=NOW + 86_400, at=NOW + 86_400)
+    with committing_peer(Behaviour(), Committing()) as peer:
+        (lane,) = Commitment(Settings(peers=(replace(PACS, port=peer.port),)), index, Clock()).lanes
+        lane.step()
+    assert asked(index, "a") == 1
+    assert index.peers.away("pacs") is None

@@ -1,6 +1,7 @@
 import hashlib
 import logging
 import re
+import socket
 import threading
 import time
 import tracemalloc
@@ -458,13 +459,13 @@ def test_a_peer_that_returns_gets_everything_the_most_urgent_first_and_then_the_
 
 @dataclass
 class EndsAfterTwo(Behaviour):
-    """Ends each association a moment after it has answered for two objects."""
+    """Hangs up on each association's third object, without an answer."""
 
     def store(self, event: evt.Event) -> int | Dataset:
-        answer = super().store(event)
-        if len(self.arrived) % 2 == 0:
-            threading.Timer(0.03, event.assoc.abort).start()
-        return answer
+        if len(self.arrived) == 2 * self.associations:
+            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+            return 0xA700
+        return super().store(event)
 
 
 def test_an_association_that_ends_between_two_studies_counts_as_no_attempt_of_either(site: Site) -> None:

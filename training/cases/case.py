@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.morphology import box_around
 from workers.preprocessing import Mask, Spacing, Volume
 from workers.volume import Region
 
@@ -133,8 +134,7 @@ def in_case(case: Case, annotations: tuple[Annotation, ...], file: Path) -> Case
 
 def region_of(mask: Mask) -> Region:
     """A mask [k, j, i] as its box and what is in it."""
-    held = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    k, j, i = (slice(int(levels[0]), int(levels[-1]) + 1) for levels in held)
+    k, j, i = box_around(mask) or ()
     return Region(box=(k, j, i), mask=mask[k, j, i].copy())
 
 

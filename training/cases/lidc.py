@@ -6,7 +6,7 @@ are irrelevant, as LUNA16 has it. The drawn line lies outside the nodule (Armato
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,14 +18,14 @@ from skimage.draw import polygon, polygon_perimeter
 from training.cases.case import Annotation, Case, DatasetInvalid, in_case, oriented, point
 from training.cases.dicom_series import read_series, series_in
 from training.cases.label_map import annotation
-from workers.volume import Volume
+from workers.volume import Region, Volume
 
 READERS_WANTED = 3
 _ROOT = "LidcReadMessage"
 _CLOSE_MM = 3.0
-_MARGIN = 2  #: voxels kept around a nodule's outlines while its readers are laid over each other
 
 Mask = NDArray[np.bool_]
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,34 +112,49 @@ def _annotated(case: Case, volume: Volume, marks: Sequence[Mark], path: Path) ->
     irrelevant = [_dot(mark, slices, volume) for mark in marks if not mark.outlined]
     for group in _nodules(outlined, volume):
         readers = len({mark.reader for mark, _ in group})
-        made = _together(group, readers, volume, path)
+        made = _together(group, readers, volume, case, path)
         (found if readers >= READERS_WANTED else irrelevant).append(made)
     placed = in_case(case, tuple(found), path)
-    return Case(**{**vars(placed), "irrelevant": tuple(irrelevant)})
+    return replace(placed, irrelevant=tuple(irrelevant))
 
 
-def _drawn(mark: Mark, slices: Mapping[str, int], shape: tuple[int, ...]) -> Mask:
-    """What lies inside a reader's lines, without the lines themselves unless nothing would be left."""
-    inside, lines = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+def _drawn(mark: Mark, slices: Mapping[str, int], shape: tuple[int, ...]) -> Region:
+    """What lies inside a reader's lines, without the lines themselves unless nothing would be left; the box of both."""
+    box = _box(mark, slices, shape)
+    inside, lines = np.zeros(_size(box), dtype=bool), np.zeros(_size(box), dtype=bool)
+    plane = inside.shape[1:]
     for included in (True, False):
         for uid, belongs, points in mark.rings:
             if belongs is not included:
                 continue
-            x, y = np.array(points).T
-            k = slices[uid]
-            filled, line = np.zeros(shape[1:], dtype=bool), np.zeros(shape[1:], dtype=bool)
-            filled[polygon(y, x, shape[1:])] = True
-            line[polygon_perimeter(y, x, shape[1:], clip=True)] = True
+            x, y = (np.array(points) - (box[2].start, box[1].start)).T
+            k = slices[uid] - box[0].start
+            filled, line = np.zeros(plane, dtype=bool), np.zeros(plane, dtype=bool)
+            filled[polygon(y, x, plane)] = True
+            line[polygon_perimeter(y, x, plane, clip=True)] = True
             if included:
                 inside[k] |= filled & ~line
                 lines[k] |= line
             else:
                 # The line around a hole lies outside the hole: it belongs to the nodule.
                 inside[k] &= ~(filled & ~line)
-    return inside if inside.any() else lines
+    return Region(box=box, mask=inside if inside.any() else lines)
 
 
-def _nodules(drawn: Sequence[tuple[Mark, Mask]], volume: Volume) -> Iterator[list[tuple[Mark, Mask]]]:
+def _box(mark: Mark, slices: Mapping[str, int], shape: tuple[int, ...]) -> Box:
+    """The box of all that a reader drew, within the volume: a scan has many marks, and they are small."""
+    drawn = np.array([(slices[uid], y, x) for uid, _, points in mark.rings for x, y in points])
+    last = np.array(shape) - 1
+    low, high = np.clip(drawn.min(axis=0), 0, last), np.clip(drawn.max(axis=0), 0, last) + 1
+    k, j, i = (slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
+    return k, j, i
+
+
+def _size(box: Box) -> tuple[int, ...]:
+    return tuple(side.stop - side.start for side in box)
+
+
+def _nodules(drawn: Sequence[tuple[Mark, Region]], volume: Volume) -> Iterator[list[tuple[Mark, Region]]]:
     left = list(drawn)
     while left:
         group = [left.pop(0)]
@@ -152,24 +167,46 @@ def _nodules(drawn: Sequence[tuple[Mark, Mask]], volume: Volume) -> Iterator[lis
         yield group
 
 
-def _same(one: Mask, other: Mask, volume: Volume) -> bool:
-    if (one & other).any():
+def _same(one: Region, other: Region, volume: Volume) -> bool:
+    both = _around((one, other))
+    if (_within(both, one) & _within(both, other)).any():
         return True
     spacing = np.array(volume.spacing_mm)
-    places = [np.argwhere(mask) * spacing for mask in (one, other)]
+    places = [(np.argwhere(region.mask) + [side.start for side in region.box]) * spacing for region in (one, other)]
     apart = float(np.linalg.norm(places[0].mean(axis=0) - places[1].mean(axis=0)))
     return apart < max(_CLOSE_MM, *(float(np.ptp(place, axis=0).max()) / 2 for place in places))
 
 
-def _together(group: Sequence[tuple[Mark, Mask]], readers: int, volume: Volume, path: Path) -> Annotation:
+def _around(regions: Sequence[Region]) -> Box:
+    """The box of several regions."""
+    sides = zip(*(region.box for region in regions), strict=True)
+    k, j, i = (slice(min(s.start for s in side), max(s.stop for s in side)) for side in sides)
+    return k, j, i
+
+
+def _within(box: Box, region: Region) -> Mask:
+    """A region in a box that holds it."""
+    mask = np.zeros(_size(box), dtype=bool)
+    where = zip(region.box, box, strict=True)
+    mask[tuple(slice(own.start - all_.start, own.stop - all_.start) for own, all_ in where)] = region.mask
+    return mask
+
+
+def _together(group: Sequence[tuple[Mark, Region]], readers: int, volume: Volume, case: Case, path: Path) -> Annotation:
     """One nodule: the voxels of at least half of its readers, their mean ratings."""
-    share = np.mean([mask for _, mask in group], axis=0, dtype=np.float32)
+    box = _around([region for _, region in group])
+    share = np.mean([_within(box, region) for _, region in group], axis=0, dtype=np.float32)
     chosen = np.asarray(share >= 0.5 if (share >= 0.5).any() else share > 0)
-    turned, affine = oriented(chosen, volume.affine, path)
+    from_here = volume.affine.copy()
+    from_here[:3, 3] = point(volume.affine @ (box[2].start, box[1].start, box[0].start, 1.0))
+    turned, affine = oriented(chosen, from_here, path)
     made = annotation(turned.astype(bool), affine, label="nodule", readers=readers)
+    assert made.region is not None
+    start = [round(place) for place in case.to_voxel(point(affine[:, 3]))][::-1]
+    k, j, i = (slice(side.start + at, side.stop + at) for side, at in zip(made.region.box, start, strict=True))
     names = sorted({name for mark, _ in group for name in mark.ratings})
     ratings = {name: float(np.mean([m.ratings[name] for m, _ in group if name in m.ratings])) for name in names}
-    return Annotation(**{**vars(made), "ratings": ratings})
+    return replace(made, region=replace(made.region, box=(k, j, i)), ratings=ratings)
 
 
 def _dot(mark: Mark, slices: Mapping[str, int], volume: Volume) -> Annotation:

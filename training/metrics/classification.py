@@ -148,6 +148,16 @@ def threshold_for_sensitivity(truth: Array, score: Array, wanted: float) -> floa
     return float(positives[needed - 1])
 
 
+def threshold_of_both(truth: Array, score: Array) -> float:
+    """The threshold at which sensitivity and specificity add up to the most; between two scores, halfway."""
+    if not _both(truth):
+        raise ValueError("no threshold can be set on data of one class")
+    false, true, thresholds = roc_curve(truth, score, drop_intermediate=False)
+    best = int(np.argmax(true - false))
+    below = score[score < thresholds[best]]
+    return float((thresholds[best] + below.max()) / 2) if below.size else float(thresholds[best])
+
+
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 

@@ -16,9 +16,9 @@ TRUTH_COLOUR, OUR_COLOUR = (16, 185, 129), (245, 158, 11)
 _SIDE = 224
 
 
-def png(grey: Floats, truth: Mask | None = None, ours: Mask | None = None) -> str:
+def png(grey: Floats, truth: Mask | None = None, ours: Mask | None = None, side: int = _SIDE) -> str:
     """A data URL of a picture [row, column] of 0..1 with the lines of both masks, one picture pixel wide."""
-    scale = max(1, round(_SIDE / max(grey.shape)))
+    scale = max(1, round(side / max(grey.shape)))
     size = (grey.shape[1] * scale, grey.shape[0] * scale)
     plain = Image.fromarray(np.round(np.clip(grey, 0, 1) * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
     pixels = np.stack([np.asarray(plain)] * 3, axis=-1)

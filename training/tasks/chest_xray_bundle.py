@@ -9,13 +9,14 @@ from torch import nn
 
 from training import networks
 from training.bundle import SCHEMA, installed, write
-from training.calibration import Calibration
 from training.experiment import EXPERIMENTS, Experiment
 from training.metrics.bootstrap import Estimate
-from training.metrics.classification import auc
+from training.shifted_radiographs import SHIFTS
 from training.tasks.chest_xray_report import PUBLISHED_ACCURACY, Judgement
+from workers.calibration import Calibration
 
 _SIDE = 28
+_CHANGES = {"0.2.0": "three networks that vote, of standardised pictures; threshold and calibration by shifted images"}
 _LICENCE = "see docs/README.md: trained on data under CC BY 4.0"
 
 
@@ -45,7 +46,7 @@ def metadata(experiment: Experiment, calibration: Calibration, network_data: Map
     return {
         "schema": SCHEMA,
         "version": experiment.bundle["version"],
-        "changelog": {experiment.bundle["version"]: "first version"},
+        "changelog": {"0.1.0": "first version", **_CHANGES},
         "monai_version": installed("monai"),
         "pytorch_version": installed("torch"),
         "numpy_version": installed("numpy"),
@@ -110,15 +111,18 @@ def export(
         "docs/README.md": card.format(
             version=experiment.bundle["version"],
             parameters=f"{networks.parameters(network):,}",
+            step=step,
             steps=f"{step} of {experiment.training['steps']}",
             batch=experiment.data["batch"],
             minutes=f"{seconds / 60:.0f}",
             threads=experiment.training["threads"],
             threshold=f"{judged.threshold:.4f}",
-            wanted=f"{experiment.bundle['sensitivity_wanted']:.0%}",
             calibration=_calibration(calibration),
-            calibrated_auc=f"{auc(judged.test_truth, judged.test):.3f}",
-            figures=_table(judged.figures),
+            members=experiment.network.get("count", 1),
+            shifts_but_one=len(SHIFTS) - 1,
+            figures=_table("test images", judged.figures),
+            shifted=_table("validation images under shifts", judged.shifted_figures),
+            validation=_table("validation images as they are", judged.validation_figures),
             published=", ".join(f"{name} {value:.3f}" for name, value in PUBLISHED_ACCURACY.items()),
             **{key.replace(" ", "_"): said for key, said in facts.items()},
         ),
@@ -128,10 +132,11 @@ def export(
 
 def _calibration(calibration: Calibration) -> str:
     said = ", ".join(f"{name} {value:.3f}" for name, value in calibration.likelihoods.items())
-    how = f"temperature {calibration.temperature:.2f}" if calibration.method == "temperature" else "isotonic"
-    return f"{how}; negative log-likelihood on held-out folds of the validation images: {said}"
+    shift = f", shift {calibration.shift:.2f}" if calibration.method == "platt" else ""
+    how = f"{calibration.method}, temperature {calibration.temperature:.2f}{shift}"
+    return f"{how}; negative log-likelihood on held-out folds: {said}"
 
 
-def _table(figures: Mapping[str, Estimate]) -> str:
+def _table(images: str, figures: Mapping[str, Estimate]) -> str:
     rows = [f"| {name} | {e.value:.3f} | {e.low:.3f} to {e.high:.3f} |" for name, e in figures.items()]
-    return "\n".join(["| test images | value | 95 % interval |", "|---|---|---|", *rows])
+    return "\n".join([f"| {images} | value | 95 % interval |", "|---|---|---|", *rows])

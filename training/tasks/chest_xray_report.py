@@ -7,18 +7,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.calibration import Calibration
 from training.metrics.bootstrap import Estimate
 from training.metrics.classification import (
     Counts,
     estimates,
     precision_recall,
     roc,
-    threshold_for_sensitivity,
 )
 from training.metrics.reliability import calibration_error, reliability
 from training.report import pictures, plots
 from training.report.page import Picture, Plot, Report, write_page
+from training.shifted_radiographs import Shifted
 
 Array = NDArray[np.float64]
 
@@ -33,6 +32,8 @@ LIMITS = (
     "Pneumonia as its readers labelled it; it is not told from what looks alike, such as atelectasis or oedema.",
 )
 _WORST = 12
+#: Of what is many times as many cases, and only compared.
+_FEWER_REPLICATES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,10 @@ class Judgement:
     validation: Array
     test_truth: Array
     test: Array
-    #: What the network said before it was calibrated: areas under curves are of these.
-    raw_validation: Array
+    #: Validation images under shifts, on which threshold and calibration were set, and what was said of them.
+    shifted: Shifted
+    said_of_shifted: Array
+    #: What the network said of test images before it was calibrated.
     raw: Array
     threshold: float
 
@@ -52,19 +55,20 @@ class Judgement:
     def figures(self) -> dict[str, Estimate]:
         """Every figure of the test images at the threshold."""
         who = [str(n) for n in range(len(self.test))]
-        figures = estimates(self.test_truth, self.test, self.threshold, who, ranked=self.raw)
+        figures = estimates(self.test_truth, self.test, self.threshold, who)
         return figures | {"calibration error": calibration_error(self.test_truth, self.test, who)}
 
     @property
     def validation_figures(self) -> dict[str, Estimate]:
-        """The same of the validation images, on which threshold and calibration were set."""
+        """The same of the validation images, as they are."""
         who = [str(n) for n in range(len(self.validation))]
-        return estimates(self.validation_truth, self.validation, self.threshold, who, ranked=self.raw_validation)
+        return estimates(self.validation_truth, self.validation, self.threshold, who)
 
-
-def threshold(truth: Array, raw: Array, calibration: Calibration, sensitivity_wanted: float) -> float:
-    """The highest calibrated probability at which enough of the validation's pneumonias are found."""
-    return threshold_for_sensitivity(truth, calibration(raw), sensitivity_wanted)
+    @property
+    def shifted_figures(self) -> dict[str, Estimate]:
+        """The same of the validation images under shifts."""
+        given = self.shifted
+        return estimates(given.truth, self.said_of_shifted, self.threshold, given.of, replicates=_FEWER_REPLICATES)
 
 
 def report(
@@ -91,7 +95,8 @@ def report(
             },
             figures={
                 "Test images": figures,
-                "Validation images, on which threshold and calibration were set": judged.validation_figures,
+                "Validation images under shifts, on which threshold and calibration were set": judged.shifted_figures,
+                "Validation images as they are": judged.validation_figures,
             },
             plots=_plots(judged, counts),
             worst=tuple(_worst(judged, images)),
@@ -107,13 +112,13 @@ def _plots(judged: Judgement, counts: Counts) -> tuple[Plot, ...]:
     return (
         Plot(
             title="ROC",
-            svg=plots.roc(*roc(truth, judged.raw), (1 - counts.specificity, counts.sensitivity)),
+            svg=plots.roc(*roc(truth, said), (1 - counts.specificity, counts.sensitivity)),
             words="Test images. The ring is the operating point.",
         ),
         Plot(
             title="Precision and recall",
             svg=plots.precision_recall(
-                *precision_recall(truth, judged.raw), float(truth.mean()), (counts.sensitivity, counts.precision)
+                *precision_recall(truth, said), float(truth.mean()), (counts.sensitivity, counts.precision)
             ),
             words=f"Dotted: the share of pneumonias among the test images, {truth.mean():.2f}.",
         ),

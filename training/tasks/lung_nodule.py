@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training import networks
-from training.calibration import Calibration, fit
+from training.calibration import fit
 from training.dataset import Patches, load_data
 from training.evaluate import Evaluation, Sight, evaluate
 from training.experiment import Experiment, ExperimentInvalid
@@ -18,6 +18,7 @@ from training.inference import probabilities
 from training.mining import mine
 from training.tasks.lung_nodule_report import WorstSights, report, scores
 from training.tasks.task import REPORT, Batch, Trained
+from workers.calibration import Calibration
 
 #: Renderings of each background that judge.
 _SCANS = 8
@@ -91,7 +92,7 @@ class LungNodule:
     def _evaluation(self, network: nn.Module, see: Callable[[Sight], None]) -> Evaluation:
         settings = self._experiment.bundle
         return evaluate(
-            lambda values: probabilities(network, values, settings["roi_size"], settings["overlap"]),
+            lambda values, lungs: probabilities(network, values, lungs, settings["roi_size"], settings["overlap"]),
             self._backgrounds,
             self._shapes,
             scans=_SCANS,

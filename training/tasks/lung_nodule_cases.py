@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training import networks
 from training.bundle import write
-from training.calibration import Calibration, fit
+from training.calibration import fit
 from training.case_evaluation import CaseResult, judge, scores
 from training.case_patches import CasePatches, load_cases, synthetic
 from training.evaluate import Sight
@@ -22,6 +22,7 @@ from training.metrics.bootstrap import Estimate, bootstrap
 from training.report.page import Report, write_page
 from training.tasks.lung_nodule_report import WorstSights, froc_plot
 from training.tasks.task import REPORT, Batch, Trained
+from workers.calibration import Calibration
 
 _FEWEST_PATIENTS = 2
 _LIMITS = (
@@ -104,7 +105,7 @@ class LungNoduleCases:
     def _judged(self, network: nn.Module, see: Callable[[Sight], None]) -> tuple[CaseResult, ...]:
         settings = self._experiment.bundle
         return judge(
-            lambda values: probabilities(network, values, settings["roi_size"], settings["overlap"]),
+            lambda values, lungs: probabilities(network, values, lungs, settings["roi_size"], settings["overlap"]),
             self._cases,
             settings["candidate_threshold"],
             see,

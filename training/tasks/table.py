@@ -7,12 +7,14 @@ from training.experiment import Experiment, ExperimentInvalid
 from training.tasks.chest_xray_pneumonia import ChestXrayPneumonia
 from training.tasks.lung_nodule import LungNodule
 from training.tasks.lung_nodule_cases import LungNoduleCases
+from training.tasks.second_look import SecondLook
 from training.tasks.task import Task
 
 TASKS: Mapping[str, Callable[[Experiment, Path], Task]] = {
     "chest_xray_pneumonia": ChestXrayPneumonia,
     "lung_nodule": LungNodule,
     "lung_nodule_cases": LungNoduleCases,
+    "lung_nodule_second_look": SecondLook,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from training.calibration import Calibration
+from workers.calibration import Calibration
 
 #: Weights of a run, averaged, in its folder; and what a run of the later verbs leaves there.
 CHECKPOINT = "checkpoint.pt"

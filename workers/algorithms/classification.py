@@ -1,12 +1,9 @@
 """Classification: a bundle whose network says of a whole radiograph how likely something is; nothing is outlined."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dicom_node.core.codes import Code
@@ -15,9 +12,11 @@ from dicom_node.core.outcome import Statement
 from workers.algorithms import Prepared, Reading
 from workers.algorithms.meanings import classes_of
 from workers.algorithms.network_output import Activation, activation_of, output_of
+from workers.algorithms.stated_calibration import stated_calibration
 from workers.bundles import CONFIGURATION, METADATA, Bundle
+from workers.classifier import Classifier
 from workers.network_run import NetworkRun
-from workers.radiograph import load_radiograph, square
+from workers.radiograph import load_radiograph
 from workers.volume import Volume
 
 #: What classes are called in codes.
@@ -27,8 +26,6 @@ _NEGATIVE = frozenset({"background", "normal", "negative", "none"})
 _USUAL_THRESHOLD = 0.5
 #: Inputs as small as this show a reader nothing, so what is read from them is no matter of care.
 _SMALL = 64
-#: Probabilities of 0 and 1 have no logit.
-_LEAST = 1e-7
 
 
 class Classification:
@@ -40,12 +37,16 @@ class Classification:
         network, parts = bundle.assembled()
         self.last_run = NetworkRun(network, device, threads=threads, beat=beat)
         self._side = _side(bundle)
-        self._activation = activation_of(bundle, parts, output_of(bundle))
+        self._classifier = Classifier(
+            self.last_run,
+            self._side,
+            softmax=activation_of(bundle, parts, output_of(bundle)) is Activation.SOFTMAX,
+            calibration=stated_calibration(bundle),
+        )
         self._classes = _classes(bundle)
         section = bundle.configuration.get("postprocessing")
         stated = section.get("report_threshold") if isinstance(section, Mapping) else None
         self._threshold = bundle.settings.report_threshold or float(stated or _USUAL_THRESHOLD)
-        self._calibrated = _calibration(bundle)
         self._remarks = (
             f"Its maker says of the algorithm: {bundle.intended_use.rstrip('.')}.",
             *((f"Research only: the algorithm sees {self._side} x {self._side} pixels.",) if self._is_small else ()),
@@ -72,7 +73,7 @@ class Classification:
     def prepare(self, volume: Volume) -> Prepared:
         """The middle square, as small as the network takes it."""
         self.reads(volume)
-        return Prepared(voxels=square(volume.voxels[0], self._side), where=np.ones((1, 1, 1), dtype=bool))
+        return Prepared(voxels=self._classifier.prepared(volume.voxels[0]), where=np.ones((1, 1, 1), dtype=bool))
 
     def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
         """How likely each class is."""
@@ -92,20 +93,13 @@ class Classification:
 
     def probabilities(self, grey: NDArray[np.float32]) -> list[float]:
         """Calibrated probability of each class for a picture [j, i]."""
-        logits = self.last_run(lambda device: self._logits(grey, device))
-        softmax = self._activation is Activation.SOFTMAX
-        activated = logits.softmax(dim=0) if softmax else logits.sigmoid()
-        found = [float(value) for value in activated]
+        found = [float(value) for value in self._classifier.probabilities(grey[None])[0]]
         if len(found) != len(self._classes):
             reason = (
                 f"bundle {self.name}: the network gives {len(found)} classes, {METADATA} names {len(self._classes)}"
             )
             raise BundleInvalid(f"{reason}; correct channel_def")
-        return [self._calibrated(value) for value in found]
-
-    def _logits(self, grey: NDArray[np.float32], device: torch.device) -> torch.Tensor:
-        picture = torch.from_numpy(np.ascontiguousarray(grey))[None, None].to(device)
-        return self.last_run.network(picture).float().cpu().flatten()
+        return found
 
     def _statement(self, name: str, probability: float) -> Statement:
         positive = probability >= self._threshold
@@ -133,25 +127,3 @@ def _classes(bundle: Bundle) -> list[str]:
         reason = f"bundle {bundle.name}: network_data_format does not say what its classes are"
         raise BundleInvalid(f"{reason}; add channel_def to its output in {METADATA}")
     return [names[number] for number in sorted(names)]
-
-
-def _calibration(bundle: Bundle) -> Callable[[float], float]:
-    """What makes a probability of what the activation gives, as the bundle's metadata says; else it stays as it is."""
-    stated: Any = bundle.metadata.get("calibration")
-    if stated is None:
-        return lambda value: value
-    try:
-        if stated["method"] == "temperature":
-            temperature = float(stated["temperature"])
-            return lambda value: 1.0 / (1.0 + math.exp(-_logit(value) / temperature))
-        if stated["method"] == "isotonic":
-            xs, ys = ([float(part) for part in stated[axis]] for axis in ("x", "y"))
-            return lambda value: float(np.interp(value, xs, ys))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleInvalid(f"bundle {bundle.name}: calibration of {METADATA} cannot be used; correct it") from error
-    raise BundleInvalid(f"bundle {bundle.name}: calibration of {METADATA} is none of temperature, isotonic; correct it")
-
-
-def _logit(value: float) -> float:
-    inside = min(max(value, _LEAST), 1.0 - _LEAST)
-    return math.log(inside / (1.0 - inside))

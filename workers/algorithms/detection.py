@@ -1,4 +1,11 @@
-"""Detection: any bundle of a detector that gives boxes with scores, such as RetinaNet; each box becomes a finding."""
+"""Detection: any bundle of a detector that gives boxes with scores, such as RetinaNet; each box becomes a finding.
+
+What a published configuration says of network, anchors, box coder, score threshold, suppression and windows is built as
+it stands there. Left out, with why: `amp` (a report must not depend on the device's number formats), `device` (the
+settings name it), `whether_raw_luna16` (a scanner's series is never resampled yet), `inferer` but for
+`force_sliding_window` (the detector holds its own windows), and the steps after it: the detector has clipped its boxes,
+and the series' own geometry takes them to the patient.
+"""
 
 import math
 import warnings
@@ -16,6 +23,7 @@ from workers.algorithms import Prepared, Reading
 from workers.algorithms.meanings import Meaning, classes_of, meaning_of
 from workers.algorithms.network_output import output_of, remarks_on
 from workers.bundles import CONFIGURATION, Bundle
+from workers.configuration import Configuration
 from workers.measurement import measure
 from workers.network_image import Preparation
 from workers.network_run import NetworkRun
@@ -63,6 +71,7 @@ class Detection:
         if "detector_ops" in parts:
             parts.built("detector_ops")
         self._detector.eval()
+        self._always_in_windows = _forces_windows(parts)
         self._preparation = Preparation(bundle, parts)
         self._threshold = bundle.settings.report_threshold or _own_threshold(bundle)
         self._meanings = _meanings(bundle)
@@ -138,7 +147,7 @@ class Detection:
         # Anchors lie on the device of the run before.
         detector.anchors, detector.previous_image_shape = None, None
         window = getattr(detector.inferer, "roi_size", None)
-        in_windows = window is not None and voxels[0].size >= math.prod(window)
+        in_windows = window is not None and (self._always_in_windows or voxels[0].size >= math.prod(window))
         with warnings.catch_warnings():
             # MONAI's detector hands its tensors to NumPy, which means to refuse them some day.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -171,23 +180,19 @@ def ellipsoid(box: Box, to_series: NDArray[np.float64], shape: tuple[int, ...]) 
 
 def finding_of(number: int, score: float, region: Region, meaning: Meaning, volume: Volume) -> Finding:
     """A finding of what lies in a region of the series."""
-    measured = measure(region, volume)
     return Finding(
         number=number,
-        concept=meaning.concept,
-        category=meaning.category,
-        site=meaning.site,
+        **vars(meaning),
         laterality=None,
-        centre=measured.centre,
-        long_axis=measured.long_axis,
-        short_axis=measured.short_axis,
-        maximum_3d_diameter_mm=measured.maximum_3d_diameter_mm,
-        volume_mm3=measured.volume_mm3,
-        mean_hu=measured.mean_hu,
-        deviation_hu=measured.deviation_hu,
         score=min(1.0, score),
-        outline=measured.outline,
+        **vars(measure(region, volume)),
     )
+
+
+def _forces_windows(parts: Configuration) -> bool:
+    """Whether the bundle's inferer lays windows also over images that are smaller than one."""
+    key = "inferer::force_sliding_window"
+    return key in parts and parts.built(key) is True
 
 
 def _own_threshold(bundle: Bundle) -> float:

@@ -1,19 +1,26 @@
-"""Lung nodules on chest CT: find, outline and measure."""
+"""Lung nodules on chest CT: find, look again, outline and measure."""
 
+import pickle  # for the name of its error alone: weights are read with weights_only
+from collections.abc import Iterator
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dicom_node.core.codes import LEFT, LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, NODULE, RIGHT, Code
 from dicom_node.core.errors import BundleInvalid, NotApplicable
 from dicom_node.core.finding import Finding, Point
 from workers.algorithms import Predictor, Prepared, Reading
-from workers.bundles import Bundle
+from workers.algorithms.stated_calibration import stated_calibration
+from workers.bundles import CONFIGURATION, Bundle
+from workers.composition import consistence
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import measure
 from workers.outline import outline
-from workers.preprocessing import GRID_MM, HU_WINDOW, Spacing, candidates, lung_mask, normalise, resample
+from workers.preprocessing import GRID_MM, HU_WINDOW, Candidate, Spacing, candidates, lung_mask, normalise, resample
+from workers.reader_estimate import Estimate, ReaderEstimate, features_of, in_words
+from workers.second_look import SecondLook, Weights
 from workers.volume import Region, Volume
 
 Floats = NDArray[np.float32]
@@ -34,6 +41,10 @@ _MOST_FINDINGS = 20
 _LEAST_VOLUME_MM3 = 14.0
 #: Share of an outline that may lie in one of higher score before both are one nodule.
 _MOST_OVERLAP = 0.5
+#: Key of inference.json, and the file of its weights.
+SECOND_LOOK, SECOND_WEIGHTS = "second_look", "models/second_look.pt"
+READER_ESTIMATE = "reader_estimate"
+_UNLOADABLE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: What a lung's side is called.
 _SIDES = MappingProxyType({RIGHT_LUNG: RIGHT, LEFT_LUNG: LEFT})
 
@@ -48,7 +59,10 @@ class LungNodule:
         _check_preparation(bundle)
         self._candidate_threshold = bundle.number("postprocessing", "candidate_threshold")
         self._report_threshold = bundle.number("postprocessing", "report_threshold")
+        self._calibration = stated_calibration(bundle)
         self._predictor = predictor
+        self._second_look = second_look(bundle)
+        self._estimate = reader_estimate(bundle)
 
     def reads(self, volume: Volume) -> None:
         """Raise NotApplicable unless the series is axial, thin and large enough to hold a chest."""
@@ -77,14 +91,23 @@ class LungNodule:
         """Find, outline and measure nodules; raises NotApplicable where there are no lungs."""
         given = prepared or self.prepare(volume)
         probability = self._predictor.probability(given.voxels, given.where)
-        return self.findings(probability, given.where, volume)
+        return self.findings(probability, given, volume)
 
-    def findings(self, probability: Floats, lungs: Mask, volume: Volume) -> Reading:
-        """The nodules that a network's output over the grid shows in a volume, by falling score."""
-        marked = candidates(probability, lungs, self._candidate_threshold)
+    def marks(self, probability: Floats, prepared: Prepared) -> list[Candidate]:
+        """The candidates in a network's output, looked at again where the bundle does so, the best first."""
+        marked = candidates(probability, prepared.where, self._candidate_threshold)
+        return marked if self._second_look is None else self._second_look(prepared.voxels, marked)
+
+    def findings(self, probability: Floats, prepared: Prepared, volume: Volume) -> Reading:
+        """The nodules that a network's output over the grid shows in a volume, by falling score.
+
+        Thresholds are of the scores as they come; what a finding says is the calibrated one.
+        """
+        lungs, marked = prepared.where, self.marks(probability, prepared)
         found = [candidate for candidate in marked if candidate.score >= self._report_threshold]
         labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
         findings: list[Finding] = []
+        estimates: list[tuple[int, Estimate]] = []
         not_reported = 0
         sides = Sides(lungs, volume)
         for candidate in found:
@@ -100,7 +123,9 @@ class LungNodule:
                 continue
             number = len(findings) + 1
             labels[region.box][own] = number
-            findings.append(_finding(number, candidate.score, Region(box=region.box, mask=own), sides, volume))
+            outlined = Region(box=region.box, mask=own)
+            findings.append(_finding(number, self._certainty(candidate.score), outlined, sides, volume))
+            estimates += [(number, estimate) for estimate in self._estimated(outlined, volume)]
         return Reading(
             findings=tuple(findings),
             labels=labels,
@@ -108,12 +133,25 @@ class LungNodule:
             not_reported=not_reported,
             searched_ml=_millilitres(lungs),
             searched=lungs,
+            further_remarks=(in_words(estimates),) if estimates else (),
         )
+
+    def _certainty(self, score: float) -> float:
+        """What a report says of a candidate's score: calibrated, where the bundle says how."""
+        return score if self._calibration is None else float(self._calibration(np.array(score)))
+
+    def _estimated(self, region: Region, volume: Volume) -> Iterator[Estimate]:
+        """What readers would have said of a nodule, where the bundle says and the nodule has a shape."""
+        if self._estimate is not None:
+            features = features_of(region, volume.spacing_mm)
+            if features is not None:
+                yield self._estimate(features)
 
     def _parameters(self) -> tuple[tuple[str, str], ...]:
         return (
             ("report threshold", f"{self._report_threshold:g}"),
             ("candidate threshold", f"{self._candidate_threshold:g}"),
+            *((("calibration", self._calibration.method),) if self._calibration else ()),
         )
 
 
@@ -151,7 +189,7 @@ def _millilitres(lungs: Mask) -> float:
 
 
 def _finding(number: int, score: float, region: Region, sides: Sides, volume: Volume) -> Finding:
-    measured = measure(region, volume)
+    measured, consists = measure(region, volume), consistence(region, volume)
     return Finding(
         number=number,
         concept=NODULE,
@@ -167,7 +205,37 @@ def _finding(number: int, score: float, region: Region, sides: Sides, volume: Vo
         deviation_hu=measured.deviation_hu,
         score=min(1.0, score),
         outline=measured.outline,
+        composition=consists.composition,
+        solid_diameter_mm=consists.solid_diameter_mm,
     )
+
+
+def second_look(bundle: Bundle) -> SecondLook | None:
+    """The second network of a bundle; None where it has none."""
+    section = bundle.configuration.get(SECOND_LOOK)
+    if section is None:
+        return None
+    network = bundle.parts().built(f"{SECOND_LOOK}::network_def")
+    try:
+        network.load_state_dict(torch.load(bundle.folder / SECOND_WEIGHTS, map_location="cpu", weights_only=True))
+        weights = Weights(**{name: float(value) for name, value in section["score"].items()})
+        return SecondLook(network, section["size"], weights)
+    except (*_UNLOADABLE, pickle.UnpicklingError) as error:
+        said = str(error).partition("\n")[0]
+        reason = f"bundle {bundle.name}: {SECOND_LOOK} in {CONFIGURATION} and {SECOND_WEIGHTS} cannot be used ({said})"
+        raise BundleInvalid(f"{reason}; export both together") from error
+
+
+def reader_estimate(bundle: Bundle) -> ReaderEstimate | None:
+    """How a bundle estimates readers' ratings; None where it does not."""
+    section = bundle.configuration.get(READER_ESTIMATE)
+    if section is None:
+        return None
+    try:
+        return ReaderEstimate.from_json(section)
+    except _UNLOADABLE as error:
+        reason = f"bundle {bundle.name}: {READER_ESTIMATE} in {CONFIGURATION} cannot be used ({error})"
+        raise BundleInvalid(f"{reason}; fit it with this version") from error
 
 
 def _check_preparation(bundle: Bundle) -> None:

@@ -14,8 +14,8 @@ from pydicom import Dataset, dcmread
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
-from dicom_node.core.form import STRUCTURED_REPORTS, Form
-from workers.reporting.content_tree import is_named, text_of, value_of
+from dicom_node.core.form import STRUCTURED_REPORTS, TRAITS, Form
+from workers.reporting.content_tree import is_named, text_of, value_of, walk
 from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import Part
@@ -66,25 +66,29 @@ def find_faults(
 ) -> dict[Part, tuple[tuple[str, str], ...]]:
     """What is wrong with the objects of a report, read back from their files: by object, rule and fault.
 
-    The segmentation is judged together with the structured reports, and what is wrong with the pair is said of them.
+    A structured report is judged together with the segmentation that it refers to. What is wrong with the one that goes
+    out first is said of the report in the evidence's form, where that refers to it.
     """
     written = {part: dcmread(BytesIO(file)) for part, file in files.items()}
     uids = {part: StandingUids(file=file) for part, file in files.items()}
     found: dict[Part, tuple[tuple[str, str], ...]] = {}
     for part, dataset in written.items():
         form = part.form
-        if form is Form.SEG:
+        if form is Form.SEG and TRAITS[report.form].refers_to is form:
             continue
         is_report = form in (*STRUCTURED_REPORTS, Form.UNREAD)
+        named = TRAITS[form].refers_to
+        with_segments = None if named is None else Part(named)
         pair = WrittenReport(
             structured_report=dataset,
-            segmentation=written.get(Part(Form.SEG)),
+            segmentation=None if with_segments is None else written.get(with_segments),
             evidence=evidence if form is report.form or not is_report else evidence.in_form(form),
             outcome=report.ended,
             report_uids=uids[part],
-            segmentation_uids=uids.get(Part(Form.SEG)),
+            segmentation_uids=None if with_segments is None else uids.get(with_segments),
         )
-        rules = RULES_OF_OTHERS if not is_report else RULES if form is report.form else RULES_OF_FURTHER_REPORTS
+        is_first = form is report.form and named is Form.SEG
+        rules = RULES_OF_OTHERS if not is_report else RULES if is_first else RULES_OF_FURTHER_REPORTS
         found[part] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
     return found
 
@@ -117,7 +121,10 @@ def study_faults(written: WrittenReport) -> Iterator[str]:
 
 
 def evidence_faults(written: WrittenReport) -> Iterator[str]:
-    """The report lists all that was read, its segmentation, and whatever its tree refers to (PS3.3 C.17.2.3)."""
+    """The report lists all that was read, its segmentation, whatever its tree refers to, and no other (PS3.3 C.17.2.3).
+
+    What else it listed its peer might not have.
+    """
     listed = written.report_uids.referenced(CURRENT_REQUESTED_PROCEDURE_EVIDENCE)
     expected = set(written.evidence.volume.sop_instance_uids)
     if written.segmentation is not None and written.segmentation_uids is not None:
@@ -125,6 +132,7 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
         drawn_on = written.segmentation_uids.referenced(*DRAWN_ON)
         yield from (f"the segmentation refers to {uid}, which was not read" for uid in sorted(drawn_on - expected))
     yield from (f"{uid} is missing from the report's evidence" for uid in sorted(expected - listed))
+    yield from (f"{uid} was not read, and is the report's evidence" for uid in sorted(listed - expected))
     items = (item for items in written.items.values() for item in items)
     references = (reference for item in items for reference in item.get("ReferencedSOPSequence", []))
     used = {str(reference.ReferencedSOPInstanceUID) for reference in references}
@@ -144,9 +152,12 @@ def predecessor_faults(written: WrittenReport) -> Iterator[str]:
 
 def tracking_faults(written: WrittenReport) -> Iterator[str]:
     """Report and segmentation call each finding the same, and speak of the same findings (IHE AI Results)."""
-    segments = {}
-    if written.segmentation is not None:
-        segments = {int(s.SegmentNumber): (s.TrackingID, s.TrackingUID) for s in written.segmentation.SegmentSequence}
+    if written.segmentation is None:
+        yield from _drawing_faults(written)
+        return
+    # A label map also describes what is marked as nothing.
+    described = (s for s in written.segmentation.SegmentSequence if "TrackingUID" in s)
+    segments = {int(s.SegmentNumber): (s.TrackingID, s.TrackingUID) for s in described}
     uids = {uid for _, uid in segments.values()}
     reported = set()
     for group in written.named(MEASUREMENT_GROUP):
@@ -163,6 +174,13 @@ def tracking_faults(written: WrittenReport) -> Iterator[str]:
     yield from (f"segment {number} has no measurements" for number in sorted(segments.keys() - reported))
 
 
+def _drawing_faults(written: WrittenReport) -> Iterator[str]:
+    """Without a segmentation every finding is drawn on images."""
+    for group in written.named(MEASUREMENT_GROUP):
+        if not any("GraphicData" in item for item in walk(group)):
+            yield f"{text_of(group, TRACKING_UID)} is drawn on no image, and has no segment"
+
+
 def status_faults(written: WrittenReport) -> Iterator[str]:
     """No algorithm verifies, and every report says so (PS3.3 C.17.2)."""
     report = written.structured_report
@@ -176,9 +194,9 @@ def status_faults(written: WrittenReport) -> Iterator[str]:
 def summary_faults(written: WrittenReport) -> Iterator[str]:
     """The summary says how the reading ended, and that there are findings exactly when there are; else also why."""
     expected = written.outcome.summary
-    found = written.segmentation is not None or any(said.is_positive for said in written.outcome.statements)
+    found = bool(written.named(MEASUREMENT_GROUP)) or any(said.is_positive for said in written.outcome.statements)
     if expected.meaning.endswith("with findings") is not found:
-        yield f"the reading ended as {expected.value} ({expected.meaning}), which its segmentation contradicts"
+        yield f"the reading ended as {expected.value} ({expected.meaning}), which its findings contradict"
     if written.outcome.reason and written.outcome.reason[1:] not in _comment_of(written):
         yield "it does not say why the study was not read, or not wholly"
     said = [item.ConceptCodeSequence[0].CodeValue for item in written.named(codes.PROCESSING_SUMMARY)]
@@ -211,7 +229,8 @@ def library_faults(written: WrittenReport) -> Iterator[str]:
         yield "highdicom reads another tree"
     if written.segmentation is not None:
         segmentation = Segmentation.from_dataset(written.segmentation, copy=False)
-        if list(segmentation.segment_numbers) != list(range(1, len(segmentation.SegmentSequence) + 1)):
+        count = sum("TrackingUID" in segment for segment in segmentation.SegmentSequence)
+        if list(segmentation.segment_numbers) != list(range(1, count + 1)):
             yield "highdicom reads other segments"
 
 

@@ -1,8 +1,9 @@
 """Measurement groups: what a report says of one finding (PS3.16 TID 1411, TID 1410 and TID 1501)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from highdicom import sr as hd_sr
@@ -15,7 +16,11 @@ from dicom_node.core.finding import Axis, Finding, Outline, Pixel, Point
 from dicom_node.core.lung_rads import Category, Composition
 from workers.reporting.equipment import algorithm_template
 from workers.reporting.evidence import Evidence, concept
+from workers.reporting.marked_slice import Lines, MarkedSlice
 from workers.reporting.segmentation import tracking_identifier, tracking_uid
+
+#: Where findings are marked: in the segmentation that a peer gets or, where it gets none, on images.
+Marked = Dataset | tuple[MarkedSlice, ...]
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,20 @@ class Quantity:
     #: Decimals that the measurement supports: a tenth of a millimetre as Lung-RADS asks, whole HU, mm3 and percent.
     decimals: int = 0
     derivation: Code | None = None
+    #: How it was measured, where that could be done in more than one way.
+    method: Code | None = None
 
+
+_BORDER = codes.SMOOTHED_BORDER
 
 QUANTITIES = (
-    Quantity(codes.LONG_AXIS, codes.MILLIMETRE, lambda finding: finding.long_axis.length_mm, 1),
-    Quantity(codes.SHORT_AXIS, codes.MILLIMETRE, lambda finding: finding.short_axis.length_mm, 1),
-    Quantity(codes.DIAMETER, codes.MILLIMETRE, lambda finding: finding.mean_diameter_mm, 1, codes.MEAN),
-    Quantity(codes.MAXIMUM_3D_DIAMETER, codes.MILLIMETRE, lambda finding: finding.maximum_3d_diameter_mm, 1),
-    Quantity(codes.VOLUME, codes.CUBIC_MILLIMETRE, lambda finding: finding.volume_mm3),
+    Quantity(codes.LONG_AXIS, codes.MILLIMETRE, lambda finding: finding.long_axis.length_mm, 1, None, _BORDER),
+    Quantity(codes.SHORT_AXIS, codes.MILLIMETRE, lambda finding: finding.short_axis.length_mm, 1, None, _BORDER),
+    Quantity(codes.DIAMETER, codes.MILLIMETRE, lambda finding: finding.mean_diameter_mm, 1, codes.MEAN, _BORDER),
+    Quantity(
+        codes.MAXIMUM_3D_DIAMETER, codes.MILLIMETRE, lambda finding: finding.maximum_3d_diameter_mm, 1, None, _BORDER
+    ),
+    Quantity(codes.VOLUME, codes.CUBIC_MILLIMETRE, lambda finding: finding.volume_mm3, method=codes.SUM_OF_VOXELS),
     Quantity(
         codes.ATTENUATION_COEFFICIENT, codes.HOUNSFIELD_UNIT, lambda finding: finding.mean_hu, derivation=codes.MEAN
     ),
@@ -54,6 +65,9 @@ QUANTITIES = (
         lambda finding: None if finding.malignancy is None else finding.malignancy * 100,
     ),
 )
+
+#: Those that are drawn where a group has lines for them.
+AXES = (codes.LONG_AXIS, codes.SHORT_AXIS)
 
 #: RadLex has codes for these; the standard has none.
 COMPOSITIONS = MappingProxyType(
@@ -88,24 +102,50 @@ _AXES = (
 )
 
 
-def volumetric_group(evidence: Evidence, finding: Finding, segmentation: Dataset) -> hd_sr.ContentSequence:
-    """Everything measured of a finding, with its segment and the series it was drawn on (TID 1411)."""
-    segment = hd_sr.ReferencedSegment(
-        sop_class_uid=segmentation.SOPClassUID,
-        sop_instance_uid=segmentation.SOPInstanceUID,
-        segment_number=finding.number,
-        source_series=hd_sr.SourceSeriesForSegmentation(evidence.volume.series_instance_uid),
-    )
+def volumetric_group(evidence: Evidence, finding: Finding, marked: Marked) -> hd_sr.ContentSequence:
+    """Everything measured of a finding, with its segment and the series it was drawn on (TID 1411).
+
+    Without a segmentation, with its outlines on every image that it lies on in the segment's place.
+    """
     return hd_sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(evidence, finding),
-        referenced_segment=segment,
+        **_extent(evidence, finding, marked),
         finding_category=concept(finding.category),
         finding_type=concept(finding.concept),
         finding_sites=[_site(finding)],
         algorithm_id=algorithm_template(evidence.algorithm),
-        measurements=list(_measurements(finding)),
+        measurements=list(_measurements(finding, QUANTITIES)),
         qualitative_evaluations=list(_qualities(finding)) or None,
     )
+
+
+def _extent(evidence: Evidence, finding: Finding, marked: Marked) -> dict[str, Any]:
+    """What was measured, as an argument of the group's: a segment, or outlines, that of the largest extent first."""
+    if not isinstance(marked, Dataset):
+        own = [(piece.k, mark) for piece in marked for mark in piece.marks if mark.finding == finding]
+        own.sort(key=lambda place: not place[1].is_key)
+        drawn = [outline for k, mark in own for outline in _outlines(evidence, k, mark.lines)]
+        return {"referenced_regions": [_region(evidence, outline) for outline in drawn]}
+    segment = hd_sr.ReferencedSegment(
+        sop_class_uid=marked.SOPClassUID,
+        sop_instance_uid=marked.SOPInstanceUID,
+        segment_number=finding.number,
+        source_series=hd_sr.SourceSeriesForSegmentation(evidence.volume.series_instance_uid),
+    )
+    return {"referenced_segment": segment}
+
+
+def _outlines(evidence: Evidence, k: int, lines: Lines) -> Iterator[Outline]:
+    """Lines on a slice as outlines on its image, but those of holes: what they surround was not measured."""
+    for line in lines:
+        column, row = line.T
+        # Around a hole the points run the other way.
+        if np.sum(column[:-1] * row[1:] - column[1:] * row[:-1]) > 0:
+            yield Outline(
+                sop_instance_uid=evidence.volume.sop_instance_uids[k],
+                points=tuple((float(c), float(r)) for c, r in line),
+                frame_number=evidence.volume.frame_number(k),
+            )
 
 
 def planar_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSequence:
@@ -114,15 +154,10 @@ def planar_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSequence:
     OHIF shows a report only if every finding has coordinates in the image; a segment alone leaves it black.
     """
     header = _outlined_image(evidence, finding.outline)
-    region = hd_sr.ImageRegion(
-        graphic_type=hd_sr.GraphicTypeValues.POLYLINE,
-        graphic_data=np.array(finding.outline.points),
-        source_image=_source_image(header, finding.outline),
-    )
     area = Quantity(codes.AREA, codes.SQUARE_MILLIMETRE, lambda _: None)
     return hd_sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(evidence, finding),
-        referenced_region=region,
+        referenced_region=_region(evidence, finding.outline),
         finding_category=concept(finding.category),
         finding_type=concept(finding.concept),
         finding_sites=[_site(finding)],
@@ -131,14 +166,27 @@ def planar_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSequence:
     )
 
 
-def bidirectional_group(evidence: Evidence, finding: Finding) -> hd_sr.ContentSequence:
-    """Both axes with their ends, in the shape that OHIF draws and lists, under the same Tracking UID (TID 1501)."""
+def bidirectional_group(evidence: Evidence, finding: Finding, *, alone: bool = False) -> hd_sr.ContentSequence:
+    """Both axes with their ends, in the shape that OHIF draws and lists, under the same Tracking UID (TID 1501).
+
+    Alone, without a group that refers to a segment, with everything else that was measured.
+    """
     header = _outlined_image(evidence, finding.outline)
+    axes = [_drawn(name, axis(finding), header, finding.outline) for name, axis in _AXES]
+    further: dict[str, Any] = {}
+    if alone:
+        further = {
+            "finding_category": concept(finding.category),
+            "algorithm_id": algorithm_template(evidence.algorithm),
+            "qualitative_evaluations": list(_qualities(finding)) or None,
+        }
+        axes += _measurements(finding, (quantity for quantity in QUANTITIES if quantity.name not in AXES))
     group = hd_sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd_sr.TrackingIdentifier(uid=tracking_uid(evidence, finding), identifier=BIDIRECTIONAL),
         finding_type=concept(finding.concept),
         finding_sites=[_site(finding)],
-        measurements=[_drawn(name, axis(finding), header, finding.outline) for name, axis in _AXES],
+        measurements=axes,
+        **further,
     )
     comment = hd_sr.TextContentItem(concept(codes.COMMENT), label(finding), hd_sr.RelationshipTypeValues.CONTAINS)
     group[0].ContentSequence.append(comment)
@@ -159,6 +207,15 @@ def _drawn(name: Code, axis: Axis, header: Dataset, outline: Outline) -> hd_sr.M
         source_image=_source_image(header, outline),
     )
     return _measurement(Quantity(name, codes.MILLIMETRE, lambda _: None, 1), axis.length_mm, line)
+
+
+def _region(evidence: Evidence, outline: Outline) -> hd_sr.ImageRegion:
+    """An outline on its image."""
+    return hd_sr.ImageRegion(
+        graphic_type=hd_sr.GraphicTypeValues.POLYLINE,
+        graphic_data=np.array(outline.points),
+        source_image=_source_image(_outlined_image(evidence, outline), outline),
+    )
 
 
 def _source_image(header: Dataset, outline: Outline) -> hd_sr.SourceImageForRegion:
@@ -204,8 +261,8 @@ def _site(finding: Finding) -> hd_sr.FindingSite:
     return hd_sr.FindingSite(concept(finding.site), laterality=laterality)
 
 
-def _measurements(finding: Finding) -> Iterator[hd_sr.Measurement]:
-    for quantity in QUANTITIES:
+def _measurements(finding: Finding, quantities: Iterable[Quantity]) -> Iterator[hd_sr.Measurement]:
+    for quantity in quantities:
         if (value := quantity.value(finding)) is not None:
             yield _measurement(quantity, value)
 
@@ -220,12 +277,13 @@ def _measurement(
     quantity: Quantity, value: float, line: hd_sr.CoordinatesForMeasurement | None = None
 ) -> hd_sr.Measurement:
     text = f"{round(value, quantity.decimals) + 0.0:.{quantity.decimals}f}"
-    derivation = None if quantity.derivation is None else concept(quantity.derivation)
+    derivation, method = (None if code is None else concept(code) for code in (quantity.derivation, quantity.method))
     measurement = hd_sr.Measurement(
         name=concept(quantity.name),
         value=float(text),
         unit=concept(quantity.unit),
         derivation=derivation,
+        method=method,
         referenced_coordinates=None if line is None else [line],
     )
     # The library would write 523 mm3 as 523.0, which claims a precision that is not there.

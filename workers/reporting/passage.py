@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from dicom_node.core.form import Form
+from dicom_node.core.form import TRAITS, Form
 from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import Part
@@ -34,6 +34,10 @@ def check_objects(report: Report, evidence: Evidence) -> tuple[Checked, ...]:
         for part, dataset in report.objects.items():
             found = tuple(("iod", fault) for fault in outside.faults(part, dataset, evidence.volume.headers))
             faults[part] = (*faults.get(part, ()), *found)
+    for part in report.objects:
+        named = TRAITS[part.form].refers_to
+        if named is not None and faults.get(Part(named)):
+            faults[part] = (*faults[part], ("parts", f"{named}, which it refers to, must not be sent"))
     return tuple(
         Checked(form=part.form, dataset=dataset, file=files[part], fault=_in_words(part.form, faults[part]))
         for part, dataset in report.objects.items()

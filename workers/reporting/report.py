@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.finding import Finding
-from dicom_node.core.form import BY_DEFAULT, STRUCTURED_REPORTS, Form
+from dicom_node.core.form import BY_DEFAULT, STRUCTURED_REPORTS, TRAITS, Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
+from dicom_node.core.urgency import urgency_of
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import BUILDERS, Material, Part
+from workers.reporting.marked_slice import marked_slices
+from workers.reporting.measurement_group import Marked
 from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import build_segmentation
 from workers.reporting.structured_report import build_structured_report
@@ -41,8 +45,9 @@ class Report:
     @property
     def objects(self) -> dict[Part, Dataset]:
         """By form and number, in the order of delivery: what the structured report refers to arrives before it."""
-        before = {} if self.segmentation is None else {Part(Form.SEG): self.segmentation}
-        return {**before, Part(self.form): self.structured_report, **self.others}
+        segmentation = {} if self.segmentation is None else {Part(Form.SEG): self.segmentation}
+        objects = {**segmentation, Part(self.form): self.structured_report, **self.others}
+        return dict(sorted(objects.items(), key=lambda item: TRAITS[item[0].form].rank))
 
     @property
     def datasets(self) -> tuple[Dataset, ...]:
@@ -71,15 +76,9 @@ def build_report(
     segmentation and a structured report in the evidence's form are always written, for the other forms rest on them.
     Raises EvidenceInvalid where findings, labels and evidence do not belong together.
     """
-    ended = outcome or outcome_of_reading(found=bool(findings))
+    ended = outcome or replace(outcome_of_reading(found=bool(findings)), urgency=urgency_of(findings))
     evidence = replace(evidence, followed=followed(evidence, findings))
     segmentation = build_segmentation(evidence, findings, labels)
-    structured_report = build_structured_report(evidence, findings, segmentation, _said(evidence, remarks), ended)
-    others: dict[Part, Dataset] = {}
-    for form in STRUCTURED_REPORTS:
-        if form in forms and form is not evidence.form:
-            own = evidence.in_form(form)
-            others[Part(form)] = build_structured_report(own, findings, segmentation, _said(own, remarks), ended)
     material = Material(
         evidence=evidence,
         findings=findings,
@@ -88,17 +87,34 @@ def build_report(
         lungs=lungs,
         outcome=ended,
     )
+    others: dict[Part, Dataset] = {}
     for form, build in BUILDERS.items():
         built = build(material) if form in forms else ()
         written = (dataset for dataset in built if dataset is not None)
         others |= {Part(form, number): dataset for number, dataset in enumerate(written, start=1)}
+    segmentations = {Form.SEG: segmentation, Form.LABEL_MAP: others.get(Part(Form.LABEL_MAP))}
+    for form in STRUCTURED_REPORTS:
+        if form in forms or form is evidence.form:
+            own = evidence if form is evidence.form else evidence.in_form(form)
+            marked = _marked(form, segmentations, material) if findings else None
+            others[Part(form)] = build_structured_report(own, findings, marked, _said(own, remarks), ended)
     return Report(
-        structured_report=structured_report,
+        structured_report=others.pop(Part(evidence.form)),
         segmentation=segmentation,
         form=evidence.form,
         others=others,
         outcome=ended,
     )
+
+
+def _marked(form: Form, segmentations: Mapping[Form, Dataset | None], material: Material) -> Marked:
+    """What a structured report refers to for its findings: the segmentation that its peers get, or images alone."""
+    named = TRAITS[form].refers_to
+    if named is None:
+        return marked_slices(material.evidence, material.findings, material.labels)
+    if (found := segmentations[named]) is None:
+        raise EvidenceInvalid(f"{form} refers to {named}, which is not written")
+    return found
 
 
 def build_unread_report(evidence: Evidence, outcome: Outcome, forms: Collection[Form] = BY_DEFAULT) -> Report:

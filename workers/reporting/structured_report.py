@@ -1,6 +1,6 @@
 """Structured report: one Comprehensive 3D SR after TID 1500, in the form that a peer's viewers show."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from highdicom import sr as hd_sr
@@ -10,16 +10,25 @@ from pydicom.uid import Comprehensive3DSRStorage
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.finding import Finding
-from dicom_node.core.form import Form
+from dicom_node.core.form import FOR_OHIF, Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
 from workers.reporting.equipment import observation_context
 from workers.reporting.evidence import Evidence, concept
 from workers.reporting.instance import Instance
-from workers.reporting.measurement_group import bidirectional_group, planar_group, volumetric_group
+from workers.reporting.measurement_group import Marked, bidirectional_group, planar_group, volumetric_group
 from workers.reporting.summary import code_of, container_of, study_summary
 
 #: Of a series of reports in each form; a report that says why there is none stands with the others.
-SERIES_NUMBERS = MappingProxyType({Form.SR: 9001, Form.SR_OHIF: 9003})
+SERIES_NUMBERS = MappingProxyType(
+    {
+        Form.SR: 9001,
+        Form.SR_OHIF: 9003,
+        Form.SR_LABEL_MAP: 9021,
+        Form.SR_OHIF_LABEL_MAP: 9023,
+        Form.SR_IMAGES: 9031,
+        Form.SR_OHIF_IMAGES: 9033,
+    }
+)
 
 HAS_CONCEPT_MOD = hd_sr.RelationshipTypeValues.HAS_CONCEPT_MOD
 
@@ -27,16 +36,17 @@ HAS_CONCEPT_MOD = hd_sr.RelationshipTypeValues.HAS_CONCEPT_MOD
 def build_structured_report(
     evidence: Evidence,
     findings: tuple[Finding, ...],
-    segmentation: Dataset | None,
+    marked: Marked | None,
     remarks: tuple[str, ...] = (),
     outcome: Outcome | None = None,
 ) -> Instance:
     """The report on a series, in the evidence's form: complete, unverified, preliminary; all images are its evidence.
 
-    Remarks are sentences for the comment; the outcome is that of a whole reading unless another is given.
+    `marked` is what the form refers to, a segmentation or slices; None without findings. Remarks are sentences for the
+    comment; the outcome is that of a whole reading unless another is given.
     """
     ended = outcome or outcome_of_reading(found=bool(findings))
-    root = _content(evidence, findings, segmentation, remarks, ended)
+    root = _content(evidence, findings, marked, remarks, ended)
     role = evidence.form if ended.was_read else Form.UNREAD
     report = Instance(
         evidence,
@@ -48,7 +58,7 @@ def build_structured_report(
     )
     report.CompletionFlag, report.VerificationFlag, report.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
     report.update(root)
-    objects = [*evidence.source_images, *([] if segmentation is None else [segmentation])]
+    objects = [*evidence.source_images, *([marked] if isinstance(marked, Dataset) else [])]
     report.CurrentRequestedProcedureEvidenceSequence = documents(objects)
     if evidence.replaced:
         report.PredecessorDocumentsSequence = documents(evidence.replaced)
@@ -91,7 +101,7 @@ def unread_uid(evidence: Evidence, outcome: Outcome) -> str:
 def _content(
     evidence: Evidence,
     findings: tuple[Finding, ...],
-    segmentation: Dataset | None,
+    marked: Marked | None,
     remarks: tuple[str, ...],
     outcome: Outcome,
 ) -> hd_sr.ContentItem:
@@ -102,9 +112,10 @@ def _content(
     root.ContentSequence.extend(observation_context(evidence.algorithm))
     procedure = procedure_of(str(evidence.header.get("Modality")), findings)
     root.ContentSequence.append(code_of(codes.PROCEDURE_REPORTED, procedure, HAS_CONCEPT_MOD))
-    if segmentation is not None:
+    if marked is not None:
         measurements = container_of(codes.IMAGING_MEASUREMENTS)
-        measurements.ContentSequence.extend(_GROUPS[evidence.form](evidence, findings, segmentation))
+        groups = _ohif_groups if evidence.form in FOR_OHIF else _portable_groups
+        measurements.ContentSequence.extend(groups(evidence, findings, marked))
         root.ContentSequence.append(measurements)
     root.ContentSequence.append(study_summary(evidence, findings, outcome, remarks))
     return root
@@ -128,24 +139,25 @@ def _language() -> hd_sr.CodedConcept:
     return hd_sr.CodedConcept("en-US", "RFC5646", "English (United States)")
 
 
-def _portable_groups(evidence: Evidence, findings: tuple[Finding, ...], segmentation: Dataset) -> hd_sr.ContentSequence:
+def _portable_groups(evidence: Evidence, findings: tuple[Finding, ...], marked: Marked) -> hd_sr.ContentSequence:
     """Two groups a finding, all numbers first: OHIF joins the groups of one Tracking UID in the order they stand."""
     groups = hd_sr.ContentSequence()
     for finding in findings:
-        groups.extend(volumetric_group(evidence, finding, segmentation))
+        groups.extend(volumetric_group(evidence, finding, marked))
     for finding in findings:
         groups.extend(planar_group(evidence, finding))
     return groups
 
 
-def _ohif_groups(evidence: Evidence, findings: tuple[Finding, ...], segmentation: Dataset) -> hd_sr.ContentSequence:
-    """Two groups a finding, the axes first: OHIF asks the first group of a Tracking UID what tool drew it."""
+def _ohif_groups(evidence: Evidence, findings: tuple[Finding, ...], marked: Marked) -> hd_sr.ContentSequence:
+    """Two groups a finding, the axes first: OHIF asks the first group of a Tracking UID what tool drew it.
+
+    Without a segmentation one group: of two with coordinates OHIF would take those of the second for the tool's.
+    """
     groups = hd_sr.ContentSequence()
+    has_segments = isinstance(marked, Dataset)
     for finding in findings:
-        groups.extend(bidirectional_group(evidence, finding))
-        groups.extend(volumetric_group(evidence, finding, segmentation))
+        groups.extend(bidirectional_group(evidence, finding, alone=not has_segments))
+        if has_segments:
+            groups.extend(volumetric_group(evidence, finding, marked))
     return groups
-
-
-_GROUPS: MappingProxyType[Form, Callable[[Evidence, tuple[Finding, ...], Dataset], hd_sr.ContentSequence]]
-_GROUPS = MappingProxyType({Form.SR: _portable_groups, Form.SR_OHIF: _ohif_groups})

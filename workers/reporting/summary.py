@@ -12,6 +12,7 @@ from dicom_node.core.codes import Code
 from dicom_node.core.finding import Finding
 from dicom_node.core.lung_rads import MANAGEMENT, of_exam
 from dicom_node.core.outcome import Outcome
+from dicom_node.core.urgency import is_abnormal
 from workers.reporting.evidence import Evidence, concept
 from workers.reporting.measurement_group import LUNG_RADS
 
@@ -32,7 +33,7 @@ def study_summary(
     container = container_of(codes.QUALITATIVE_EVALUATIONS)
     container.ContentSequence.extend(_processing(outcome))
     container.ContentSequence.extend(text_of(said.concept, said.text) for said in outcome.statements)
-    container.ContentSequence.extend(_urgency(findings, outcome))
+    container.ContentSequence.extend(_urgency(outcome))
     container.ContentSequence.extend(_recommendation(findings))
     container.ContentSequence.append(text_of(codes.COMMENT, _comment(evidence, findings, outcome, remarks)))
     return container
@@ -65,27 +66,20 @@ def _processing(outcome: Outcome) -> Iterator[hd_sr.ContentItem]:
         yield code_of(codes.IMAGE_QUALITY, outcome.quality)
 
 
-def _urgency(findings: tuple[Finding, ...], outcome: Outcome) -> Iterator[hd_sr.ContentItem]:
-    """The priority and its reason. Without findings there is none: a study must not be read later for that."""
-    if not findings:
-        return
+def _urgency(outcome: Outcome) -> Iterator[hd_sr.ContentItem]:
+    """The priority and its reason. Without one there is none: a study must not be read later for that."""
     if outcome.urgency is not None:
         judged = code_of(codes.COMMUNICATION_OF_CRITICAL_RESULTS, outcome.urgency.code)
         _infer(judged, _sentence(outcome.urgency.reason))
         yield judged
-        return
-    urgency = code_of(codes.COMMUNICATION_OF_CRITICAL_RESULTS, codes.ACTIONABLE_CATEGORY_3)
-    largest = max(finding.long_axis.length_mm for finding in findings)
-    count = f"{len(findings)} finding{'s were' if len(findings) > 1 else ' was'} marked"
-    _infer(urgency, f"{count}, with a long axis of up to {largest:.1f} mm; such findings are to be seen within days.")
-    yield urgency
 
 
 def _recommendation(findings: tuple[Finding, ...]) -> Iterator[hd_sr.ContentItem]:
-    """What to do: by the guideline where the category of every finding is known, else to look."""
-    if not findings:
+    """What to do: by the guideline where the category of every finding is known, else to look; nothing for organs."""
+    abnormal = [finding for finding in findings if is_abnormal(finding)]
+    if not abnormal:
         return
-    category = of_exam(finding.lung_rads for finding in findings)
+    category = of_exam(finding.lung_rads for finding in abnormal)
     if category is None:
         yield text_of(codes.RECOMMENDATION, "A radiologist should look at the marked places.")
         return

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dicom_node.archive.group_commit import GroupCommit
 from dicom_node.archive.index import Index
 from dicom_node.archive.study_rows import Added
-from dicom_node.core.errors import DuplicateInstance, IndexUnavailable
+from dicom_node.core.errors import DuplicateInstance, IndexConflict, IndexUnavailable
 from tests.populated_index import NOW, instance, study_uid
 
 
@@ -25,6 +25,8 @@ class Ledger:
         self.open = threading.Event()
         self.open.set()
         self.away = False
+        #: So many transactions more are taken back when they are to commit.
+        self.conflicts = 0
         self.group = GroupCommit(self.transaction)
 
     @contextmanager
@@ -35,6 +37,9 @@ class Ledger:
             raise IndexUnavailable("the index does not answer")
         with self.index.transactions.write() as connection:
             yield connection
+            if self.conflicts:
+                self.conflicts -= 1
+                raise IndexConflict("another change was in the way")
 
     def note(self, number: int) -> Callable[[sa.Connection], int]:
         def do(connection: sa.Connection) -> int:
@@ -116,6 +121,22 @@ def test_a_database_that_is_away_is_asked_once_for_all(ledger: Ledger) -> None:
     assert ledger.begun == 2
     ledger.away = False
     assert ledger.group.run(ledger.note(1)) == 2
+
+
+@pytest.mark.parametrize("conflicts", [1, 2, 4])
+def test_a_conflict_with_another_process_is_an_error_of_nobody(ledger: Ledger, conflicts: int) -> None:
+    ledger.conflicts = conflicts
+    numbers = list(range(20, 84))
+    assert at_once(ledger, numbers) == {number: number * 2 for number in numbers}
+    assert ledger.noted() == set(numbers)
+
+
+def test_a_conflict_that_does_not_end_is_told_to_all_whom_it_concerns(ledger: Ledger) -> None:
+    ledger.conflicts = 1000
+    found = at_once(ledger, [20, 21, 22])
+    assert all(isinstance(error, IndexConflict) for error in found.values())
+    assert ledger.noted() == set()
+    assert ledger.begun < 30
 
 
 def test_a_leader_that_is_gone_leaves_the_others_to_themselves(ledger: Ledger) -> None:

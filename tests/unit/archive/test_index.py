@@ -137,3 +137,28 @@ def test_a_row_that_is_inserted_or_changed_is_one_statement_in_postgresql_too() 
     changes = {"attempts": table.c.attempts + 1}
     Transactions.upsert(engine, table, {"peer": "pacs", "since": NOW, "attempts": 1}, changes)  # type: ignore[arg-type]  # it has what is used of a connection
     assert "ON CONFLICT (peer) DO UPDATE SET attempts = (peers_away.attempts + " in said[0]
+
+
+def test_the_connection_of_a_group_stays_for_the_next_one_unless_something_went_wrong_with_it(index: Index) -> None:
+    def connection_of(connection: sa.Connection) -> int:
+        return id(connection.connection.dbapi_connection)
+
+    def broken(_connection: sa.Connection) -> None:
+        raise IllegalTransition("it is not so")
+
+    together = index.transactions.together
+    assert together(connection_of) == together(connection_of)
+    assert index.transactions._standing is not None
+    with pytest.raises(IllegalTransition):
+        together(broken)
+    assert index.transactions._standing is None
+    receive(index, "after", at=NOW, instances=2)
+    assert len(index.studies.study(study_uid("after")).series[0].instances) == 2
+
+
+def test_a_closed_index_leaves_no_connection_open(url: str) -> None:
+    index = Index.open(url)
+    receive(index, "kept", at=NOW, instances=1)
+    index.close()
+    assert index.transactions._standing is None
+    assert index.transactions._writer.pool.checkedout() == 0  # type: ignore[attr-defined]  # a pool that counts

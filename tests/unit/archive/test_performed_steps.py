@@ -1,6 +1,6 @@
 """The index's performed steps: whatever comes in whatever order, the study is told the sums of what was taken."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.archive.index import Index
@@ -25,6 +25,7 @@ def told_of(index: Index, study: str) -> dict[str, tuple[int, str, bool]]:
     return {one.series_instance_uid: (one.count, one.source, one.final) for one in facts.told}
 
 
+@settings(max_examples=40)
 @given(st.lists(messages, max_size=10))
 def test_any_order_of_messages_leaves_what_the_taken_ones_say(
     these: list[tuple[str, str, StepState, dict[str, int], tuple[str, ...]]],

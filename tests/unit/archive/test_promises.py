@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.archive.index import Index
@@ -80,6 +80,7 @@ def test_acknowledged_answers_are_forgotten_after_a_day_and_owed_ones_never(inde
     assert index.promises.find("2") is not None
 
 
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from(["ask", "other", "look", "tell", "miss"]), max_size=12))
 def test_in_any_order_of_events_an_answer_never_changes_between_its_question_and_its_acknowledgement(
     events: list[str],

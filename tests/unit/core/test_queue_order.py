@@ -32,6 +32,12 @@ def test_who_waits_rises_a_rank_each_third_of_the_maximum(priority: Priority, wa
     assert rank(priority, waited, MAXIMUM) == expected
 
 
+def test_what_just_came_goes_before_less_urgent_work_that_has_hardly_waited() -> None:
+    now = 1.8e9
+    assert place(Priority.HIGH, now, now, MAXIMUM) < place(Priority.ROUTINE, now - 60, now, MAXIMUM)
+    assert place(Priority.HIGH, now, now, MAXIMUM) > place(Priority.ROUTINE, now - 601, now, MAXIMUM)
+
+
 def test_a_clock_that_was_set_back_makes_nobody_less_urgent() -> None:
     assert [rank(priority, -3600, MAXIMUM) for priority in Priority] == [0, 1, 2, 3, 4]
 

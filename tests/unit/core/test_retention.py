@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,13 @@ free = st.floats(0, 20e9)
 def test_an_old_committed_study_leaves_when_room_is_wanted() -> None:
     assert leaving([OLD], POLICY, free_bytes=9e9, now=NOW) == (OLD,)
     assert leaving([OLD], POLICY, free_bytes=10e9, now=NOW) == ()
+
+
+@pytest.mark.parametrize(("days", "wanted_free_bytes"), [(0.0, 10e9), (30.0, 0.0), (0.0, 0.0)])
+def test_without_an_age_or_a_wanted_room_nothing_may_ever_leave(days: float, wanted_free_bytes: float) -> None:
+    policy = replace(POLICY, days=days, wanted_free_bytes=wanted_free_bytes)
+    assert not policy.is_on
+    assert not may_leave(OLD, policy, NOW)
 
 
 def test_the_age_counts_from_the_last_change() -> None:

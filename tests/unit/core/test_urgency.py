@@ -5,7 +5,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_node.core.codes import ACTIONABLE_CATEGORY_2, LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, NODULE
+from dicom_node.core.codes import (
+    ACTIONABLE_CATEGORY_2,
+    ANATOMICAL_STRUCTURE,
+    LUNG,
+    MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+    NODULE,
+)
 from dicom_node.core.finding import Axis, Finding, Outline
 from dicom_node.core.lung_rads import Composition
 from dicom_node.core.priority import Priority
@@ -67,7 +73,7 @@ def test_the_reason_names_the_finding_its_size_the_rule_and_how_soon() -> None:
 def test_all_that_a_rule_asks_must_hold_of_one_and_the_same_finding() -> None:
     rule = TriageRule(name="large and sure", priority=Priority.STAT, minimum_diameter_mm=10.0, minimum_score=0.9)
 
-    assert judged(nodule(12.0, score=0.5), nodule(4.0, score=0.95), rules=(rule,)) is None
+    assert judged(nodule(12.0, score=0.5), nodule(4.0, score=0.95), rules=(rule,)) is Priority.ROUTINE
     assert judged(nodule(12.0, score=0.95), rules=(rule,)) is Priority.STAT
 
 
@@ -75,8 +81,24 @@ def test_a_rule_may_ask_for_several_findings_and_for_one_algorithm() -> None:
     several = TriageRule(name="many", priority=Priority.HIGH, minimum_findings=2)
     other = TriageRule(name="not ours", priority=Priority.STAT, algorithm="chest_xray_pneumonia")
 
-    assert judged(nodule(), rules=(several, other)) is None
+    assert judged(nodule(), rules=(several, other)) is Priority.ROUTINE
     assert judged(nodule(), nodule(number=2), rules=(several, other)) is Priority.HIGH
+
+
+def test_an_outlined_organ_is_no_reason_to_look_soon_unless_a_rule_asks_for_it() -> None:
+    organ = nodule(110.0, category=ANATOMICAL_STRUCTURE)
+    large = TriageRule(name="it is large", priority=Priority.HIGH, minimum_diameter_mm=15.0)
+
+    assert judged(organ) is None
+    assert judged(organ, rules=(large,)) is None
+    assert judged(organ, rules=(replace(large, algorithm="lung_nodule"),)) is Priority.HIGH
+    assert judged(organ, nodule(number=2)) is Priority.ROUTINE
+
+
+def test_organs_do_not_count_among_several() -> None:
+    several = TriageRule(name="many", priority=Priority.HIGH, minimum_findings=2)
+
+    assert judged(nodule(), nodule(number=2, category=ANATOMICAL_STRUCTURE), rules=(several,)) is Priority.ROUTINE
 
 
 KNOWN = st.fixed_dictionaries(

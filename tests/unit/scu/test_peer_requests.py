@@ -1,7 +1,6 @@
 """What a peer asks of us on an association of ours, and its end."""
 
 import threading
-import time
 from types import SimpleNamespace
 from typing import cast
 
@@ -10,7 +9,7 @@ from pynetdicom.dimse_messages import N_EVENT_REPORT_RQ
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.events import Event
 
-from dicom_node.scu.peer_requests import Checkpoint, PeerRequests
+from dicom_node.scu.peer_requests import PeerRequests
 
 SECONDS = 10.0
 
@@ -21,8 +20,6 @@ class Served:
     def __init__(self) -> None:
         self.may = threading.Event()
         self.served: list[object] = []
-        self._reactor_checkpoint = threading.Event()
-        self._is_paused = False
 
     def _serve_request(self, msg: object, _context_id: int) -> None:
         self.served.append(msg)
@@ -65,22 +62,3 @@ def test_nothing_is_served_after_the_end() -> None:
     come(served, requests).join(SECONDS)
     assert served.served == []
     assert requests.close(SECONDS)
-
-
-def test_a_thread_that_pauses_says_so_again_when_another_takes_it_back() -> None:
-    served, _ = watched()
-    checkpoint = served._reactor_checkpoint
-    assert isinstance(checkpoint, Checkpoint)
-    assert checkpoint.is_set(), "nobody is held up before somebody asks for it"
-    checkpoint.clear()
-    thread = threading.Thread(target=checkpoint.wait)
-    thread.start()
-    for _ in range(3):
-        served._is_paused = False
-        end = time.monotonic() + SECONDS
-        while not served._is_paused:
-            assert time.monotonic() < end
-            time.sleep(0.001)
-    checkpoint.set()
-    thread.join(SECONDS)
-    assert not thread.is_alive()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.calibration import METHODS, Calibration, fit, negative_log_likelihood
+from training.calibration import FOR_CLASSIFIERS, FOR_DETECTORS, fit, negative_log_likelihood
+from workers.calibration import Calibration
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -44,11 +45,24 @@ def test_what_no_temperature_mends_is_mended_by_steps() -> None:
     assert found(np.array([0.9]))[0] > 0.99
 
 
+def test_what_is_said_too_often_is_mended_by_a_shift() -> None:
+    """Logits that are all 2 too high."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0.0, 2.0, 4000)
+    came = (rng.random(4000) < sigmoid(logits)).astype(float)
+    found = fit(sigmoid(logits + 2), came, names(4000), methods=FOR_CLASSIFIERS)
+    assert found.method == "platt"
+    assert found.temperature == pytest.approx(1.0, rel=0.1)
+    assert found.shift == pytest.approx(-2.0, rel=0.1)
+    again = Calibration.from_json(json.loads(json.dumps(found.as_json())))
+    np.testing.assert_array_equal(found(sigmoid(logits)), again(sigmoid(logits)))
+
+
 def test_the_choice_is_that_of_the_folds() -> None:
     said, came = overconfident(600, 2.0)
     found = fit(said, came, names(600))
-    assert set(found.likelihoods) == {"none", *METHODS}
-    assert found.method == min(METHODS, key=found.likelihoods.__getitem__)
+    assert set(found.likelihoods) == {"none", *FOR_DETECTORS}
+    assert found.method == min(FOR_DETECTORS, key=found.likelihoods.__getitem__)
     assert found.cases == 600
 
 
@@ -72,6 +86,23 @@ def test_a_temperature_changes_no_order_and_keeps_a_half(scores: list[float], te
     assert Calibration(method="temperature", temperature=temperature)(np.array([0.5]))[0] == pytest.approx(0.5)
 
 
-def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(ValueError, match="platt"):
-        Calibration.from_json({"method": "platt"})
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"method": "histogram"}, "histogram"),
+        ({"method": "temperature"}, "has no temperature"),
+        ({"method": "temperature", "temperature": 0}, "above 0"),
+        ({"method": "platt", "temperature": 1}, "has no shift"),
+        ({"method": "platt", "temperature": 1, "shift": float("inf")}, "no number"),
+        ({"method": "temperature", "temperature": float("nan")}, "above 0"),
+        ({"method": "isotonic", "x": [0.1, 0.9]}, "has no y"),
+        ({"method": "isotonic", "x": [], "y": []}, "as many"),
+        ({"method": "isotonic", "x": [0.1, 0.9], "y": [0.5]}, "as many"),
+        ({"method": "isotonic", "x": [0.9, 0.1], "y": [0.1, 0.9]}, "rise"),
+        ({"method": "isotonic", "x": [0.1, 0.9], "y": [0.9, 0.1]}, "rise"),
+        ({"method": "isotonic", "x": [0.1, 0.9], "y": [0.1, 1.9]}, "within 0 and 1"),
+    ],
+)
+def test_what_is_no_rising_map_within_0_and_1_is_refused(entry: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Calibration.from_json(entry)

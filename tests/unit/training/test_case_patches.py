@@ -1,5 +1,7 @@
 """Scans as they come, made ready: masks lie where findings are, patients who judge never teach."""
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from tests import data_sets
 from tests.data_sets import known
 from training.case_evaluation import judge, scores
-from training.case_patches import CasePatches, GridCase, load_cases, on_grid
+from training.case_patches import CasePatches, GridCase, identity, load_cases, on_grid
+from training.cases.case import patient_hash
 from training.cases.layouts import read_cases
 from training.evaluate import Sight
 from training.metrics.detection import froc
@@ -53,6 +56,36 @@ def test_what_was_kept_is_what_was_made_ready(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(kept, array), getattr(made, array))
 
 
+def test_a_data_set_that_changed_is_made_ready_anew(tmp_path: Path) -> None:
+    data = tmp_path / "set"
+    data_sets.datalist_of_masks(known(OBLIQUE), data)
+    load_cases(data, "auto", tmp_path / "cache")
+    (listed,) = data.glob("*.json")
+    content = json.loads(listed.read_text())
+    content["training"][0]["patient"] = "somebody else"
+    listed.write_text(json.dumps(content))
+    (case,) = load_cases(data, "auto", tmp_path / "cache")
+
+    assert case.patient == patient_hash("somebody else")
+    assert len(list((tmp_path / "cache" / "cases").iterdir())) == 2
+
+
+def test_a_data_set_is_told_by_each_file_and_its_time(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    one, two = tmp_path / "scans" / "one", tmp_path / "scans" / "two"
+    one.write_text("1")
+    told = [identity(tmp_path, "auto"), identity(tmp_path, "luna16")]
+    two.write_text("2")
+    told.append(identity(tmp_path, "auto"))
+    os.utime(one, (1, 1))
+    told.append(identity(tmp_path, "auto"))
+    two.rename(tmp_path / "two")
+    told.append(identity(tmp_path, "auto"))
+
+    assert len(set(told)) == 5
+    assert identity(tmp_path, "auto") == told[-1]
+
+
 def test_the_same_number_gives_the_same_patch_and_half_of_them_hold_the_nodule(ready: GridCase) -> None:
     patches = CasePatches([replace(ready, patient=TEACHING)], (16, 24, 24), seed=3)
     first, again = patches[5], patches[5]
@@ -74,21 +107,21 @@ def test_patients_who_judge_never_teach(ready: GridCase) -> None:
     with pytest.raises(ValueError, match="none may teach"):
         CasePatches([judging], (16, 24, 24), seed=1)
     with pytest.raises(ValueError, match="none may judge"):
-        judge(np.zeros_like, [replace(ready, patient=TEACHING)], 0.3)
+        judge(lambda values, _lungs: np.zeros_like(values), [replace(ready, patient=TEACHING)], 0.3)
 
 
 def test_a_seeing_detector_finds_the_nodule_and_a_blind_one_is_shown_its_miss(ready: GridCase) -> None:
     """The seeing one takes what is dense for a nodule; the lungs are the whole of this chest."""
     case = replace(ready, patient=JUDGING, lung=np.ones_like(ready.lung))
     seen: list[Sight] = []
-    (result,) = judge(lambda values: (values > 0.5).astype(np.float32), [case], 0.3, seen.append)
+    (result,) = judge(lambda values, _lungs: (values > 0.5).astype(np.float32), [case], 0.3, seen.append)
     assert froc([result.matched]).sensitivity_at(1.0) == 1.0
     assert result.matched.false_scores == ()
     assert min(result.dice) > 0.75
     assert seen == []
     said, truth, patients = scores([result])
     assert (said.tolist(), truth.tolist(), patients) == ([1.0], [1.0], [JUDGING])
-    (blind,) = judge(np.zeros_like, [case], 0.3, seen.append)
+    (blind,) = judge(lambda values, _lungs: np.zeros_like(values), [case], 0.3, seen.append)
     assert froc([blind.matched]).sensitivity_at(8.0) == 0.0
     assert [sight.words for sight in seen] == [f"missed: {case.findings[0].diameter_mm:.1f} mm"]
     assert seen[0].truth.any()

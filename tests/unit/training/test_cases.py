@@ -1,6 +1,7 @@
 """Data sets of every layout: the same nodule is found at the same patient millimetres."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom import Dataset
 from scipy.spatial.transform import Rotation
 
 from tests import data_sets
 from tests.data_sets import Known, known
 from training.cases.case import Case, DatasetInvalid, oriented, patient_hash
 from training.cases.layouts import LAYOUTS, layout_of, read_cases
+from training.cases.lidc import Mark, _annotated
+from workers.volume import Volume
 
 #: Columns are the directions of i, j and k.
 STRAIGHT = np.eye(3)
@@ -100,6 +104,44 @@ def test_a_nodule_of_two_readers_is_irrelevant_and_so_is_a_point(tmp_path: Path)
     case = only(tmp_path / "set")
     assert case.findings == ()
     assert sorted((finding.label, finding.readers) for finding in case.irrelevant) == [("nodule", 2), ("non-nodule", 1)]
+
+
+def test_the_marks_of_a_scan_are_kept_as_boxes_and_not_as_volumes() -> None:
+    """Forty marks of a volume of 2 MB: the whole of each would take 80 MB."""
+    shape = (32, 256, 256)
+    volume = Volume(
+        voxels=np.zeros(shape, dtype=np.float32),
+        affine=np.eye(4),
+        spacing_mm=(1.0, 1.0, 1.0),
+        headers=tuple(header(k) for k in range(shape[0])),
+    )
+    case = Case(name="many", patient="1", voxels=volume.voxels, affine=volume.affine, findings=())
+    marks = []
+    for nodule in range(10):
+        x, y = 20 + 22 * nodule, 30 + 20 * nodule
+        ring = tuple((x + round(6 * np.cos(a)), y + round(6 * np.sin(a))) for a in np.linspace(0, 6.28, 24))
+        rings = tuple((str(k), True, ring) for k in range(4, 9))
+        marks += [Mark(reader=reader, label="nodule", rings=rings, ratings={}) for reader in range(4)]
+    # What libraries load at their first use is not the marks'.
+    _annotated(case, volume, marks[:4], Path("reading.xml"))
+    tracemalloc.start()
+    found = _annotated(case, volume, marks, Path("reading.xml"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert len(found.findings) == 10
+    assert [finding.centre_mm[0] for finding in found.findings] == pytest.approx(
+        [20 + 22 * n for n in range(10)], abs=0.1
+    )
+    assert peak < 4_000_000
+    assert all(np.prod(finding.region.mask.shape) < 2000 for finding in found.findings if finding.region)
+
+
+def header(k: int) -> Dataset:
+    """Of the slice k, which is called so."""
+    ds = Dataset()
+    ds.SOPInstanceUID = str(k)
+    return ds
 
 
 def test_the_readers_ratings_come_as_means(tmp_path: Path) -> None:

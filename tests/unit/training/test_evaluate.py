@@ -43,14 +43,14 @@ def test_groups_name_how_many_of_how_many() -> None:
     assert groups["slices of 2.5 mm"] == (2, 3)
 
 
-def bright(values: Floats) -> Floats:
+def bright(values: Floats, _lungs: object) -> Floats:
     """A detector that takes everything denser than the toy lung for a nodule."""
     return (values > 0.4).astype(np.float32)
 
 
 def test_a_blind_detector_finds_nothing_and_a_bright_one_something() -> None:
     backgrounds, shapes = synthetic()
-    blind = evaluate(np.zeros_like, backgrounds, shapes, scans=2, seed=1, lowest=0.3)
+    blind = evaluate(lambda values, _lungs: np.zeros_like(values), backgrounds, shapes, scans=2, seed=1, lowest=0.3)
     seeing = evaluate(bright, backgrounds, shapes, scans=2, seed=1, lowest=0.3)
     assert len(blind.truths) == len(seeing.truths) > 4
     assert blind.lung_ml == seeing.lung_ml > 10
@@ -61,7 +61,9 @@ def test_a_blind_detector_finds_nothing_and_a_bright_one_something() -> None:
 def test_a_detector_that_marks_the_whole_lung_finds_nothing() -> None:
     """One region that holds every nodule points at none of them."""
     backgrounds, shapes = synthetic()
-    everywhere = evaluate(lambda values: np.full_like(values, 0.9), backgrounds, shapes, scans=2, seed=1, lowest=0.3)
+    everywhere = evaluate(
+        lambda values, _lungs: np.full_like(values, 0.9), backgrounds, shapes, scans=2, seed=1, lowest=0.3
+    )
     assert everywhere.sensitivity(0.3)[0] == 0
 
 

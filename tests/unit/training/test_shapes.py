@@ -11,7 +11,9 @@ from training.shapes import LUNG1_PIXEL_SPACING_MM, Shape, annotation_database, 
 SCHEMA = """
 create table scans (id integer, patient_id varchar, pixel_spacing float);
 create table zvals (id integer, scan_id integer, val float);
-create table annotations (id integer, scan_id integer, texture integer, calcification integer);
+create table annotations (
+    id integer, scan_id integer, texture integer, calcification integer, spiculation integer, malignancy integer
+);
 create table contours (id integer, annotation_id integer, inclusion boolean, image_z_position float, coords varchar);
 """
 
@@ -32,7 +34,7 @@ def database(
         heights = np.arange(-20, 20.5, gap)
         connection.executemany("insert into zvals values (?, 1, ?)", list(enumerate(heights.tolist())))
         for reader in range(readers):
-            connection.execute("insert into annotations values (?, 1, 5, 6)", (reader,))
+            connection.execute("insert into annotations values (?, 1, 5, 6, 2, 4)", (reader,))
             for z in heights[np.abs(heights) < radius].tolist():
                 row = (reader, True, z, circle(float(np.sqrt(radius**2 - z**2)) / spacing))
                 connection.execute("insert into contours values (0, ?, ?, ?, ?)", row)
@@ -45,6 +47,8 @@ def test_a_sphere_comes_back_with_its_volume(tmp_path: Path) -> None:
     assert shape.diameter_mm == pytest.approx(12.0, rel=0.05)
     assert shape.texture == 5
     assert not shape.calcified
+    assert shape.spiculation == 2
+    assert shape.malignancy == 4
 
 
 def test_thick_slices_are_joined_into_the_same_sphere(tmp_path: Path) -> None:
@@ -63,6 +67,16 @@ def test_slices_over_3_mm_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("patient", "spacing"), [("LIDC-IDRI-0063", 1.0), ("P-1", LUNG1_PIXEL_SPACING_MM)])
 def test_patients_of_the_test_scans_are_left_out(tmp_path: Path, patient: str, spacing: float) -> None:
     assert read_shapes(database(tmp_path, patient=patient, spacing=spacing)) == []
+
+
+def test_validation_and_test_have_patients_of_their_own() -> None:
+    ball = np.full((3, 3, 3), 255, dtype=np.uint8)
+    shapes = [Shape(patient=f"P-{n}", probability=ball, texture=5.0, calcified=False) for n in range(400)]
+    by_use = {use: sum(shape.use == use for shape in shapes) for use in ("teaching", "validation", "test")}
+    assert sum(by_use.values()) == 400
+    assert 20 < by_use["validation"] < 60
+    assert 20 < by_use["test"] < 60
+    assert all(shape.held_out == (shape.use != "teaching") for shape in shapes)
 
 
 def test_a_patient_is_held_out_wholly_or_not_at_all() -> None:

@@ -50,10 +50,9 @@ def outline(text: str) -> Outline:
 
 @pytest.fixture(scope="module")
 def xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of the toy experiment, with everything that the four verbs leave there."""
+    """The folder of a run of the toy experiment, with everything that the four verbs leave there, in one command."""
     folder = tmp_path_factory.mktemp("xray")
-    for verb in ("train", "calibrate", "evaluate", "export"):
-        assert main([verb, "smoke_xray", "--out", str(folder), "--data", str(folder)]) == 0
+    assert main(["make", "smoke_xray", "--out", str(folder), "--data", str(folder)]) == 0
     return folder
 
 

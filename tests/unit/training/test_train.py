@@ -27,7 +27,8 @@ SMOKES = pytest.mark.parametrize("path", [SMOKE, SMOKE_XRAY], ids=lambda path: p
 def toy(path: Path, **training: object) -> Experiment:
     """An experiment on toy data, in small patches, with other values in its table training."""
     experiment = read_experiment(path)
-    data = {**experiment.data, "source": "synthetic", "patch": [16, 32, 32], "batch": 4}
+    patch = experiment.network.get("in_shape", [1, 16, 32, 32])[1:]
+    data = {**experiment.data, "source": "synthetic", "patch": patch, "batch": 4}
     return replace(experiment, data=data, training={**experiment.training, "threads": 1, **training})
 
 
@@ -97,7 +98,7 @@ def test_an_unknown_task_loss_and_transform_are_refused_with_those_there_are(tmp
         task_of(replace(experiment, task="lungs"), tmp_path)
     with pytest.raises(ValueError, match="cross_entropy"):
         Run(replace(experiment, loss={"entropy": 1.0}), task_of(experiment, tmp_path), ALONE)
-    with pytest.raises(ValueError, match="elastic_3d"):
+    with pytest.raises(ValueError, match="elastic_2d"):
         task_of(replace(experiment, augmentation={"elastic": {}}), tmp_path)
 
 
@@ -199,8 +200,8 @@ def test_probabilities_do_not_depend_on_the_window(tmp_path: Path) -> None:
     network = Run(experiment, task_of(experiment, tmp_path), ALONE).network
     values = np.random.default_rng(0).random((16, 32, 32), dtype=np.float32)
     small, whole = (
-        probabilities(network, values, (16, 32, 32), 0.25),
-        probabilities(network, values, (32, 64, 64), 0.25),
+        probabilities(network, values, np.ones(values.shape, dtype=bool), (16, 32, 32), 0.25),
+        probabilities(network, values, np.ones(values.shape, dtype=bool), (32, 64, 64), 0.25),
     )
     assert small.shape == values.shape
     assert (small > 0).all()

@@ -1,9 +1,11 @@
 """A bundle of the Model Zoo, as it is published, reads a series: its boxes lie where they lie in the patient."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from monai.apps.detection.transforms.dictionary import AffineBoxToWorldCoordinated
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
@@ -122,6 +124,99 @@ def test_the_network_sees_every_series_at_the_spacing_that_it_was_trained_on(
 
     assert np.linalg.norm(image.to_series[:3, :3], axis=0) * SPACING[::-1] == pytest.approx([0.703125, 0.703125, 1.25])
     assert (image.voxels.min(), image.voxels.max()) == (pytest.approx(174 / 1324), pytest.approx(1.0))
+
+
+def said_of(detection: Detection) -> dict[str, object]:
+    """What a detector does, by the key of the configuration that says it."""
+    detector = detection._detector
+    selector, inferer, cells = detector.box_selector, detector.inferer, detector.anchor_generator.cell_anchors
+    return {
+        "score": selector.score_thresh,
+        "topk": selector.topk_candidates_per_level,
+        "nms": selector.nms_thresh,
+        "most": selector.detections_per_img,
+        "roi_size": tuple(inferer.roi_size),
+        "overlap": inferer.overlap,
+        "mode": str(inferer.mode),
+        "windows at a time": inferer.sw_batch_size,
+        "stitched on": str(inferer.device),
+        "box coder": tuple(float(weight) for weight in detector.box_coder.weights),
+        "anchors": tuple(tuple((anchor[3:] - anchor[:3]).tolist()) for anchor in torch.cat(cells)),
+        "size_divisible": tuple(detector.size_divisible),
+        "classes": detector.num_classes,
+        "keys": (detector.target_box_key, detector.target_label_key),
+        "always in windows": detection._always_in_windows,
+    }
+
+
+def anchors(scales: tuple[int, ...], *shapes: tuple[int, int, int]) -> tuple[tuple[float, ...], ...]:
+    """Sides of all anchors, the finest level first: MONAI rounds half of each."""
+    return tuple(tuple(2.0 * round(side * scale / 2) for side in shape) for scale in scales for shape in shapes)
+
+
+PUBLISHED = {
+    "score": 0.02,
+    "topk": 1000,
+    "nms": 0.22,
+    "most": 300,
+    "roi_size": (512, 512, 192),
+    "overlap": 0.25,
+    "mode": "constant",
+    "windows at a time": 1,
+    "stitched on": "cpu",
+    "box coder": (1.0,) * 6,
+    "anchors": anchors((1, 2, 4), (6, 8, 4), (8, 6, 5), (10, 10, 6)),
+    "size_divisible": (16, 16, 8),
+    "classes": 1,
+    "keys": ("box", "label"),
+    "always in windows": False,
+}
+CHANGED = {
+    "score": 0.07,
+    "topk": 500,
+    "nms": 0.4,
+    "most": 20,
+    "roi_size": (64, 64, 32),
+    "overlap": 0.5,
+    "mode": "gaussian",
+    "windows at a time": 2,
+    "stitched on": "cpu",
+    "box coder": (1.0, 1.0, 1.0, 2.0, 2.0, 2.0),
+    "anchors": anchors((1, 2, 8), (5, 8, 4), (8, 5, 5), (12, 10, 6)),
+    "size_divisible": (32, 32, 16),
+    "classes": 1,
+    "keys": ("boxes", "labels"),
+    "always in windows": True,
+}
+
+
+def otherwise(_metadata: dict[str, Any], configured: dict[str, Any]) -> None:
+    """Every key that matters says something else."""
+    configured["force_sliding_window"] = True
+    configured["size_divisible"] = [32, 32, 16]
+    configured["infer_patch_size"] = [64, 64, 32]
+    configured["anchor_generator"] |= {
+        "feature_map_scales": [1, 2, 8],
+        "base_anchor_shapes": [[5, 8, 4], [8, 5, 5], [12, 10, 6]],
+    }
+    configured["detector_ops"] = [
+        "$@detector.set_target_keys(box_key='boxes', label_key='labels')",
+        "$@detector.set_box_coder_weights(weights=[1.0,1.0,1.0,2.0,2.0,2.0])",
+        "$@detector.set_box_selector_parameters"
+        "(score_thresh=0.07,topk_candidates_per_level=500,nms_thresh=0.4,detections_per_img=20)",
+        "$@detector.set_sliding_window_inferer"
+        "(roi_size=@infer_patch_size,overlap=0.5,sw_batch_size=2,mode='gaussian',device='cpu')",
+    ]
+
+
+def test_the_detector_does_what_the_published_configuration_says(detection: Detection) -> None:
+    assert said_of(detection) == PUBLISHED
+
+
+def test_the_detector_does_otherwise_where_the_configuration_says_otherwise(tmp_path: Path) -> None:
+    folder = published(tmp_path / NAME, NODULE_METADATA, NODULE_CONFIGURATION, otherwise)
+    changed = Detection(with_weights(folder), "cpu", threads=0, beat=lambda _step: None)
+    assert said_of(changed) == CHANGED
 
 
 def test_a_bundle_that_switches_spacing_off_is_refused(tmp_path: Path) -> None:

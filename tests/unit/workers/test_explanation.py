@@ -351,7 +351,7 @@ def test_each_peer_gets_the_forms_that_it_asks_for(room: Room) -> None:
     assert plan(room, PACS, ohif, documents) == [
         "pacs: SEG",
         "pacs: SR",
-        "ris: SR",
+        "ris: SR IMAGES",
         "viewer: SEG",
         "viewer: SR OHIF",
     ]

@@ -13,7 +13,7 @@ from dicom_node.core.codes import LEFT, LUNG, NODULE, RIGHT
 from dicom_node.core.errors import BundleInvalid, NotApplicable
 from tests.bundles import little_bundle
 from tests.factories import HEADFIRST_SUPINE, ct_series
-from workers.algorithms import Reading
+from workers.algorithms import Prepared, Reading
 from workers.algorithms.lung_nodule import LungNodule, laterality
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
 from workers.lungs import Sides
@@ -51,6 +51,11 @@ class DenseBodies:
     def probability(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
         inner = ndimage.distance_transform_edt(where, sampling=GRID_MM) > 8
         return (0.95 * ndimage.gaussian_filter((inner & (voxels > 0.4)).astype(np.float32), 0.8)).astype(np.float32)
+
+
+def everywhere(probability: NDArray[np.float32]) -> Prepared:
+    """A grid that is lung wherever one looks."""
+    return Prepared(voxels=np.zeros_like(probability), where=np.ones(probability.shape, dtype=bool))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +170,7 @@ def test_no_more_than_twenty_are_reported_and_the_rest_is_counted(bundle: Bundle
     )
     for k, j, i in places:
         wide.voxels[k // 2 - 1 : k // 2 + 2, j // 2 - 2 : j // 2 + 2, i // 2 - 2 : i // 2 + 2] = 30.0
-    reading = LungNodule(bundle, DenseBodies()).findings(probability, np.ones(probability.shape, dtype=bool), wide)
+    reading = LungNodule(bundle, DenseBodies()).findings(probability, everywhere(probability), wide)
 
     assert len(reading.findings) == 20
     assert reading.not_reported == len(places) - 20
@@ -179,7 +184,7 @@ def test_a_mark_that_attenuation_does_not_bound_is_outlined_as_the_network_saw_i
     # In plain lung, where nothing is denser than its surroundings.
     probability[40:46, 60:68, 50:58] = 0.9
     plain = replace(volume, voxels=np.full_like(volume.voxels, -860.0))
-    reading = LungNodule(bundle, DenseBodies()).findings(probability, np.ones(probability.shape, dtype=bool), plain)
+    reading = LungNodule(bundle, DenseBodies()).findings(probability, everywhere(probability), plain)
 
     (finding,) = reading.findings
     assert reading.not_reported == 0
@@ -198,7 +203,7 @@ def test_a_mark_that_no_voxel_of_the_series_holds_is_counted(
     probability = np.zeros((87, 167, 223), dtype=np.float32)
     # Between two slices: the series' lie on every other of the grid's.
     probability[41, 60:68, 50:58] = 0.9
-    reading = LungNodule(bundle, DenseBodies()).findings(probability, np.ones(probability.shape, dtype=bool), volume)
+    reading = LungNodule(bundle, DenseBodies()).findings(probability, everywhere(probability), volume)
 
     assert (reading.findings, reading.not_reported) == ((), 1)
 
@@ -211,7 +216,7 @@ def test_the_lung_that_was_searched_is_told_in_millilitres(reading: Reading) -> 
 def test_a_weak_candidate_is_not_reported(bundle: Bundle, volume: Volume) -> None:
     probability = np.zeros((87, 167, 223), dtype=np.float32)
     probability[31:36, 76:85, 56:65] = 0.49
-    reading = LungNodule(bundle, DenseBodies()).findings(probability, np.ones(probability.shape, dtype=bool), volume)
+    reading = LungNodule(bundle, DenseBodies()).findings(probability, everywhere(probability), volume)
 
     assert reading.findings == ()
 

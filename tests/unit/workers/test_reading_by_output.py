@@ -113,6 +113,9 @@ def test_a_segmenting_bundle_finds_its_organ_where_it_lies_in_the_patient(
     said = " ".join(texts_in(written(objects, Form.SR)))
     assert "not to be used for diagnostic purposes" in said
     assert "does not say on what series it was trained" in said
+    # A normal organ is no reason to look soon.
+    assert summary["priority"] == ""
+    assert "to be seen within" not in said
 
 
 def test_a_segmenting_bundles_own_weights_are_loaded(tmp_path: Path) -> None:
@@ -224,7 +227,7 @@ def test_caveats_and_urgency_stand_in_the_report_and_in_what_status_shows(tmp_pa
     metadata.write_text(
         json.dumps(json.loads(metadata.read_text()) | {"trained_on": {"slice_thickness_mm": [0.5, 2.5]}})
     )
-    rule = TriageRule(name="a spleen is always urgent here", priority=Priority.STAT)
+    rule = TriageRule(name="a spleen is always urgent here", priority=Priority.STAT, algorithm=SPLEEN)
     objects, summary = read_series(readers(settings), SPLEEN, tmp_path, paths, triage=(rule,))
     report = written(objects, Form.SR)
     said = " ".join(texts_in(report))

@@ -14,6 +14,8 @@ SPELT_OTHERWISE = {
     "MILLIMETRE",
     # SNOMED CT's own, which no context group has.
     "CHEST_RADIOGRAPH",
+    # Of the private scheme 99DICOMNODE: no standard names this way of measuring.
+    "SMOOTHED_BORDER",
     # RadLex codes that are in no context group.
     "COMPOSITION",
     "SOLID",

@@ -56,7 +56,7 @@ def test_what_we_forgot_is_named_with_its_object_and_nothing_of_the_patient(tmp_
     assert "SEG breaks the rule 'iod'" in segmentation.fault
     assert "ContentLabel" in segmentation.fault
     assert "ecret" not in segmentation.fault.lower()
-    assert structured_report.fault == ""
+    assert structured_report.fault == "SR breaks the rule 'parts': SEG, which it refers to, must not be sent"
 
 
 def test_no_value_is_quoted(tmp_path: Path) -> None:

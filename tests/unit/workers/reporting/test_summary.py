@@ -92,7 +92,17 @@ def test_the_priority_has_its_reason(reading: Reading) -> None:
     (urgency,) = items(written(reading, reading.findings), codes.COMMUNICATION_OF_CRITICAL_RESULTS.value)
     (reason,) = urgency.ContentSequence
     assert reason.RelationshipType == "INFERRED FROM"
-    assert reason.TextValue.startswith("3 findings were marked, with a long axis of up to 11.0 mm")
+    assert reason.TextValue == (
+        "Nodule 3, of 10.8 mm mean diameter and 2 more: something was marked; to be seen within days."
+    )
+
+
+def test_an_outlined_organ_has_no_priority_and_no_recommendation(reading: Reading) -> None:
+    organs = tuple(replace(finding, category=codes.ANATOMICAL_STRUCTURE) for finding in reading.findings)
+    report = written(reading, organs)
+    for code in (codes.COMMUNICATION_OF_CRITICAL_RESULTS, codes.RECOMMENDATION):
+        assert not items(report, code.value)
+    assert len(groups_of(report, "1411")) == 3
 
 
 @pytest.mark.parametrize("found", [True, False])

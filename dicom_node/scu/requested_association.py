@@ -1,0 +1,175 @@
+"""An association that we ask for, whose threads rest while there is nothing to do.
+
+pynetdicom's look a thousand times a second whether there is: next to a node at work, that takes as much of a processor
+as all that is sent.
+"""
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import cast
+
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import StateMachine
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+#: How long a thread rests before it looks whether a time is up.
+LOOK_SECONDS = 0.25
+#: How often the thread that pauses says so again.
+_SAY_SECONDS = 0.05
+#: PS3.8 Section 9.2: no association, and waiting for the end of the connection.
+_IDLE, _CLOSING = "Sta1", "Sta13"
+
+
+class Requester(AE):
+    """Asks for associations of this kind."""
+
+    def _create_socket(self, assoc: Association, address: AddressInformation, _tls_args: object) -> AssociationSocket:
+        # The first that is told of the new association, before a thread of it runs.
+        assoc._reactor_checkpoint = checkpoint = Checkpoint(assoc)
+        assoc.dul = _UpperLayer(assoc, checkpoint.notice)
+        # They are passed on to the upper layer, which is a new one.
+        assoc.acse_timeout, assoc.network_timeout = self.acse_timeout, self.network_timeout
+        return _Connection(assoc, address)
+
+
+class Checkpoint(threading.Event):
+    """Where an association's thread pauses while another sends or releases, and rests until there is work for it."""
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__()
+        self._assoc = assoc
+        self._work = threading.Event()
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for work, or for a moment; then as any event does, saying for as long as it lasts that it pauses."""
+        if timeout is not None:
+            return super().wait(timeout)
+        if not self._has_work():
+            self._work.wait(LOOK_SECONDS)
+        self._work.clear()
+        while not super().wait(_SAY_SECONDS):
+            # Somebody else may have taken it back, and whoever waits for it has no limit.
+            self._assoc._is_paused = True
+        return True
+
+    def set(self) -> None:
+        """Let the thread go on."""
+        super().set()
+        self._work.set()
+
+    def notice(self) -> None:
+        """There may be work."""
+        self._work.set()
+
+    def _has_work(self) -> bool:
+        assoc = self._assoc
+        waiting = assoc.dimse.msg_queue.queue or assoc.dul.to_user_queue.queue
+        return bool(waiting) or assoc._kill or not assoc.dul.is_alive()
+
+
+class _UpperLayer(DULServiceProvider):
+    """The thread that sends and reads: it waits for bytes, or for something to send."""
+
+    def __init__(self, assoc: Association, notice: Callable[[], None]) -> None:
+        super().__init__(assoc)
+        self._notice = notice
+        self.state_machine = _NoticedStateMachine(self, notice)
+        # The connection waits instead.
+        self._run_loop_delay = 0
+
+    def run_reactor(self) -> None:
+        """Serve the connection to its end."""
+        try:
+            super().run_reactor()
+        finally:
+            # Also where what a peer sent was too much for it: nobody is to wait for a thread that has ended.
+            self._kill_thread = True
+            self._connection.give_up()
+            self._notice()
+
+    def send_pdu(self, primitive: object) -> None:
+        """Put a primitive into the queue, and let the thread look at it."""
+        super().send_pdu(primitive)  # type: ignore[arg-type]  # of any of pynetdicom's types
+        self._connection.wake()
+
+    def kill_dul(self) -> None:
+        """Let the thread end."""
+        super().kill_dul()
+        self._connection.wake()
+
+    def stop_dul(self) -> bool:
+        """Wait for the end of the thread, where its connection has ended; whether it has."""
+        if self.state_machine.current_state != _IDLE:
+            return False
+        self.kill_dul()
+        if threading.current_thread() is not self:
+            self.join()
+        return True
+
+    @property
+    def _connection(self) -> "_Connection":
+        return cast(_Connection, self.socket)
+
+
+class _NoticedStateMachine(StateMachine):
+    """The state machine, of whose actions the association's own thread hears at once."""
+
+    def __init__(self, dul: DULServiceProvider, notice: Callable[[], None]) -> None:
+        super().__init__(dul)
+        self._notice = notice
+
+    def do_action(self, event: str) -> None:
+        """Act, and let the association look at what came of it."""
+        try:
+            super().do_action(event)
+        finally:
+            self._notice()
+
+
+class _Connection(AssociationSocket):
+    """The connection: its thread waits here for bytes, and any other may wake it."""
+
+    def __init__(self, assoc: Association, address: AddressInformation) -> None:
+        self._waking, self._wake_fd = threading.Lock(), -1
+        super().__init__(assoc, address=address)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def __del__(self) -> None:
+        """Where no thread could be started for it, nobody has given it up."""
+        self.give_up()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are bytes; waits for them a moment, or until somebody wakes the thread."""
+        waiting = select.poll()
+        waiting.register(self._wake_fd, select.POLLIN)
+        connection = self.socket if self._is_connected else None
+        descriptor = -1 if connection is None else connection.fileno()
+        if connection is not None:
+            if descriptor < 0:
+                self.event_queue.put("Evt17")
+                return False
+            waiting.register(descriptor, select.POLLIN)
+        has_more_to_do = self.event_queue.queue or self.assoc.dul.state_machine.current_state == _CLOSING
+        found = [each for each, _ in waiting.poll(0 if has_more_to_do else LOOK_SECONDS * 1000)]
+        if self._wake_fd in found:
+            os.eventfd_read(self._wake_fd)
+        return descriptor in found
+
+    def wake(self) -> None:
+        """Let the thread that waits for bytes look at what else there is to do."""
+        with self._waking:
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
+
+    def give_up(self) -> None:
+        """Nobody waits here any more."""
+        with self._waking:
+            descriptor, self._wake_fd = self._wake_fd, -1
+            if descriptor >= 0:
+                os.close(descriptor)

@@ -1,0 +1,241 @@
+"""The index in PostgreSQL: a study's whole way over it, and what its transactions do to each other there."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from deploy.nothing import Nothing
+from dicom_node.archive.holdings import Holdings
+from dicom_node.archive.index import Index
+from dicom_node.archive.transactions import Transactions
+from dicom_node.assembly import Assembly
+from dicom_node.core.algorithm import AlgorithmIdentification
+from dicom_node.core.errors import IndexConflict
+from dicom_node.core.expression import parse_expression
+from dicom_node.core.lifecycle import StudyState
+from dicom_node.core.priority import QUEUES
+from dicom_node.core.routing import Route
+from dicom_node.delivery import Delivery
+from dicom_node.intake import Intake
+from dicom_node.scp.application_entity import ApplicationEntity
+from dicom_node.scu.storage import FileToSend, store
+from dicom_node.settings import IndexSettings, NodeSettings, Peer, Settings
+from tests.factories import ct_series
+from tests.peers import SEG, SR, Behaviour, storage_peer
+from tests.populated_index import NOW, instance, study_uid
+from tests.postgresql import postgresql, programs
+from tests.reading_here import ReadingsHere
+from tests.received_study import STUDY
+from workers.heartbeat import Heartbeat
+from workers.reading import Reader
+from workers.readings import Limits
+from workers.triage import Triage
+
+WORKER = "here:1"
+SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a database; skips where PostgreSQL, or what speaks with it, is not installed."""
+    if (folder := programs()) is None:
+        pytest.skip("not checked: PostgreSQL is not installed (Debian: postgresql)")
+    pytest.importorskip("psycopg", reason="not checked: psycopg is not installed (pip: psycopg[binary])")
+    with postgresql(folder) as url:
+        yield url
+
+
+@pytest.fixture
+def url(server: str) -> str:
+    """As the server's, without tables at first."""
+    engine = sa.create_engine(server)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+    engine.dispose()
+    return server
+
+
+@pytest.fixture
+def index(url: str) -> Iterator[Index]:
+    index = Index.open(url)
+    yield index
+    index.close()
+
+
+def triage(holdings: Holdings) -> Triage:
+    """A worker whose algorithm finds nothing, without a process of its own."""
+    identification = AlgorithmIdentification(
+        name="Nothing", version="1", manufacturer="Test", device_uid="2.25.4711", checksum="ab" * 32
+    )
+    reader = Reader(algorithm=Nothing(None, None), identification=identification, last_run=NoRun())  # type: ignore[arg-type]  # it looks at neither
+    limits = Limits(reading_seconds=600, silence_seconds=60)
+    readings = ReadingsHere(holdings.archive, {"nothing": reader})
+    heartbeat = Heartbeat(
+        holdings.index, WORKER, lease_seconds=30, limits=limits, pulse=lambda: readings.pulse, clock=time.time
+    )
+    return Triage(
+        index=holdings.index,
+        archive=holdings.archive,
+        readings=readings,  # type: ignore[arg-type]  # a stand-in
+        queue=Settings().queue,
+        queues=QUEUES,
+        heartbeat=heartbeat,
+        worker=WORKER,
+    )
+
+
+class NoRun:
+    """What a network would tell of its last run."""
+
+    seconds, concession = 0.0, ""
+
+
+def test_a_study_goes_the_whole_way_over_postgresql(url: str, tmp_path: Path) -> None:
+    route = Route(name="any CT", algorithm="nothing", when=parse_expression('Modality == "CT"'), minimum_instances=1)
+    paths = ct_series(tmp_path / "sent")
+    pacs = Behaviour()
+    with storage_peer(pacs, sop_classes=(SEG, SR)) as peer:
+        settings = Settings(
+            node=NodeSettings(host="127.0.0.1", port=0, minimum_free_megabytes=0, data_dir=tmp_path / "node"),
+            index=IndexSettings(url=url),
+            peers=(peer,),
+            routes=(route,),
+        )
+        holdings = Holdings.open(settings)
+        try:
+            received(settings, holdings, paths)
+            later = time.time() + 3600.0
+            Assembly(settings, holdings.index, lambda: later).step()
+            assert state(holdings.index) is StudyState.QUEUED
+            triage(holdings).work_off()
+            assert state(holdings.index) is StudyState.REPORTED
+            Delivery(settings, holdings.index, holdings.archive, time.time).step()
+            assert state(holdings.index) is StudyState.DELIVERED
+        finally:
+            holdings.index.close()
+    assert len(pacs.arrived) == 1
+    # Everything of it is in the database that was named: another process finds it there.
+    again = Index.open(url)
+    try:
+        assert [row.sop_instance_uid for row in again.deliveries.of_study(STUDY)] == pacs.arrived
+        assert {line.after for line in again.studies.history(STUDY)} >= {"RECEIVING", "QUEUED", "READING", "DELIVERED"}
+    finally:
+        again.close()
+
+
+def received(settings: Settings, holdings: Holdings, paths: list[Path]) -> None:
+    """The files are sent by C-STORE over a real association, and each is answered with success."""
+    intake = Intake(archive=holdings.archive, studies=holdings.index.studies)
+    entity = ApplicationEntity(settings, intake)
+    entity.start()
+    try:
+        node = Peer(name="node", ae_title="TRIAGE", host="127.0.0.1", port=entity.port)
+        sent = list(store(node, map(FileToSend.read, paths), ae_title="SCANNER", timeout_seconds=SECONDS))
+    finally:
+        entity.stop()
+    assert [outcome.error for outcome in sent] == [None] * len(paths)
+
+
+def state(index: Index) -> StudyState:
+    (row,) = index.studies.rows(STUDY)
+    return row.state
+
+
+def at_once(deeds: Mapping[str, Callable[[], object]]) -> dict[str, object]:
+    """What each deed answered or raised, each in a thread of its own."""
+    found: dict[str, object] = {}
+
+    def run(name: str) -> None:
+        try:
+            found[name] = deeds[name]()
+        except Exception as error:
+            found[name] = error
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in deeds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(3 * SECONDS)
+    return found
+
+
+class Embrace:
+    """Two transactions that want two rows in opposite orders, each when both have their first."""
+
+    def __init__(self, index: Index) -> None:
+        self.marks = index.transactions.tables["marks"]
+        with index.transactions.write() as connection:
+            for name in ("one", "two"):
+                connection.execute(sa.insert(self.marks).values(name=name, value=""))
+        self.both = threading.Barrier(2)
+
+    def deed(self, *names: str) -> Callable[[sa.Connection], str]:
+        first, second = names
+
+        def do(connection: sa.Connection) -> str:
+            self._touch(connection, first)
+            # The second time the other has gone.
+            with suppress(threading.BrokenBarrierError):
+                self.both.wait(1.0)
+            self._touch(connection, second)
+            return first
+
+        return do
+
+    def _touch(self, connection: sa.Connection, name: str) -> None:
+        connection.execute(sa.update(self.marks).where(self.marks.c.name == name).values(value=name))
+
+
+def test_a_deadlock_is_called_by_its_name(index: Index) -> None:
+    embrace = Embrace(index)
+
+    def write(*names: str) -> str:
+        with index.transactions.write() as connection:
+            return embrace.deed(*names)(connection)
+
+    found = at_once({"ours": lambda: write("one", "two"), "theirs": lambda: write("two", "one")})
+    assert sum(isinstance(answer, IndexConflict) for answer in found.values()) == 1, found
+
+
+def test_a_deadlock_with_another_process_is_an_error_of_none_of_64_senders(index: Index) -> None:
+    embrace = Embrace(index)
+    # Its own group, as that of another process.
+    other = Transactions(index.transactions._writer, index.transactions.tables)
+    group = index.transactions._group
+
+    def wait_for_all(_connection: sa.Connection) -> None:
+        until = time.monotonic() + SECONDS
+        while len(group._waiting) < 63 and time.monotonic() < until:
+            time.sleep(0.01)
+
+    deeds: dict[str, Callable[[], object]] = {
+        f"sender {number}": partial(index.studies.add_instance, instance("a", number, at=NOW)) for number in range(62)
+    }
+    deeds = {"leader": partial(index.transactions.together, wait_for_all), **deeds}
+    deeds["ours"] = partial(index.transactions.together, embrace.deed("one", "two"))
+    deeds["theirs"] = partial(other.together, embrace.deed("two", "one"))
+    found = at_once(deeds)
+    assert len(found) == 65
+    assert not [answer for answer in found.values() if isinstance(answer, Exception)]
+    (row,) = index.studies.rows(study_uid("a"))
+    assert row.instances == 62
+
+
+def test_senders_of_several_processes_to_one_study_lose_nothing(index: Index) -> None:
+    others = [Index(index.transactions._writer) for _ in range(3)]
+    deeds = {
+        f"{k}.{n}": partial(one.studies.add_instance, instance("a", 20 * k + n, at=NOW))
+        for k, one in enumerate(others)
+        for n in range(20)
+    }
+    found = at_once(deeds)
+    assert not [answer for answer in found.values() if isinstance(answer, Exception)]
+    (row,) = index.studies.rows(study_uid("a"))
+    assert row.instances == 60

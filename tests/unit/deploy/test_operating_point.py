@@ -1,0 +1,73 @@
+"""Weights and thresholds set on opinions that are known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.operating_point import SHOWN, Validation, kept, report_threshold, said, seen_before, weighed, write
+from tests.bundles import little_bundle
+from workers.bundles import load_bundle
+from workers.second_look import Weights
+
+RNG = np.random.default_rng(3)
+
+
+def seen(count: int = 40) -> Validation:
+    """Ten volumes with one nodule each and three marks on nothing."""
+    nodules = np.where(np.arange(count) % 4 == 0, 0, -1)
+    return Validation(
+        volumes=np.arange(count) // 4,
+        nodules=nodules,
+        first=np.where(nodules == 0, 0.6, 0.7) + RNG.uniform(-0.1, 0.1, count),
+        crops=np.zeros((count, *SHOWN), dtype=np.float32),
+        diameters=((8.0,),) * (count // 4),
+        shares=(0.5,) * (count // 4),
+    )
+
+
+def test_an_opinion_that_knows_is_given_the_weight() -> None:
+    given = seen()
+    second = np.where(given.nodules == 0, 0.9, 0.1) + RNG.uniform(-0.08, 0.08, 40)
+    weights = weighed(given.first, second, given.nodules >= 0)
+    assert weights is not None
+    assert weights.second > abs(weights.first)
+    both = weights(given.first, second)
+    assert report_threshold(given, both, 1.0, 0.05) < both[given.nodules >= 0].min()
+    assert "one false positive a scan 1.000" in said(given, both)
+
+
+def test_from_too_few_nodules_no_weights_are_fitted() -> None:
+    given = seen(16)
+    assert weighed(given.first, given.first, given.nodules >= 0) is None
+
+
+@pytest.mark.parametrize("wanted", [0.5, 1.0, 2.0, 4.0])
+def test_the_threshold_is_the_lowest_that_keeps_the_promise(wanted: float) -> None:
+    given = seen()
+    threshold = report_threshold(given, given.first, wanted, 0.05)
+    false = given.first[given.nodules < 0]
+    assert (false >= threshold).sum() / 5 <= wanted < (false >= threshold - 0.01).sum() / 5
+
+
+def test_what_was_seen_comes_back(tmp_path: Path) -> None:
+    given = seen()
+    kept(given, tmp_path / "seen.npz")
+    again = seen_before(tmp_path / "seen.npz")
+    np.testing.assert_array_equal(again.first, given.first)
+    assert (again.diameters, again.shares) == (given.diameters, given.shares)
+
+
+def test_a_bundle_with_a_new_threshold_is_whole(tmp_path: Path) -> None:
+    folder = little_bundle(tmp_path / "lung_nodule")
+    write(folder, None, 0.37)
+    bundle = load_bundle(folder)
+    assert bundle.verified
+    assert bundle.number("postprocessing", "report_threshold") == 0.37
+    settings = json.loads((folder / "configs" / "inference.json").read_text())
+    settings["second_look"] = {}
+    (folder / "configs" / "inference.json").write_text(json.dumps(settings))
+    write(folder, Weights(first=0.1, second=0.9, constant=-1.0), 0.4)
+    score = load_bundle(folder).configuration["second_look"]["score"]
+    assert score == {"first": 0.1, "second": 0.9, "constant": -1.0}

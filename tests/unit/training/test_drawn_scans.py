@@ -1,0 +1,184 @@
+"""The semi-synthetic test set, over toy lungs, and a volume of it counted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicom_node.core.codes import LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, NODULE
+from dicom_node.core.finding import Axis, Finding, Outline
+from training.dataset import Background
+from training.evaluation.drawn_scans import Case, DrawnScan, DrawnScans, cases
+from training.evaluation.judged import Read, judge
+from training.evaluation.report import Result, figures, write
+from training.metrics.detection import MISSED
+from training.phantom_backgrounds import TEACHING_SEEDS, TEST_SEEDS, VALIDATION_SEEDS
+from training.shapes import Shape
+from workers.algorithms import Reading
+from workers.preprocessing import GRID_MM
+from workers.volume import Volume
+
+SEEDS = TEST_SEEDS[:2]
+
+
+def background(name: str, slabs: tuple[tuple[int, int], ...], height: int = 200) -> Background:
+    """Two boxes of lung in muscle."""
+    hu = np.full((height, 60, 90), 40, dtype=np.int16)
+    lung = np.zeros(hu.shape, dtype=bool)
+    lung[:, 8:52, 8:40] = lung[:, 8:52, 50:82] = True
+    hu[lung] = -860
+    judging = np.zeros(hu.shape, dtype=bool)
+    for low, high in slabs:
+        judging[low:high] = True
+    return Background(name=name, hu=hu, lung=lung, teaching=~judging, judging=judging)
+
+
+def ball(patient: str) -> Shape:
+    grid = np.linalg.norm(np.indices((15, 15, 15)) - 7, axis=0)
+    probability = (np.clip(4.5 - grid, 0, 1) * 255).astype(np.uint8)
+    return Shape(patient=patient, probability=probability, texture=5.0, calcified=False)
+
+
+def of_use(use: str) -> Shape:
+    return next(shape for shape in (ball(f"P-{n}") for n in range(200)) if shape.use == use)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where generated thoraces would be kept: toy lungs in their place."""
+    folder = tmp_path_factory.mktemp("cache")
+    for seed in SEEDS:
+        made = background(f"phantom-{seed}", ((0, 200),))
+        np.savez_compressed(folder / f"phantom-{seed}.npz", hu=made.hu, lung=made.lung)
+    return folder
+
+
+def scans(cache: Path, use: str = "test", seed: int = 1) -> DrawnScans:
+    real = [background("real", ((30, 50), (110, 130)))]
+    return DrawnScans(real, [of_use("teaching"), of_use(use)], SEEDS, cache, seed, use=use)
+
+
+def test_seeds_and_patients_of_teaching_validation_and_test_never_mix() -> None:
+    assert not set(TEACHING_SEEDS) & set(VALIDATION_SEEDS)
+    assert not set(TEST_SEEDS) & {*TEACHING_SEEDS, *VALIDATION_SEEDS}
+    with pytest.raises(ValueError, match="kept for test"):
+        DrawnScans([], [of_use("teaching"), of_use("validation")], SEEDS, Path("none"), 1)
+
+
+def test_of_150_cases_a_hundred_have_nodules_and_twenty_of_them_real_lungs() -> None:
+    chosen = cases(100, 50)
+    assert sum(case.with_nodules for case in chosen) == 100
+    assert sum(case.is_real for case in chosen) == 20
+    assert not any(case.is_real for case in chosen if not case.with_nodules)
+
+
+def test_a_case_is_the_same_whether_drawn_or_kept(cache: Path, tmp_path: Path) -> None:
+    case = Case(number=3, with_nodules=True)
+    first = scans(cache)(case)
+    again = scans(cache)(case)
+    np.testing.assert_array_equal(first.hu, again.hu)
+    assert [n.kind for n in first.nodules] == [n.kind for n in again.nodules]
+    assert not np.array_equal(scans(cache, seed=2)(case).hu, first.hu)
+
+
+def test_nodules_lie_in_judged_lung_and_normals_have_none(cache: Path) -> None:
+    made = scans(cache)
+    drawn = made(Case(number=4, with_nodules=True))
+    assert drawn.background == "real"
+    assert 1 <= len(drawn.nodules) <= 3
+    assert all(drawn.judged[n.region.box][n.region.mask].any() for n in drawn.nodules)
+    # Only the upper slab is the test's.
+    assert drawn.judged.any(axis=(1, 2)).sum() == 20
+    assert made(Case(number=0, with_nodules=False)).nodules == ()
+
+
+def finding(number: int, centre: tuple[float, float, float], score: float) -> Finding:
+    axis = Axis(length_mm=8.0, start=centre, end=centre)
+    return Finding(
+        number=number,
+        concept=NODULE,
+        category=MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        site=LUNG,
+        laterality=None,
+        centre=centre,
+        long_axis=axis,
+        short_axis=axis,
+        maximum_3d_diameter_mm=8.0,
+        volume_mm3=250.0,
+        mean_hu=0.0,
+        deviation_hu=1.0,
+        score=score,
+        outline=Outline(sop_instance_uid="2.25.1", points=((1, 1), (2, 1), (2, 2), (1, 1))),
+    )
+
+
+def knowing(drawn: DrawnScan, extra: bool = False) -> Read:
+    """A reader that finds every nodule exactly, and something else where it is asked to."""
+
+    def read(volume: Volume) -> Reading:
+        labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
+        found = []
+        for number, nodule in enumerate(drawn.nodules, start=1):
+            labels[nodule.region.box][nodule.region.mask] = number
+            k, j, i = (np.argwhere(labels == number).mean(axis=0)) * GRID_MM
+            found.append(finding(number, (float(i), float(j), float(k)), 0.9))
+        if extra:
+            k, j, i = np.argwhere(drawn.judged)[0] * GRID_MM
+            found.append(finding(len(found) + 1, (float(i), float(j), float(k)), 0.7))
+        return Reading(findings=tuple(found), labels=labels, parameters=(), searched=drawn.judged)
+
+    return read
+
+
+def blind(volume: Volume) -> Reading:
+    return Reading(findings=(), labels=np.zeros(volume.voxels.shape, dtype=np.uint8), parameters=())
+
+
+def result(cache: Path, *, extra: bool = False, seeing: bool = True) -> Result:
+    made = scans(cache)
+    judged = []
+    for case in cases(4, 1):
+        drawn = made(case)
+        judged.append(judge(drawn, knowing(drawn, extra) if seeing else blind, 0.5))
+    return Result(
+        bundle="toy 1, checksum 0",
+        report_threshold=0.5,
+        with_nodules=tuple(judged[:4]),
+        normals=tuple(judged[4:]),
+        real=(),
+        real_false={},
+        real_sights=(),
+        seconds=1.0,
+    )
+
+
+def test_who_knows_the_truth_finds_all(cache: Path) -> None:
+    knows = result(cache)
+    tables = figures(knows)
+    assert tables["Found at the report threshold"]["all"].value == 1.0
+    assert tables["Outlines of nodules that were found"]["Dice, mean"].value == pytest.approx(1.0)
+    assert tables["At the report threshold"]["normals without any finding"].value == 1.0
+    assert knows.sights == ()
+
+
+def test_who_is_blind_misses_every_nodule_and_each_is_shown(cache: Path) -> None:
+    sees_nothing = result(cache, seeing=False)
+    assert all(nodule.score == MISSED for nodule in sees_nothing.nodules)
+    assert len(sees_nothing.sights) == len(sees_nothing.nodules) > 3
+    assert all(seen.is_miss and seen.truth.any() for seen in sees_nothing.sights)
+
+
+def test_every_false_positive_is_counted_shown_and_told(cache: Path, tmp_path: Path) -> None:
+    wrong = result(cache, extra=True)
+    tables = figures(wrong)
+    assert tables["At the report threshold"]["normals without any finding"].value == 0.0
+    assert len(wrong.sights) == 5
+    written, numbers = write(wrong, tables, tmp_path)
+    assert "Semi-synthetic data." in written.read_text()
+    assert "false positive, score 0.70" in written.read_text()
+    # Not a number is no JSON.
+    assert "NaN" not in numbers.read_text()
+    said = json.loads(numbers.read_text())
+    assert said["data"] == "semi-synthetic, and two real scans"
+    assert len(said["nodules"]) == len(wrong.nodules)

@@ -1,0 +1,102 @@
+"""Crops for the second look: nodules, and what a search takes for nodules, each in the middle of a small box.
+
+Half of them hold a nodule. Of the others most show a place where the searching network was wrong in lungs that teach,
+the rest a drawn lookalike, a vessel or a piece of pleura.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.augmentation import aerate, draw, insert, scan, tether
+from training.dataset import TETHERED_SHARE, Background, Patches, add_lookalike, site
+from training.lookalikes import LOOKALIKES, PLEURAL, draw_lookalike
+from training.shapes import Shape
+from workers.preprocessing import normalise
+from workers.second_look import crop
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Voxel = NDArray[np.int_]
+
+#: Voxels that are drawn around a crop, and how far off its middle what it shows may lie.
+_AROUND = (8, 12, 12)
+_JITTER = 2
+#: Of the crops without a nodule.
+_MINED_SHARE, _LOOKALIKE_SHARE = 0.55, 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """Values 0..1 and whether a nodule is in the middle."""
+
+    values: Floats
+    is_nodule: bool
+
+
+class Crops:
+    """Crops drawn by number: the same seed and number give the same crop."""
+
+    def __init__(
+        self, backgrounds: Sequence[Background], shapes: Sequence[Shape], size: tuple[int, int, int], seed: int
+    ) -> None:
+        self._backgrounds, self._size, self._seed = backgrounds, size, seed
+        around = (size[0] + 2 * _AROUND[0], size[1] + 2 * _AROUND[1], size[2] + 2 * _AROUND[2])
+        self._patches = Patches(backgrounds, shapes, around, seed)
+        self._shapes = [shape for shape in shapes if not shape.held_out]
+        #: Places [background, k, j, i, weight] where the searching network saw what is not there.
+        self.mined: NDArray[np.float64] = np.zeros((0, 5))
+
+    def __getitem__(self, number: int) -> Crop:
+        rng = np.random.default_rng((self._seed, 1, number))
+        while True:
+            made = self._nodule(rng) if number % 2 else self._other(rng)
+            if made is not None:
+                hu, at = made
+                middle = at + rng.integers(-_JITTER, _JITTER + 1, size=3)
+                values = normalise(scan(hu, rng))
+                k, j, i = (int(v) for v in middle)
+                return Crop(values=crop(values, (k, j, i), self._size), is_nodule=bool(number % 2))
+
+    def _nodule(self, rng: Generator) -> tuple[Floats, Voxel] | None:
+        hu, lung = self._lung(*self._patches.place(rng), rng)
+        if rng.random() < 0.3:
+            add_lookalike(hu, lung, rng)
+        centre = site(hu, self._inner(lung), rng)
+        if centre is None:
+            return None
+        if rng.random() < TETHERED_SHARE:
+            tether(hu, lung, centre, rng)
+        mask = insert(hu, lung, draw(self._shapes[int(rng.integers(len(self._shapes)))], rng), centre)
+        if mask is None:
+            return None
+        low, high = (end(np.argwhere(mask), axis=0) for end in (np.min, np.max))
+        return hu, (low + high) // 2
+
+    def _other(self, rng: Generator) -> tuple[Floats, Voxel] | None:
+        choice = rng.random()
+        if choice < _MINED_SHARE and len(self.mined):
+            row = self.mined[int(rng.integers(len(self.mined)))]
+            hu, _ = self._lung(int(row[0]), row[1:4].astype(int), rng)
+            return hu, np.array(hu.shape) // 2
+        hu, lung = self._lung(*self._patches.place(rng), rng)
+        name = str(rng.choice(list(LOOKALIKES)))
+        drawn = choice < _MINED_SHARE + _LOOKALIKE_SHARE
+        where = (2 if name in PLEURAL else 0) if drawn else int(rng.integers(1, 3))
+        at = site(hu, self._inner(lung), rng, where)
+        if at is not None and drawn:
+            draw_lookalike(name, hu, lung, at, rng)
+        return None if at is None else (hu, at)
+
+    def _lung(self, which: int, centre: Voxel, rng: Generator) -> tuple[Floats, Mask]:
+        hu, lung, counts = self._patches.cut(self._backgrounds[which], centre, rng)
+        return aerate(hu, rng), lung & counts
+
+    def _inner(self, lung: Mask) -> Mask:
+        inner = np.zeros_like(lung)
+        box = tuple(slice(n // 3, n - n // 3) for n in lung.shape)
+        inner[box] = lung[box]
+        return inner
