@@ -46,7 +46,9 @@ class Contents:
         names = ("instances", "reports", "studies")
         self._instances, self._reports, self._studies = (transactions.tables[name] for name in names)
         # A viewer asks for each frame by itself: what is asked is built once, for each number of UIDs.
-        asked = [tuple(sa.bindparam(name) for name in _UIDS[:count]) for count in range(1, 4)]
+        asked: list[tuple[sa.BindParameter[str], ...]] = [
+            tuple(sa.bindparam(name) for name in _UIDS[:count]) for count in range(1, 4)
+        ]
         self._prepared = [tuple(map(PreparedQuery, (self._results(*some), self._images(*some)))) for some in asked]
 
     def of(self, study: str, series: str = "", instance: str = "") -> list[Content]:
