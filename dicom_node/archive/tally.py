@@ -167,7 +167,7 @@ class Tally:
         """Whether a line before this one may yet come: a server numbers lines before they are committed."""
         if self._transactions.is_sqlite or row["number"] == number + 1:
             return False
-        return 0 <= time.time() - row["at"] < _UNDERWAY_SECONDS
+        return 0 <= time.time() - float(row["at"]) < _UNDERWAY_SECONDS
 
 
 _OUTCOMES = {
