@@ -31,6 +31,9 @@ OUTCOMES = ("accepted", "committed", "failed", "postponed")
 #: Lines of one query, and how long one look may go on where many are new, as after an update.
 _LINES, _LOOK_SECONDS = 2000, 0.1
 
+#: No transaction is under way for longer, where several may be: what is missing by then never comes.
+_UNDERWAY_SECONDS = 10.0
+
 
 class Kind(StrEnum):
     """What is timed."""
@@ -143,7 +146,9 @@ class Tally:
         """Count the next lines; how many there were."""
         with self._transactions.read() as connection:
             rows = self._lines.rows(connection, last=counts.number, most=_LINES)
-        for row in rows:
+        for done, row in enumerate(rows):
+            if self._is_outrun(counts.number, row):
+                return done
             counts.number = row["number"]
             queue = queue_of(Priority(row["priority"] or Priority.ROUTINE))
             for kind, seconds in _timed(row):
@@ -157,6 +162,12 @@ class Tally:
             if not row["subject"] and row["before"] != row["after"]:
                 counts.entered[row["after"]] = counts.entered.get(row["after"], 0) + 1
         return len(rows)
+
+    def _is_outrun(self, number: int, row: Mapping[str, Any]) -> bool:
+        """Whether a line before this one may yet come: a server numbers lines before they are committed."""
+        if self._transactions.is_sqlite or row["number"] == number + 1:
+            return False
+        return 0 <= time.time() - float(row["at"]) < _UNDERWAY_SECONDS
 
 
 _OUTCOMES = {

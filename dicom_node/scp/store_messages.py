@@ -42,7 +42,7 @@ class StoreMessages:
         self._request: StoreRequest | None = None
         self._arrival: Arrival | None = None
         self._sender: Sender | None = None
-        #: Whether an instance is whole and being kept, while its sender waits for the answer.
+        #: Whether an instance is whole, and its sender waits for the answer.
         self.is_keeping = False
 
     @property
@@ -139,7 +139,7 @@ class StoreMessages:
         self._arrival, self.is_keeping = None, True
         try:
             status, comment = arrival.finish()
+            answer = store_response(request, status, comment)
+            self._answer(p_data(self._context_id, answer, self._association.dimse.maximum_pdu_size))
         finally:
             self.is_keeping = False
-        answer = store_response(request, status, comment)
-        self._answer(p_data(self._context_id, answer, self._association.dimse.maximum_pdu_size))

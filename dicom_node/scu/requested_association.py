@@ -37,12 +37,18 @@ class Requester(AE):
 
 
 class Checkpoint(threading.Event):
-    """Where an association's thread pauses while another sends or releases, and rests until there is work for it."""
+    """Where an association's thread pauses while another sends or releases, and rests until there is work for it.
+
+    Whoever sends clears it, and waits for the word that the thread pauses. A thread that was let go and has not run
+    yet has left its word behind: were it believed, that thread would go on, and take the answer that another waits for.
+    """
 
     def __init__(self, assoc: Association) -> None:
         super().__init__()
         self._assoc = assoc
         self._work = threading.Event()
+        #: Held by the thread as it goes on, and by whoever clears: then it has gone, or stays.
+        self._passing = threading.Lock()
         self.set()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -52,10 +58,15 @@ class Checkpoint(threading.Event):
         if not self._has_work():
             self._work.wait(LOOK_SECONDS)
         self._work.clear()
-        while not super().wait(_SAY_SECONDS):
+        while not self._passes():
             # Somebody else may have taken it back, and whoever waits for it has no limit.
             self._assoc._is_paused = True
         return True
+
+    def clear(self) -> None:
+        """Let the thread pause when it comes here next, or stay."""
+        with self._passing:
+            super().clear()
 
     def set(self) -> None:
         """Let the thread go on."""
@@ -65,6 +76,14 @@ class Checkpoint(threading.Event):
     def notice(self) -> None:
         """There may be work."""
         self._work.set()
+
+    def _passes(self) -> bool:
+        """Whether the thread goes on: it may have been held up again since it was woken."""
+        super().wait(_SAY_SECONDS)
+        with self._passing:
+            if is_let_go := self.is_set():
+                self._assoc._is_paused = False
+        return is_let_go
 
     def _has_work(self) -> bool:
         assoc = self._assoc

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from deploy.nothing import Nothing
 from dicom_node.archive.holdings import Holdings
 from dicom_node.archive.index import Index
+from dicom_node.archive.tally import Tally
 from dicom_node.archive.transactions import Transactions
 from dicom_node.assembly import Assembly
 from dicom_node.core.algorithm import AlgorithmIdentification
@@ -239,3 +240,26 @@ def test_senders_of_several_processes_to_one_study_lose_nothing(index: Index) ->
     assert not [answer for answer in found.values() if isinstance(answer, Exception)]
     (row,) = index.studies.rows(study_uid("a"))
     assert row.instances == 60
+
+
+def test_a_line_that_is_committed_after_a_later_one_is_counted(index: Index) -> None:
+    transactions, tally = index.transactions, Tally(index, [1.0])
+
+    def entered(connection: sa.Connection, uid: str, at: float) -> None:
+        states = {"before": StudyState.COMPLETE.value, "after": StudyState.REPORTED.value}
+        transactions.remark(connection, uid, **states, cause="", actor="", at=at)
+
+    with transactions.write() as slow:
+        entered(slow, study_uid(1), time.time())
+        with transactions.write() as quick:
+            entered(quick, study_uid(2), time.time())
+        tally.look()
+    tally.look()
+    assert tally.entered()[StudyState.REPORTED] == 2
+    with suppress(ZeroDivisionError), transactions.write() as never:
+        entered(never, study_uid(3), time.time())
+        raise ZeroDivisionError
+    with transactions.write() as later:
+        entered(later, study_uid(4), time.time() - 60.0)
+    tally.look()
+    assert tally.entered()[StudyState.REPORTED] == 3, "what was taken back is not waited for"

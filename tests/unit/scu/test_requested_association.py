@@ -9,11 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+from pydicom import dcmread
 from pynetdicom.association import Association
 
 from dicom_node.scu.association import ProposedContext, association
 from dicom_node.scu.requested_association import LOOK_SECONDS, Checkpoint
 from dicom_node.settings import Peer
+from tests.factories import ct_series
 from tests.peers import CT, Behaviour, storage_peer
 
 SECONDS = 10.0
@@ -45,6 +48,40 @@ def test_a_thread_that_pauses_says_so_again_when_another_takes_it_back() -> None
     checkpoint.set()
     thread.join(SECONDS)
     assert not thread.is_alive()
+
+
+def test_a_thread_that_is_held_up_again_before_it_ran_stays() -> None:
+    paused = Paused()
+    checkpoint = Checkpoint(cast(Association, paused))
+    checkpoint.clear()
+    thread = threading.Thread(target=checkpoint.wait)
+    thread.start()
+    time.sleep(0.01)
+    paused._is_paused = True
+    checkpoint.set()
+    checkpoint.clear()
+    time.sleep(0.01)
+    # Of one that was quicker, the word is taken back.
+    assert thread.is_alive() or not paused._is_paused, "it says that it pauses, and goes on"
+    checkpoint.set()
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+
+
+def test_an_answer_is_its_senders_also_where_threads_run_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rested = threading.Event.wait
+
+    def late(event: threading.Event, timeout: float | None = None) -> bool:
+        found = rested(event, timeout)
+        if isinstance(event, Checkpoint):
+            time.sleep(0.004)
+        return found
+
+    monkeypatch.setattr(threading.Event, "wait", late)
+    dataset = dcmread(ct_series(tmp_path, slices=1)[0])
+    with storage_peer(Behaviour()) as peer, asked(peer) as assoc:
+        answers = [assoc.send_c_store(dataset) for _ in range(20)]
+    assert all(answer.Status == 0x0000 for answer in answers)
 
 
 def test_a_message_that_waits_already_is_not_waited_for() -> None:
