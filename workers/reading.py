@@ -180,7 +180,9 @@ def _outcome(reading: Reading, deviations: tuple[Deviation, ...], urgency: Urgen
     ended = outcome_of_reading(found=found, incomplete=reading.incomplete)
     limited = any(deviation.reason is not Reason.NOT_STATED for deviation in deviations)
     quality = LIMITED_QUALITY if limited else ended.quality
-    return replace(ended, urgency=urgency, quality=quality, statements=reading.statements)
+    return replace(
+        ended, urgency=urgency, quality=quality, statements=reading.statements, further_marks=reading.not_reported
+    )
 
 
 def _judged(deviations: tuple[Deviation, ...], urgency: Urgency | None) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def with_predecessors(
     written = [form for form in STRUCTURED_REPORTS if form in forms] or [Form.SR]
     found: dict[Form, Dataset] = {}
     for form in written:
-        predecessor = _replaced(replace(evidence, form=form), earlier, form, archive, lambda own: own.uid(own.form))
+        own = replace(evidence, form=form, first_predecessor=found.get(written[0]))
+        predecessor = _replaced(own, earlier, form, archive, lambda own: own.uid(own.form))
         if predecessor is not None:
             found[form] = predecessor[0]
     main, *others = written

@@ -41,6 +41,13 @@ class Outcome:
     urgency: Urgency | None = None
     #: What was said of the images as a whole.
     statements: tuple[Statement, ...] = ()
+    #: Marks that are none of the findings: nothing is known of them but that they are there.
+    further_marks: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the findings are all that was marked, in all of the images, and nothing spoke against these."""
+        return not (self.reason or self.further_marks) and self.quality is None
 
     @property
     def name(self) -> str:

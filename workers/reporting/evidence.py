@@ -88,6 +88,8 @@ class Evidence:
     predecessor: Dataset | None = None
     #: Of the structured report whose numbers all objects of the report have.
     form: Form = Form.SR
+    #: In a further form: what the first one replaces. On that the UIDs of segments and findings rest, which both name.
+    first_predecessor: Dataset | None = None
     #: The predecessors of structured reports in further forms, which other peers may hold.
     predecessors: Mapping[Form, Dataset] = field(default_factory=dict)
     #: Tracking Unique Identifiers of findings by their numbers, where the replaced report tracks any.
@@ -107,7 +109,8 @@ class Evidence:
         parameters = (f"{name}={value}" for name, value in algorithm.parameters)
         reading = (algorithm.name, algorithm.version, algorithm.checksum, *parameters, self.evidence)
         replaced = () if self.predecessor is None else (str(self.predecessor.SOPInstanceUID),)
-        return derived_uid(self.volume.study_instance_uid, *reading, *replaced, role)
+        first = () if self.first_predecessor is None else ("first", str(self.first_predecessor.SOPInstanceUID))
+        return derived_uid(self.volume.study_instance_uid, *reading, *replaced, *first, role)
 
     def tracking_uid(self, number: int) -> str:
         """What software calls a finding: the same whenever the same algorithm finds it in the same evidence.
@@ -118,7 +121,7 @@ class Evidence:
         """
         if number in self.followed:
             return self.followed[number]
-        return replace(self, predecessor=None).uid(f"finding {number}")
+        return replace(self, predecessor=None, first_predecessor=None).uid(f"finding {number}")
 
     @property
     def replaced(self) -> tuple[Dataset, ...]:
@@ -131,7 +134,8 @@ class Evidence:
 
     def in_form(self, form: Form) -> "Evidence":
         """The evidence of a structured report in another form, whose predecessor is of that form, too."""
-        return replace(self, form=form, predecessor=self.predecessors.get(form))
+        own = self.predecessors.get(form)
+        return replace(self, form=form, predecessor=own, first_predecessor=self.predecessor)
 
     def series_uid(self, role: str) -> str:
         """The UID of one result series of the study: what one version of an algorithm writes stays together."""

@@ -34,7 +34,7 @@ def study_summary(
     container.ContentSequence.extend(_processing(outcome))
     container.ContentSequence.extend(text_of(said.concept, said.text) for said in outcome.statements)
     container.ContentSequence.extend(_urgency(outcome))
-    container.ContentSequence.extend(_recommendation(findings))
+    container.ContentSequence.extend(_recommendation(findings, outcome))
     container.ContentSequence.append(text_of(codes.COMMENT, _comment(evidence, findings, outcome, remarks)))
     return container
 
@@ -74,12 +74,16 @@ def _urgency(outcome: Outcome) -> Iterator[hd_sr.ContentItem]:
         yield judged
 
 
-def _recommendation(findings: tuple[Finding, ...]) -> Iterator[hd_sr.ContentItem]:
-    """What to do: by the guideline where the category of every finding is known, else to look; nothing for organs."""
+def _recommendation(findings: tuple[Finding, ...], outcome: Outcome) -> Iterator[hd_sr.ContentItem]:
+    """What to do: by the guideline where the category of every finding is known, else to look; nothing for organs.
+
+    Nor is there a category of an examination where more was marked than was measured, or the images were at fault:
+    whether they suffice for one is the reader's to say (Lung-RADS 0).
+    """
     abnormal = [finding for finding in findings if is_abnormal(finding)]
     if not abnormal:
         return
-    category = of_exam(finding.lung_rads for finding in abnormal)
+    category = of_exam(finding.lung_rads for finding in abnormal) if outcome.is_whole else None
     if category is None:
         yield text_of(codes.RECOMMENDATION, "A radiologist should look at the marked places.")
         return

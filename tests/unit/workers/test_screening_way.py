@@ -43,12 +43,12 @@ class Solid(FakeAlgorithm):
         return replace(reading, findings=findings)
 
 
-def reported(room: Room, folder: Path, screening: str) -> Path:  # noqa: F811 - the fixture's name
+def reported(room: Room, folder: Path, screening: str, algorithm: FakeAlgorithm | None = None) -> Path:  # noqa: F811 - the fixture's name
     """The files of the report on the room's study, whose route says so of its examinations."""
     settings = folder / "node.toml"
     settings.write_text(ROUTE.format(name=room.job.route, screening=screening), encoding="utf-8")
     routes = load_settings(settings, {}).routes
-    algorithm = Solid()
+    algorithm = algorithm or Solid()
     algorithm.nodules = 2
     triage: Triage = room.triage_with(lung_nodule=algorithm)
     triage._screenings = {route.name: route.screening for route in routes}
@@ -83,6 +83,23 @@ def test_a_first_screening_has_a_category_for_each_nodule_and_for_the_examinatio
     program("dciodvfy")
     run = subprocess.run(check, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
+
+
+class TooMany(Solid):
+    """An algorithm that marked more than it could measure."""
+
+    def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
+        """Solid balls, and two marks of which nothing else is known."""
+        return replace(super().read(volume, prepared), not_reported=2)
+
+
+def test_marks_that_were_not_measured_leave_the_examination_without_a_category(
+    room: Room,  # noqa: F811 - the fixture's name
+    tmp_path: Path,
+) -> None:
+    said = dcmread(reported(room, tmp_path, "baseline", TooMany()) / "SR.dcm")
+    assert len(items(said, LUNG_RADS_ASSESSMENT.value)) == 2, "of the two nodules alone"
+    assert not items(said, RECOMMENDED_INTERVAL.value)
 
 
 def test_any_other_examination_has_none(room: Room, tmp_path: Path) -> None:  # noqa: F811 - the fixture's name

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from dicom_node.archive.files import Archive
 from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.finding import Axis, Finding, Point
-from dicom_node.core.form import Form
+from dicom_node.core.form import STRUCTURED_REPORTS, Earlier, Form, FormChoice, forms_of
 from tests.factories import ct_series
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, algorithm, ball, evidence_of
 from workers.measurement import measure
@@ -21,6 +22,7 @@ from workers.reporting.evidence import Evidence
 from workers.reporting.gate import check_report
 from workers.reporting.report import Report, build_report
 from workers.volume import Region, load_volume
+from workers.writing import with_predecessors
 
 
 def read_back(dataset: Dataset) -> Dataset:
@@ -275,3 +277,27 @@ def test_an_earlier_report_that_cannot_be_understood_is_no_obstacle(reading: Rea
         if item.keyword == "NumericValue":
             item.value = None
     build_report(grown(reading, broken), reading.findings, reading.labels)
+
+
+@pytest.mark.parametrize("choice", ["LABELMAP", "SEG"])
+def test_after_a_peer_was_added_no_report_names_another_segmentation_under_its_old_uid(
+    reading: Reading, tmp_path: Path, choice: FormChoice
+) -> None:
+    archive, earlier, known = Archive(tmp_path), [], {}  # type: ignore[var-annotated]  # filled below
+    before, added = forms_of((choice, "SR"), "ohif"), forms_of(("SEG", "SR"), "portable")
+    for asked in (before, before | added, before | added):
+        evidence = with_predecessors(reading.evidence, asked, earlier, archive)
+        report = build_report(evidence, reading.findings, reading.labels, forms=asked)
+        check_report(report, evidence)
+        for part, dataset in report.objects.items():
+            file, uid = as_file(dataset), str(dataset.SOPInstanceUID)
+            assert known.setdefault(uid, file) == file, f"{part.form} has two contents"
+            uids = {"study_uid": str(dataset.StudyInstanceUID), "series_uid": str(dataset.SeriesInstanceUID)}
+            path = archive.result_path(**uids, sop_uid=uid)
+            archive.path_of(path).parent.mkdir(parents=True, exist_ok=True)
+            archive.path_of(path).write_bytes(file)
+            if part.form in STRUCTURED_REPORTS and part.form in asked:
+                earlier.insert(0, Earlier(path=path, form=part.form, offered=True, own=True))
+    assert {str(dataset.SOPInstanceUID) for dataset in report.datasets} <= known.keys()
+    assert len(earlier) == 5
+    assert earlier[0].path == earlier[2].path, "asked for once more, it is the same"

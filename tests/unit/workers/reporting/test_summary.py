@@ -206,3 +206,26 @@ def test_a_finding_keeps_its_tracking_uid_whatever_its_report_replaces(reading: 
 
 def test_in_other_evidence_nobody_knows_whether_a_finding_is_the_same(reading: Reading) -> None:
     assert replace(reading.evidence, evidence="00" * 32).tracking_uid(1) != reading.evidence.tracking_uid(1)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        replace(outcome_of_reading(found=True), further_marks=1),
+        replace(outcome_of_reading(found=True), quality=codes.LIMITED_QUALITY),
+        outcome_of_reading(found=True, incomplete="the last slices were not read"),
+    ],
+    ids=["more was marked", "the images are at fault", "not all was read"],
+)
+def test_the_examination_has_no_category_where_more_may_be_there_than_was_measured(
+    reading: Reading, outcome: Outcome
+) -> None:
+    report = written(reading, told(reading), outcome)
+    of_findings = sum(
+        len([i for i in walk(g) if name_of(i) == codes.LUNG_RADS_ASSESSMENT.value]) for g in groups_of(report, "1411")
+    )
+    assert of_findings == len(reading.findings)
+    assert len(items(report, codes.LUNG_RADS_ASSESSMENT.value)) == of_findings, "none of the examination"
+    assert not items(report, codes.RECOMMENDED_INTERVAL.value)
+    (recommendation,) = items(report, codes.RECOMMENDATION.value)
+    assert "radiologist should look" in recommendation.TextValue
