@@ -73,7 +73,9 @@ def test_the_thresholds_are_in_order_and_the_card_names_the_one_that_reports(bun
 
 def test_the_card_of_new_weights_claims_nothing_that_others_were_counted_with(exported: Path) -> None:
     card, shipped = ((folder / "docs" / "README.md").read_text() for folder in (exported, BUNDLE))
-    counted = [line for line in shipped.splitlines() if "lung1" in line and ("0.99" in line or "False positives" in line)]
+    counted = [
+        line for line in shipped.splitlines() if "lung1" in line and ("0.99" in line or "False positives" in line)
+    ]
     assert counted
     assert not [line for line in counted if line in card]
     assert "Nothing else has been counted with these weights" in card
