@@ -38,9 +38,7 @@ def reader(bundle: Bundle, threads: int = 0) -> Read:
     section = bundle.configuration["postprocessing"]
     loose = {**bundle.configuration, "postprocessing": {**section, "report_threshold": 0.0}}
     plain = {key: value for key, value in bundle.metadata.items() if key != "calibration"}
-    return LungNodule(
-        replace(bundle, configuration=loose, metadata=plain), Inference(bundle, threads=threads)
-    ).read
+    return LungNodule(replace(bundle, configuration=loose, metadata=plain), Inference(bundle, threads=threads)).read
 
 
 def evaluate(bundle: Bundle, read: Read, data: Path, with_nodules: int, normals: int, *, real: bool = True) -> Result:

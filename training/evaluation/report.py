@@ -215,7 +215,7 @@ def page(result: Result, tables: Tables) -> Report:
         summary=_summary(tables),
         facts={
             "bundle": result.bundle,
-            "report threshold": f"{result.report_threshold:.2f}, set on validation data alone",
+            "report threshold": f"{result.report_threshold:.2f}; the model card says what it was set on",
             "volumes with nodules": f"{len(result.with_nodules)}, with {len(result.nodules)} nodules",
             "volumes without": f"{len(result.normals)} whole generated thoraces",
             "lung": f"{sum(v.lung_ml for v in (*result.with_nodules, *result.normals)) / 1000:.1f} litres",

@@ -14,7 +14,7 @@ from dicom_node.core.finding import Finding, Point
 from workers.algorithms import Predictor, Prepared, Reading
 from workers.algorithms.stated_calibration import stated_calibration
 from workers.bundles import CONFIGURATION, Bundle
-from workers.composition import consistence
+from workers.composition import Consistence, consistence
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import measure
 from workers.outline import outline
@@ -113,7 +113,8 @@ class LungNodule:
         for candidate in found:
             seed = Region(box=candidate.region, mask=candidate.mask)
             region = outline(volume.voxels, volume.spacing_mm, probability, lungs, seed)
-            if _volume_mm3(region.mask, volume) < _LEAST_VOLUME_MM3:
+            coarse = _volume_mm3(region.mask, volume) < _LEAST_VOLUME_MM3
+            if coarse:
                 region = as_marked(seed, volume.voxels.shape, volume.spacing_mm)
             if _is_another(region, labels):
                 continue
@@ -124,8 +125,10 @@ class LungNodule:
             number = len(findings) + 1
             labels[region.box][own] = number
             outlined = Region(box=region.box, mask=own)
-            findings.append(_finding(number, self._certainty(candidate.score), outlined, sides, volume))
-            estimates += [(number, estimate) for estimate in self._estimated(outlined, volume)]
+            # Of an outline that attenuation did not bound, neither density nor shape says anything.
+            consists = Consistence(composition=None) if coarse else consistence(outlined, volume)
+            findings.append(_finding(number, self._certainty(candidate.score), outlined, sides, volume, consists))
+            estimates += [] if coarse else [(number, told) for told in self._estimated(outlined, volume)]
         return Reading(
             findings=tuple(findings),
             labels=labels,
@@ -141,10 +144,10 @@ class LungNodule:
         return score if self._calibration is None else float(self._calibration(np.array(score)))
 
     def _estimated(self, region: Region, volume: Volume) -> Iterator[Estimate]:
-        """What readers would have said of a nodule, where the bundle says and the nodule has a shape."""
+        """What readers would have said of a nodule, where the bundle says and knows its like."""
         if self._estimate is not None:
             features = features_of(region, volume.spacing_mm)
-            if features is not None:
+            if features is not None and self._estimate.knows(features):
                 yield self._estimate(features)
 
     def _parameters(self) -> tuple[tuple[str, str], ...]:
@@ -188,8 +191,8 @@ def _millilitres(lungs: Mask) -> float:
     return float(lungs.sum() * np.prod(GRID_MM) / 1000)
 
 
-def _finding(number: int, score: float, region: Region, sides: Sides, volume: Volume) -> Finding:
-    measured, consists = measure(region, volume), consistence(region, volume)
+def _finding(number: int, score: float, region: Region, sides: Sides, volume: Volume, consists: Consistence) -> Finding:
+    measured = measure(region, volume)
     return Finding(
         number=number,
         concept=NODULE,

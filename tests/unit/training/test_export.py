@@ -71,5 +71,23 @@ def test_the_thresholds_are_in_order_and_the_card_names_the_one_that_reports(bun
     assert "{" not in text
 
 
+def test_the_card_of_new_weights_claims_nothing_that_others_were_counted_with(exported: Path) -> None:
+    card, shipped = ((folder / "docs" / "README.md").read_text() for folder in (exported, BUNDLE))
+    counted = [
+        line for line in shipped.splitlines() if "lung1" in line and ("0.99" in line or "False positives" in line)
+    ]
+    assert counted
+    assert not [line for line in counted if line in card]
+    assert "Nothing else has been counted with these weights" in card
+
+
+def test_the_shipped_card_says_that_its_threshold_has_seen_the_test() -> None:
+    assert "has\nseen the shapes and the slab of this set" in (BUNDLE / "docs" / "README.md").read_text()
+
+
+def test_the_shipped_bundles_together_are_at_most_40_mb() -> None:
+    assert sum(path.stat().st_size for path in BUNDLE.parent.rglob("*") if path.is_file()) <= 40_000_000
+
+
 def test_the_shipped_weights_are_small_enough_for_the_repository() -> None:
     assert (BUNDLE / "models" / "model.pt").stat().st_size < 20_000_000

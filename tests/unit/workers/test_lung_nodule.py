@@ -18,6 +18,7 @@ from workers.algorithms.lung_nodule import LungNodule, laterality
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
 from workers.lungs import Sides
 from workers.preprocessing import GRID_MM
+from workers.reader_estimate import FEATURES
 from workers.volume import Region, Volume, load_volume
 
 SPACING = (3.0, 2.0, 2.0)
@@ -260,3 +261,21 @@ def test_a_bundle_for_another_grid_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BundleInvalid, match="grid_mm"):
         LungNodule(load_bundle(folder), DenseBodies())
+
+
+def test_of_an_outline_that_attenuation_does_not_bound_neither_density_nor_shape_is_told(
+    bundle: Bundle, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network's own coarse voxels stand for it then."""
+    members = [[0.0] * (len(FEATURES) + 1)]
+    zeros, wide = [0.0] * len(FEATURES), [100.0] * len(FEATURES)
+    section = {"features": list(FEATURES), "centre": zeros, "scale": wide, "members": members}
+    told = replace(bundle, configuration={**bundle.configuration, "reader_estimate": section})
+    outlined = LungNodule(told, DenseBodies()).read(volume)
+    nothing = Region(box=(slice(0, 1),) * 3, mask=np.zeros((1, 1, 1), dtype=bool))
+    monkeypatch.setattr("workers.algorithms.lung_nodule.outline", lambda *_: nothing)
+    coarse = LungNodule(told, DenseBodies()).read(volume)
+    assert [finding.composition for finding in outlined.findings] != [None, None]
+    assert len(outlined.further_remarks) == 1
+    assert [finding.composition for finding in coarse.findings] == [None, None]
+    assert coarse.further_remarks == ()

@@ -1,10 +1,13 @@
 """What shapes measure, and what becomes of it."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.bundles import CONFIGURATION, SHIPPED_BUNDLES
 from workers.reader_estimate import FEATURES, Estimate, ReaderEstimate, features, features_of, in_words
 from workers.volume import Region
 
@@ -62,6 +65,26 @@ def test_an_estimate_lies_in_its_interval(values: list[float]) -> None:
     entry = {"features": NAMES, "centre": [0.0] * len(NAMES), "scale": [1.0] * len(NAMES), "members": members.tolist()}
     said = ReaderEstimate.from_json(entry)(np.array(values))
     assert 0.0 <= said.low <= said.value <= said.high <= 1.0
+
+
+def test_on_slices_thicker_than_its_readers_had_a_nodule_has_no_shape() -> None:
+    mask = ball(8.0)[::5] > 0.5
+    region = Region(box=(slice(0, len(mask)), slice(0, 41), slice(0, 41)), mask=mask)
+    assert features_of(region, (5.0, 1.0, 1.0)) is None
+    assert features_of(region, (3.0, 1.0, 1.0)) is not None
+
+
+def test_what_is_unlike_all_that_it_was_fitted_to_is_not_known() -> None:
+    section = json.loads((SHIPPED_BUNDLES / "lung_nodule" / CONFIGURATION).read_text())["reader_estimate"]
+    estimate = ReaderEstimate.from_json(section)
+    for radius in (3.0, 5.0, 8.0, 12.0):
+        found = features(ball(radius))
+        assert found is not None
+        assert estimate.knows(found)
+    # Noise that was outlined: mostly dents.
+    noise = features(ball(8.0) * (np.random.default_rng(1).random((41, 41, 41)) > 0.35))
+    assert noise is not None
+    assert not estimate.knows(noise)
 
 
 def test_other_features_than_ours_are_refused() -> None:
