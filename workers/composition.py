@@ -5,6 +5,7 @@ solid; a nodule is called solid or ground glass where nearly all of it or nearly
 on semi-synthetic validation data; they are no guideline's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,22 @@ def consistence(region: Region, volume: Volume) -> Consistence:
     return Consistence(
         composition=Composition.PART_SOLID, solid_diameter_mm=_diameter(region, hu > _SOLID_ABOVE_HU, inner, volume)
     )
+
+
+def in_words(told: Sequence[tuple[int, Consistence]]) -> str:
+    """What a report adds of numbered nodules' composition: by which rule it was told, and how large solid parts are.
+
+    Empty where none is told.
+    """
+    if all(consists.composition is None for _, consists in told):
+        return ""
+    parts = [
+        f"the solid part of nodule {number} measures {consists.solid_diameter_mm:.1f} mm in mean diameter"
+        for number, consists in told
+        if consists.solid_diameter_mm is not None
+    ]
+    rule = "Composition is told by a rule over attenuation that was set on drawn nodules, not on real ones"
+    return "; ".join([rule, *parts]) + "."
 
 
 def _is_hollow(hu: Floats, inner: Mask, depth: Floats) -> bool:

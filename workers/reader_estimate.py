@@ -152,7 +152,7 @@ def in_words(estimates: Sequence[tuple[int, Estimate]]) -> str:
     if not estimates:
         return ""
     each = ", ".join(f"nodule {n} {e.value:.2f} ({e.low:.2f} to {e.high:.2f})" for n, e in estimates)
-    return f"Reader-rating estimate from shape alone, not a probability of cancer: {each}."
+    return f"Reader-rating estimate from shape alone, not a probability of cancer, with 90 % interval: {each}."
 
 
 def _numbers(values: Sequence[Any]) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Lung nodules on chest CT: find, look again, outline and measure."""
 
 import pickle  # for the name of its error alone: weights are read with weights_only
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -15,11 +15,13 @@ from workers.algorithms import Predictor, Prepared, Reading
 from workers.algorithms.stated_calibration import stated_calibration
 from workers.bundles import CONFIGURATION, Bundle
 from workers.composition import Consistence, consistence
+from workers.composition import in_words as composition_in_words
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import measure
 from workers.outline import outline
 from workers.preprocessing import GRID_MM, HU_WINDOW, Candidate, Spacing, candidates, lung_mask, normalise, resample
-from workers.reader_estimate import Estimate, ReaderEstimate, features_of, in_words
+from workers.reader_estimate import Estimate, ReaderEstimate, features_of
+from workers.reader_estimate import in_words as ratings_in_words
 from workers.second_look import SecondLook, Weights
 from workers.volume import Region, Volume
 
@@ -108,6 +110,7 @@ class LungNodule:
         labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
         findings: list[Finding] = []
         estimates: list[tuple[int, Estimate]] = []
+        consistences: list[tuple[int, Consistence]] = []
         not_reported = 0
         sides = Sides(lungs, volume)
         for candidate in found:
@@ -127,6 +130,7 @@ class LungNodule:
             outlined = Region(box=region.box, mask=own)
             # Of an outline that attenuation did not bound, neither density nor shape says anything.
             consists = Consistence(composition=None) if coarse else consistence(outlined, volume)
+            consistences.append((number, consists))
             findings.append(_finding(number, self._certainty(candidate.score), outlined, sides, volume, consists))
             estimates += [] if coarse else [(number, told) for told in self._estimated(outlined, volume)]
         return Reading(
@@ -136,7 +140,7 @@ class LungNodule:
             not_reported=not_reported,
             searched_ml=_millilitres(lungs),
             searched=lungs,
-            further_remarks=(in_words(estimates),) if estimates else (),
+            further_remarks=_remarks(consistences, estimates),
         )
 
     def _certainty(self, score: float) -> float:
@@ -156,6 +160,13 @@ class LungNodule:
             ("candidate threshold", f"{self._candidate_threshold:g}"),
             *((("calibration", self._calibration.method),) if self._calibration else ()),
         )
+
+
+def _remarks(
+    consistences: Sequence[tuple[int, Consistence]], estimates: Sequence[tuple[int, Estimate]]
+) -> tuple[str, ...]:
+    ratings = ratings_in_words(estimates) if estimates else ""
+    return tuple(remark for remark in (composition_in_words(consistences), ratings) if remark)
 
 
 def as_marked(seed: Region, shape: tuple[int, ...], spacing_mm: Spacing) -> Region:

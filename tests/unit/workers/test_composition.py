@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from dicom_node.core.lung_rads import Composition
-from workers.composition import consistence
+from workers.composition import Consistence, consistence, in_words
 from workers.volume import Region, Volume
 
 SPACING = (1.0, 0.7, 0.7)
@@ -69,3 +69,13 @@ def test_a_solid_part_counts_however_large_the_ground_glass_around_it_is() -> No
 def test_of_a_ring_or_a_speck_nothing_is_said() -> None:
     assert consistence(*ball(8.0, 20.0, core=5.0, core_hu=-940.0)).composition is None
     assert consistence(*ball(1.2, 20.0)).composition is None
+
+
+def test_a_report_says_by_which_rule_composition_is_told_and_how_large_solid_parts_are() -> None:
+    nothing = Consistence(composition=None)
+    mixed = Consistence(composition=Composition.PART_SOLID, solid_diameter_mm=6.26)
+    assert in_words([(1, nothing), (2, mixed)]) == (
+        "Composition is told by a rule over attenuation that was set on drawn nodules, not on real ones; "
+        "the solid part of nodule 2 measures 6.3 mm in mean diameter."
+    )
+    assert in_words([(1, nothing)]) == in_words([]) == ""

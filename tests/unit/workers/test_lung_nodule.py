@@ -276,6 +276,6 @@ def test_of_an_outline_that_attenuation_does_not_bound_neither_density_nor_shape
     monkeypatch.setattr("workers.algorithms.lung_nodule.outline", lambda *_: nothing)
     coarse = LungNodule(told, DenseBodies()).read(volume)
     assert [finding.composition for finding in outlined.findings] != [None, None]
-    assert len(outlined.further_remarks) == 1
+    assert len(outlined.further_remarks) == 2, "by which rule composition is told, and the estimate"
     assert [finding.composition for finding in coarse.findings] == [None, None]
     assert coarse.further_remarks == ()
