@@ -137,8 +137,12 @@ class Scanner:
             # One that is still answering makes pynetdicom's release wait for ever, or break off.
             for thread in self.serving:
                 thread.join(SECONDS)
-            if association.is_established:
-                association.release()
+            # So does one whose thread ends just then.
+            releasing = threading.Thread(target=association.release, daemon=True)
+            releasing.start()
+            releasing.join(SECONDS)
+            if releasing.is_alive():
+                association.kill()
             association.join(SECONDS)
 
     @contextmanager
