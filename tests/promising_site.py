@@ -141,8 +141,6 @@ class Scanner:
             releasing = threading.Thread(target=association.release, daemon=True)
             releasing.start()
             releasing.join(SECONDS)
-            if releasing.is_alive():
-                association.kill()
             association.join(SECONDS)
 
     @contextmanager
