@@ -21,14 +21,11 @@ second thread, pynetdicom's own, serves what is no plain C-STORE request and see
 """
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from pynetdicom.dul import DULServiceProvider
-from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_RELEASE
 
@@ -37,6 +34,7 @@ from dicom_node.scp.pace import Pace
 from dicom_node.scp.storage import Storage
 from dicom_node.scp.store_messages import StoreMessages
 from dicom_node.scp.transport import LOOK_SECONDS, Connection
+from dicom_node.scu.service_provider import IDLE, NoticedStateMachine, ServiceProvider
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: States and events of the state machine (PS3.8 Section 9.2.1).
-_IDLE, _ESTABLISHED, _AWAITING_CLOSE = "Sta1", "Sta6", "Sta13"
+_ESTABLISHED, _AWAITING_CLOSE = "Sta6", "Sta13"
 #: Where messages of ours may go out: also before we answer the peer's release request.
 _SENDING = (_ESTABLISHED, "Sta8")
 _CLOSED, _ARTIM_EXPIRED, _INVALID_PDU = "Evt17", "Evt18", "Evt19"
@@ -59,14 +57,12 @@ _LONGEST_PDU = 1 << 20
 _LONGEST_MESSAGE = 64 << 20
 
 
-class UpperLayer(DULServiceProvider):
+class UpperLayer(ServiceProvider):
     """Reads PDUs, and takes plain C-STORE requests out of pynetdicom's hands."""
 
     def __init__(self, association: "Association", storage: Storage, notice: Callable[[], None]) -> None:
         """`notice` lets the association's own thread look at what there is to do."""
-        super().__init__(association)
-        self._notice = notice
-        self.state_machine = _NoticedStateMachine(self, notice)
+        super().__init__(association, _AcceptingStateMachine, notice)
         self._messages = StoreMessages(association, storage, self._answer)
         #: PDUs that were put back for pynetdicom, and bytes of the message that it decodes.
         self._put_back = self._decoded_bytes = 0
@@ -112,29 +108,10 @@ class UpperLayer(DULServiceProvider):
             if events.queue:
                 machine.do_action(events.get_nowait())
 
-    def send_pdu(self, primitive: object) -> None:
-        """Put a primitive into the queue, and let this thread look at it."""
-        super().send_pdu(primitive)  # type: ignore[arg-type]  # of any of pynetdicom's types
-        self.connection.wake()
-
     def send_message(self, pdus: bytes) -> None:
         """Send a whole message after what is in the queue, and with no answer to a C-STORE in between."""
         self._outgoing.append(pdus)
         self.connection.wake()
-
-    def kill_dul(self) -> None:
-        """Let the thread end."""
-        super().kill_dul()
-        self.connection.wake()
-
-    def stop_dul(self) -> bool:
-        """Wait for the end of the thread, where its connection has ended; whether it has."""
-        if self.state_machine.current_state != _IDLE:
-            return False
-        self.kill_dul()
-        if threading.current_thread() is not self:
-            self.join()
-        return True
 
     def idle_timer_expired(self) -> bool:
         """Whether the peer was silent for too long; not while it waits for our answer."""
@@ -280,19 +257,14 @@ class UpperLayer(DULServiceProvider):
             self.connection.close()
 
 
-class _NoticedStateMachine(StateMachine):
-    """The state machine, of whose actions the association's own thread hears at once."""
-
-    def __init__(self, dul: UpperLayer, notice: Callable[[], None]) -> None:
-        super().__init__(dul)
-        self._notice = notice
+class _AcceptingStateMachine(NoticedStateMachine):
+    """Tells also who waits for the request of an association that none will come."""
 
     def do_action(self, event: str) -> None:
-        """Act, and let the association look at what came of it."""
+        """Act, and let who waits for what came of it look."""
         try:
             super().do_action(event)
         finally:
-            self._notice()
-            if self.current_state == _IDLE and self.dul.assoc.requestor.primitive is None:
+            if self.current_state == IDLE and self.dul.assoc.requestor.primitive is None:
                 # Who waits for the request of an association need not wait on.
                 self.dul.to_user_queue.put(None)

@@ -12,16 +12,16 @@ from typing import cast
 
 from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.dul import DULServiceProvider
-from pynetdicom.fsm import StateMachine
 from pynetdicom.transport import AddressInformation, AssociationSocket
+
+from dicom_node.scu.service_provider import NoticedStateMachine, ServiceProvider
 
 #: How long a thread rests before it looks whether a time is up.
 LOOK_SECONDS = 0.25
 #: How often the thread that pauses says so again.
 _SAY_SECONDS = 0.05
-#: PS3.8 Section 9.2: no association, and waiting for the end of the connection.
-_IDLE, _CLOSING = "Sta1", "Sta13"
+#: PS3.8 Section 9.2.1: waiting for the end of the connection.
+_CLOSING = "Sta13"
 
 
 class Requester(AE):
@@ -91,13 +91,11 @@ class Checkpoint(threading.Event):
         return bool(waiting) or assoc._kill or not assoc.dul.is_alive()
 
 
-class _UpperLayer(DULServiceProvider):
+class _UpperLayer(ServiceProvider):
     """The thread that sends and reads: it waits for bytes, or for something to send."""
 
     def __init__(self, assoc: Association, notice: Callable[[], None]) -> None:
-        super().__init__(assoc)
-        self._notice = notice
-        self.state_machine = _NoticedStateMachine(self, notice)
+        super().__init__(assoc, NoticedStateMachine, notice)
         # The connection waits instead.
         self._run_loop_delay = 0
 
@@ -111,43 +109,9 @@ class _UpperLayer(DULServiceProvider):
             self._connection.give_up()
             self._notice()
 
-    def send_pdu(self, primitive: object) -> None:
-        """Put a primitive into the queue, and let the thread look at it."""
-        super().send_pdu(primitive)  # type: ignore[arg-type]  # of any of pynetdicom's types
-        self._connection.wake()
-
-    def kill_dul(self) -> None:
-        """Let the thread end."""
-        super().kill_dul()
-        self._connection.wake()
-
-    def stop_dul(self) -> bool:
-        """Wait for the end of the thread, where its connection has ended; whether it has."""
-        if self.state_machine.current_state != _IDLE:
-            return False
-        self.kill_dul()
-        if threading.current_thread() is not self:
-            self.join()
-        return True
-
     @property
     def _connection(self) -> "_Connection":
         return cast(_Connection, self.socket)
-
-
-class _NoticedStateMachine(StateMachine):
-    """The state machine, of whose actions the association's own thread hears at once."""
-
-    def __init__(self, dul: DULServiceProvider, notice: Callable[[], None]) -> None:
-        super().__init__(dul)
-        self._notice = notice
-
-    def do_action(self, event: str) -> None:
-        """Act, and let the association look at what came of it."""
-        try:
-            super().do_action(event)
-        finally:
-            self._notice()
 
 
 class _Connection(AssociationSocket):
