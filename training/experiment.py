@@ -36,6 +36,7 @@ class Experiment:
     #: Losses by name, each with its weight in the sum.
     loss: Mapping[str, float]
     training: Mapping[str, Any]
+    report: Mapping[str, Any]
     bundle: Mapping[str, Any]
 
     @property

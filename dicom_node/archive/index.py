@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Index:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        metadata = build_metadata()
+        metadata = _metadata()
         prepare_schema(engine, metadata)
         self._turns = _turns(engine)
         turn = self._turns.taken if self._turns is not None else nullcontext
@@ -111,6 +112,12 @@ class Index:
         self._engine.dispose()
         if self._turns is not None:
             self._turns.close()
+
+
+@cache
+def _metadata() -> sa.MetaData:
+    """The tables, which nobody changes: half of what opening an index costs is to build them."""
+    return build_metadata()
 
 
 def _turns(engine: sa.Engine) -> Turns | None:

@@ -10,8 +10,9 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -42,9 +43,8 @@ def prepare_schema(engine: sa.Engine, metadata: sa.MetaData) -> None:
         before = _held(connection, metadata)
         if before == wanted:
             return
-        older = sa.inspect(connection).has_table("studies")
-        metadata.create_all(connection)
-        added = _add_what_is_missing(connection, metadata) if older else []
+        older = not metadata.tables.keys().isdisjoint(sa.inspect(connection).get_table_names())
+        added = _add_what_is_missing(connection, metadata) if older else _make(connection, metadata)
         marks = metadata.tables["marks"]
         connection.execute(sa.delete(marks).where(marks.c.name == FINGERPRINT))
         connection.execute(sa.insert(marks).values(name=FINGERPRINT, value=wanted))
@@ -72,8 +72,29 @@ def _held(connection: sa.Connection, metadata: sa.MetaData) -> str | None:
     return connection.execute(sa.select(marks.c.value).where(marks.c.name == FINGERPRINT)).scalar_one_or_none()
 
 
+def _make(connection: sa.Connection, metadata: sa.MetaData) -> list[str]:
+    """Make all tables in an empty database; nothing is added to what was there."""
+    for definition in _definitions(metadata, connection.engine.url.drivername):
+        connection.exec_driver_sql(definition)
+    return []
+
+
+@lru_cache(maxsize=2)
+def _definitions(metadata: sa.MetaData, drivername: str) -> tuple[str, ...]:
+    """What makes tables and indexes, as text: to write it takes longer than to run it."""
+    dialect = sa.make_url(f"{drivername}://").get_dialect()()
+    texts: list[str] = []
+
+    def keep(ddl: sa.Executable, *_: object, **__: object) -> None:
+        texts.append(str(cast(sa.DDLElement, ddl).compile(dialect=dialect)))
+
+    metadata.create_all(sa.create_mock_engine(f"{drivername}://", keep), checkfirst=False)
+    return tuple(texts)
+
+
 def _add_what_is_missing(connection: sa.Connection, metadata: sa.MetaData) -> list[str]:
-    """Add columns and indexes to the tables; the names of what was added."""
+    """Add tables, and columns and indexes to those that are there; the names of what was added to them."""
+    metadata.create_all(connection)
     # Half a second that only the first opening by a new version needs.
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext

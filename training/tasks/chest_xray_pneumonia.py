@@ -121,6 +121,7 @@ class ChestXrayPneumonia:
             test=calibration(raw),
             raw=raw,
             threshold=threshold_of_both(self._shifted.truth, hard),
+            replicates=self._experiment.report["replicates"],
         )
 
     def _of_shifted(self, network: nn.Module) -> Array:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics.bootstrap import Estimate
+from training.metrics.bootstrap import REPLICATES, Estimate
 from training.metrics.classification import (
     Counts,
     estimates,
@@ -50,25 +50,28 @@ class Judgement:
     #: What the network said of test images before it was calibrated.
     raw: Array
     threshold: float
+    #: Of the intervals.
+    replicates: int = REPLICATES
 
     @property
     def figures(self) -> dict[str, Estimate]:
         """Every figure of the test images at the threshold."""
         who = [str(n) for n in range(len(self.test))]
-        figures = estimates(self.test_truth, self.test, self.threshold, who)
-        return figures | {"calibration error": calibration_error(self.test_truth, self.test, who)}
+        figures = estimates(self.test_truth, self.test, self.threshold, who, replicates=self.replicates)
+        error = calibration_error(self.test_truth, self.test, who, replicates=self.replicates)
+        return figures | {"calibration error": error}
 
     @property
     def validation_figures(self) -> dict[str, Estimate]:
         """The same of the validation images, as they are."""
         who = [str(n) for n in range(len(self.validation))]
-        return estimates(self.validation_truth, self.validation, self.threshold, who)
+        return estimates(self.validation_truth, self.validation, self.threshold, who, replicates=self.replicates)
 
     @property
     def shifted_figures(self) -> dict[str, Estimate]:
         """The same of the validation images under shifts."""
-        given = self.shifted
-        return estimates(given.truth, self.said_of_shifted, self.threshold, given.of, replicates=_FEWER_REPLICATES)
+        given, replicates = self.shifted, min(_FEWER_REPLICATES, self.replicates)
+        return estimates(given.truth, self.said_of_shifted, self.threshold, given.of, replicates=replicates)
 
 
 def report(
