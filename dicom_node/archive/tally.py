@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from dicom_node.archive.index import Index
 from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.resending import SENT_AGAIN
+from dicom_node.archive.transactions import UNDERWAY_SECONDS
 from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 from dicom_node.core.priority import Priority, queue_of
 
@@ -30,9 +31,6 @@ OUTCOMES = ("accepted", "committed", "failed", "postponed")
 
 #: Lines of one query, and how long one look may go on where many are new, as after an update.
 _LINES, _LOOK_SECONDS = 2000, 0.1
-
-#: No transaction is under way for longer, where several may be: what is missing by then never comes.
-_UNDERWAY_SECONDS = 10.0
 
 
 class Kind(StrEnum):
@@ -167,7 +165,7 @@ class Tally:
         """Whether a line before this one may yet come: a server numbers lines before they are committed."""
         if self._transactions.is_sqlite or row["number"] == number + 1:
             return False
-        return 0 <= time.time() - float(row["at"]) < _UNDERWAY_SECONDS
+        return 0 <= time.time() - float(row["at"]) < UNDERWAY_SECONDS
 
 
 _OUTCOMES = {

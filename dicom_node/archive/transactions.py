@@ -17,6 +17,9 @@ from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobSta
 
 Answer = TypeVar("Answer")
 
+#: No transaction is under way for longer, where several may be: what is missing by then never comes.
+UNDERWAY_SECONDS = 10.0
+
 #: SQLSTATE of serialisation failures and deadlocks (PostgreSQL's manual, Appendix A): to be done again.
 _TAKEN_BACK = ("40001", "40P01")
 

@@ -11,10 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from deploy.nothing import Nothing
+from dicom_node.archive.courses import Courses
 from dicom_node.archive.holdings import Holdings
 from dicom_node.archive.index import Index
 from dicom_node.archive.tally import Tally
-from dicom_node.archive.transactions import Transactions
+from dicom_node.archive.transactions import UNDERWAY_SECONDS, Transactions
 from dicom_node.assembly import Assembly
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.errors import IndexConflict
@@ -263,3 +264,21 @@ def test_a_line_that_is_committed_after_a_later_one_is_counted(index: Index) -> 
         entered(later, study_uid(4), time.time() - 60.0)
     tally.look()
     assert tally.entered()[StudyState.REPORTED] == 3, "what was taken back is not waited for"
+
+
+def test_an_end_that_is_committed_after_a_later_one_is_told_of(index: Index) -> None:
+    transactions, courses = index.transactions, Courses(index)
+    states = {"before": StudyState.QUEUED.value, "after": StudyState.FAILED.value}
+
+    def ended(connection: sa.Connection, uid: str, ago: float) -> None:
+        transactions.remark(connection, uid, **states, cause="", actor="", at=time.time() - ago)
+
+    with transactions.write() as slow:
+        ended(slow, study_uid(1), 0.0)
+        with transactions.write() as quick:
+            ended(quick, study_uid(2), 0.0)
+        assert courses.ended(0, 10) == [], "an earlier one may yet come"
+    with index.transactions.write() as connection:
+        history = index.transactions.tables["history"]
+        connection.execute(sa.update(history).values(at=history.c.at - UNDERWAY_SECONDS))
+    assert [uid for _, uid in courses.ended(0, 10)] == [study_uid(1), study_uid(2)]
