@@ -1,6 +1,5 @@
 """A whole node beside a real PACS, as people start them, for all tests of this floor."""
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -105,22 +104,13 @@ class PhantomStudy:
 
 
 @pytest.fixture(scope="session")
-def phantom(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> PhantomStudy:
-    """The chest that is drawn once for all tests of this floor; coarse, so that it is read quickly."""
-    base = tmp_path_factory.getbasetemp()
-    # Test processes that run side by side have folders of their own in one of the run.
-    folder = (base if worker_id == "master" else base.parent) / "phantom"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _draw_phantom(folder)
-    return PhantomStudy(folder / "series", json.loads((folder / "truth.json").read_text()))
-
-
-def _draw_phantom(folder: Path) -> None:
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> PhantomStudy:
+    """The chest that is drawn for all tests of this floor; coarse, so that it is read quickly."""
+    folder = tmp_path_factory.mktemp("phantom")
     options = {"seed": 1, "nodules": 3, "slices": 75, "matrix": 320}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     subprocess.run([sys.executable, "-m", "training.phantoms", str(folder), *words], check=True)
+    return PhantomStudy(folder / "series", json.loads((folder / "truth.json").read_text()))
 
 
 #: Slices of the phantom by rising position: two of its nodules lie in the one part, none in the other.
