@@ -94,6 +94,7 @@ def build_application(
         routes=settings.routes,
         audit=audit,
         clock=clock,
+        data_dir=settings.node.data_dir,
     )
     application.include_router(build_study_pages(study_pages))
     reading = Reading(

@@ -174,9 +174,10 @@ class _Part:
             raise CannotUnderstand("the file meta information cannot be read") from error
         if not all(map(is_uid, uids)):
             raise CannotUnderstand("a UID of the file meta information is missing or no UID")
-        return Announcement(*uids, self._fault(*uids))
+        sop_class, sop_instance, syntax = uids
+        return Announcement(sop_class, sop_instance, syntax, self._fault(sop_class, syntax))
 
-    def _fault(self, sop_class_uid: str, _sop_instance_uid: str, transfer_syntax_uid: str) -> Exception | None:
+    def _fault(self, sop_class_uid: str, transfer_syntax_uid: str) -> Exception | None:
         if not self._storage.stores(sop_class_uid):
             return SOPClassNotSupported("the SOP class is not stored here")
         if transfer_syntax_uid not in self._transfer_syntaxes:
