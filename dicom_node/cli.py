@@ -24,6 +24,7 @@ from dicom_node.settings import Peer, Settings
 from dicom_node.settings_loading import load_settings
 from dicom_node.telemetry import configure_logging
 from dicom_node.terminal import print_overview, print_study
+from dicom_node.work_log import keep_work_log
 
 ANY_PEER = {"admission.calling_ae_titles": [], "admission.called_ae_title_must_match": False}
 
@@ -97,6 +98,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
     with sole_owner(settings.node.data_dir):
+        keep_work_log(settings.node.data_dir)
         build_node(settings, options.config).run(lambda node: _announce_pages(node, settings))
     return 0
 

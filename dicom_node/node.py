@@ -30,18 +30,20 @@ from dicom_node.keying import KEYING_SECONDS, Keying
 from dicom_node.notice import Notices
 from dicom_node.parts import ChildProcess, Part, Periodic, Served, Supervisor
 from dicom_node.promise import Promising
+from dicom_node.reception.storage import Storage
+from dicom_node.reception.watermark import DiskWatermark
 from dicom_node.recovery import Recovery
 from dicom_node.retention import Retention
 from dicom_node.scp.application_entity import ApplicationEntity
 from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.scp.notifications import Notifications
-from dicom_node.scp.presentation_contexts import storage_sop_classes
+from dicom_node.scp.presentation_contexts import TRANSFER_SYNTAXES, storage_sop_classes
 from dicom_node.scp.promise_requests import PromiseRequests
 from dicom_node.scu.verification import echo
 from dicom_node.settings import Settings
 from dicom_node.stocktaking import STEP_SECONDS, Stocktaking
 from dicom_node.syslog import Syslog, SyslogAddress
-from dicom_node.telemetry import CountedReception, Metrics
+from dicom_node.telemetry import Metrics
 from dicom_node.tracing import TRACING_SECONDS, Tracing
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
@@ -156,8 +158,9 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     parts += sending
     parts.append(Periodic("keying", Keying(holdings.index, holdings.archive, key).step, KEYING_SECONDS))
     intake = Intake(archive=holdings.archive, studies=holdings.index.studies, rules=IntakeRules.from_settings(settings))
-    reception = metrics.counted(intake)
-    web = _web(settings, holdings, reception, dispatch.lengths, metrics, health, audit, key)
+    watermark = DiskWatermark(settings.node.minimum_free_megabytes)
+    storage = Storage(metrics.counted(intake), watermark, metrics.refused, sop_classes=storage_sop_classes())
+    web = _web(settings, holdings, storage, dispatch.lengths, metrics, health, audit, key)
     parts.append(Served("web", web.start, lambda: web.alive, web.stop))
     tracing = _tracing(settings, holdings)
     if tracing is not None:
@@ -168,7 +171,7 @@ def build_node(settings: Settings, config: Path | None) -> Node:
     promising.tell_here = requests.tell_here
     notifications = Notifications(Notices(holdings.index, time.time))
     commitments = CommitmentEvents(commitment.take, requests)
-    entity, receiving = _receiving(settings, intake, metrics, commitments, notifications)
+    entity, receiving = _receiving(settings, intake, metrics, watermark, commitments, notifications)
     parts += [telling, receiving]
     supervisor = Supervisor(parts, dispensable=_DISPENSABLE)
     supervisor_health.append(supervisor.health)
@@ -254,6 +257,7 @@ def _receiving(
     settings: Settings,
     intake: Intake,
     metrics: Metrics,
+    watermark: DiskWatermark | None = None,
     commitments: CommitmentEvents | None = None,
     notifications: Notifications | None = None,
 ) -> tuple[ApplicationEntity, Part]:
@@ -264,6 +268,7 @@ def _receiving(
         commitments=commitments,
         notifications=notifications,
         count_refusal=metrics.refused,
+        watermark=watermark,
     )
 
     def start() -> None:
@@ -298,7 +303,7 @@ def _worker(settings: Settings, config: Path | None, url: str, holdings: Holding
 def _web(
     settings: Settings,
     holdings: Holdings,
-    reception: CountedReception,
+    storage: Storage,
     lengths: Callable[[], Mapping[str, int] | None],
     metrics: Metrics,
     health: Callable[[], Mapping[str, bool]],
@@ -318,8 +323,8 @@ def _web(
         clock=time.time,
         settings=settings,
         archive=holdings.archive,
-        reception=reception,
-        stores=frozenset(storage_sop_classes()).__contains__,
+        storage=storage,
+        transfer_syntaxes=TRANSFER_SYNTAXES,
         audit=audit,
         key=key,
         echo=ask,

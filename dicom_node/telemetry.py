@@ -81,6 +81,11 @@ def log_context(**keys: object) -> Iterator[None]:
         _CONTEXT.reset(token)
 
 
+def context_keys() -> Mapping[str, object]:
+    """The keys that every line of this thread or coroutine gets now."""
+    return _CONTEXT.get()
+
+
 def hashed(text: str, key: bytes) -> str:
     """A keyed fingerprint (HMAC-SHA-256, 16 hex digits) of text that must not be written, such as a Patient ID.
 

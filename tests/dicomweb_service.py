@@ -15,6 +15,10 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from dicom_node.reception.storage import Storage
+from dicom_node.reception.watermark import DiskWatermark
+from dicom_node.scp.presentation_contexts import TRANSFER_SYNTAXES, storage_sop_classes
+from dicom_node.telemetry import Metrics
 from dicom_node.web.dicomweb.service import build_dicomweb
 from dicom_node.web.server import WebServer
 from tests.instances import encoded
@@ -50,6 +54,7 @@ class Service:
     room: Room
     port: int
     application: FastAPI
+    metrics: Metrics
 
     @property
     def root(self) -> str:
@@ -58,7 +63,7 @@ class Service:
 
     def ask(self, path: str, *, method: str = "GET", body: Any = None, **headers: str) -> Answer:
         """One request; a header's name is written with underscores."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=240)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, f"/dicomweb{path}", body=body, headers=named)
@@ -74,14 +79,22 @@ class Service:
 
 
 @contextmanager
-def serving(room: Room, **options: Any) -> Iterator[Service]:
-    """Serve a room's index and archive, and take instances into them."""
+def serving(room: Room, *, minimum_free_megabytes: int = 0, **options: Any) -> Iterator[Service]:
+    """Serve a room's index and archive, and take instances into them, as the node puts it together."""
     application = FastAPI()
-    application.include_router(build_dicomweb(room.index, room.archive, room.intake, ae_title="TRIAGE", **options))
+    metrics = Metrics()
+    storage = Storage(
+        metrics.counted(room.intake),
+        DiskWatermark(minimum_free_megabytes),
+        metrics.refused,
+        sop_classes=storage_sop_classes(),
+    )
+    facts = {"transfer_syntaxes": TRANSFER_SYNTAXES, "ae_title": "TRIAGE", **options}
+    application.include_router(build_dicomweb(room.index, room.archive, storage, **facts))
     server = WebServer(application, "127.0.0.1", 0)
     server.start()
     try:
-        yield Service(room=room, port=server.port, application=application)
+        yield Service(room=room, port=server.port, application=application, metrics=metrics)
     finally:
         server.stop()
 

@@ -23,8 +23,8 @@ from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.core.received_instance import ReceivedInstance
 from dicom_node.intake import Intake
+from dicom_node.reception.storage import Reception
 from dicom_node.scp.application_entity import ApplicationEntity, Timeouts
-from dicom_node.scp.storage import Reception
 from dicom_node.settings import AdmissionSettings, NodeSettings, Settings
 from tests.instances import data_set_of, received
 

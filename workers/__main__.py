@@ -11,6 +11,7 @@ from dicom_node.core.errors import BundleInvalid, NodeError
 from dicom_node.settings import BundleSettings, Settings
 from dicom_node.settings_loading import load_settings
 from dicom_node.telemetry import configure_logging
+from dicom_node.work_log import keep_work_log
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def _work(settings: Settings, node: int | None) -> int:
     # Here, since torch takes seconds to import and a wrong setting should not.
     from workers.celery_app import work
 
+    keep_work_log(settings.node.data_dir)
     holdings = Holdings.open(settings)
     url = settings.broker.url or f"redis+socket://{settings.node.data_dir / 'redis.sock'}"
     try:

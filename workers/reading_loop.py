@@ -11,6 +11,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from dicom_node.telemetry import configure_logging
+from dicom_node.work_log import keep_work_log
 from workers.pipe import Begin
 from workers.requests import Requests
 
@@ -30,6 +31,7 @@ def main() -> int:
         return 0
     assert isinstance(begin, Begin)
     configure_logging(as_json=begin.log_as_json)
+    keep_work_log(begin.archive.parent)
     requests = Requests(pipe)
     requests.beat("importing")
     # Here, since it takes seconds, and all of the above must not wait for it.

@@ -41,6 +41,8 @@ class JobRow:
     summary: Mapping[str, Any] | None
     #: FAILED because every attempt it may have was used up.
     dead_letter: bool
+    #: False when a late instance or a person's wish made it history.
+    current: bool
 
 
 def job_of(row: Mapping[Any, Any]) -> Job:

@@ -207,6 +207,8 @@ class JobLine:
     result: Result | None
     #: FAILED because every attempt it may have was used up.
     dead_letter: bool
+    #: Each finding of its report, with what was measured.
+    findings: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Lines that the overview and a study's detail share, and how they are read from the index."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -11,6 +11,14 @@ from dicom_node.archive.lines import DeliveryLine, StudyLine, result_of
 from dicom_node.archive.peers import PeerAway
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.core.priority import Priority
+
+
+class JobFacts(NamedTuple):
+    """What the line of a study tells of a current job."""
+
+    algorithm: str
+    summary: Mapping[str, Any] | None
+    dead_letter: bool
 
 
 def read_rows(index: Index, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
@@ -29,8 +37,9 @@ def study_lines(
     condition: sa.ColumnElement[bool],
     order: Sequence[sa.ColumnElement[Any]] = (),
     limit: int = 1,
+    jobs: Mapping[str, Sequence[JobFacts]] | None = None,
 ) -> list[StudyLine]:
-    """The studies of which this holds, at most `limit`."""
+    """The studies of which this holds, at most `limit`; `jobs` are their current ones, where they were read already."""
     studies, instances = table_of(index, "studies"), table_of(index, "instances")
     of_study = instances.c.study_instance_uid == studies.c.study_instance_uid
     # Subqueries run for the listed studies only: a join would count every instance of the archive first.
@@ -47,22 +56,23 @@ def study_lines(
         .limit(limit)
     )
     rows = read_rows(index, query)
-    jobs = _jobs_of(index, [row["study_instance_uid"] for row in rows])
+    jobs = _jobs_of(index, [row["study_instance_uid"] for row in rows]) if jobs is None else jobs
     return [_study_line(row, jobs.get(row["study_instance_uid"], [])) for row in rows]
 
 
-def _jobs_of(index: Index, studies: Sequence[str]) -> dict[str, list[sa.RowMapping]]:
+def _jobs_of(index: Index, studies: Sequence[str]) -> dict[str, list[JobFacts]]:
     """The current jobs of these studies."""
     jobs = table_of(index, "jobs")
     query = sa.select(jobs.c.study_instance_uid, jobs.c.algorithm, jobs.c.summary, jobs.c.dead_letter)
-    found: dict[str, list[sa.RowMapping]] = {}
+    found: dict[str, list[JobFacts]] = {}
     for row in read_rows(index, query.where(jobs.c.study_instance_uid.in_(studies), jobs.c.current.is_(True))):
-        found.setdefault(row["study_instance_uid"], []).append(row)
+        facts = JobFacts(row["algorithm"], row["summary"], row["dead_letter"])
+        found.setdefault(row["study_instance_uid"], []).append(facts)
     return found
 
 
-def _study_line(row: sa.RowMapping, jobs: Sequence[sa.RowMapping]) -> StudyLine:
-    results = (result_of(job["summary"]) for job in jobs)
+def _study_line(row: sa.RowMapping, jobs: Sequence[JobFacts]) -> StudyLine:
+    results = (result_of(job.summary) for job in jobs)
     return StudyLine(
         study_instance_uid=row["study_instance_uid"],
         state=StudyState(row["state"]),
@@ -74,9 +84,9 @@ def _study_line(row: sa.RowMapping, jobs: Sequence[sa.RowMapping]) -> StudyLine:
         instances=row["instances"],
         conflicts=row["conflicts"],
         calling_ae_title=row["sender"] or "",
-        algorithms=tuple(sorted({job["algorithm"] for job in jobs})),
+        algorithms=tuple(sorted({job.algorithm for job in jobs})),
         results=tuple(result for result in results if result is not None),
-        dead_letters=tuple(sorted({job["algorithm"] for job in jobs if job["dead_letter"]})),
+        dead_letters=tuple(sorted({job.algorithm for job in jobs if job.dead_letter})),
         evicted_at=row["evicted_at"],
     )
 

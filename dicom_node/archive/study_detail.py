@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from dicom_node.archive.index import Index
 from dicom_node.archive.job_rows import JobRow
 from dicom_node.archive.lines import HeldLine, HistoryLine, JobLine, SeriesLine, StudyDetail, WithdrawalLine, result_of
-from dicom_node.archive.shared_lines import delivery_line, read_rows, study_lines, table_of
+from dicom_node.archive.shared_lines import JobFacts, delivery_line, read_rows, study_lines, table_of
 from dicom_node.archive.study_rows import HistoryRow
 from dicom_node.archive.withdrawals import Withdrawal
 from dicom_node.core.errors import UnknownStudy
@@ -17,17 +17,19 @@ from dicom_node.core.errors import UnknownStudy
 
 def read_study(index: Index, study_instance_uid: str, now: float) -> StudyDetail:
     """One study's whole story; UnknownStudy where there is none."""
-    lines = study_lines(index, table_of(index, "studies").c.study_instance_uid == study_instance_uid)
+    jobs = index.jobs.of_study(study_instance_uid)
+    current = [JobFacts(row.job.algorithm, row.summary, row.dead_letter) for row in jobs if row.current]
+    of_study = table_of(index, "studies").c.study_instance_uid == study_instance_uid
+    lines = study_lines(index, of_study, jobs={study_instance_uid: current})
     if not lines:
         raise UnknownStudy(f"study {study_instance_uid} is not in the index; `dicom-node status` lists those that are")
-    current = _current_jobs(index, study_instance_uid)
     away = {peer.peer: peer for peer in index.peers.all_away()}
     return StudyDetail(
         now=now,
         study=lines[0],
         history=tuple(_history(row) for row in index.studies.history(study_instance_uid)),
         series=_series(index, study_instance_uid),
-        jobs=tuple(_job(row, current) for row in index.jobs.of_study(study_instance_uid)),
+        jobs=tuple(map(_job, jobs)),
         deliveries=tuple(delivery_line(row, away) for row in index.deliveries.of_study(study_instance_uid)),
         held=tuple(
             HeldLine(sop_instance_uid=held.sop_instance_uid, sop_class_uid=held.sop_class_uid, reason=held.reason)
@@ -71,13 +73,7 @@ def _series_line(row: sa.RowMapping, attributes: Mapping[str, Any]) -> SeriesLin
     )
 
 
-def _current_jobs(index: Index, study_instance_uid: str) -> frozenset[str]:
-    jobs = table_of(index, "jobs")
-    query = sa.select(jobs.c.job_uid).where(jobs.c.study_instance_uid == study_instance_uid, jobs.c.current.is_(True))
-    return frozenset(row["job_uid"] for row in read_rows(index, query))
-
-
-def _job(row: JobRow, current: frozenset[str]) -> JobLine:
+def _job(row: JobRow) -> JobLine:
     job = row.job
     return JobLine(
         job_uid=job.job_uid,
@@ -87,7 +83,7 @@ def _job(row: JobRow, current: frozenset[str]) -> JobLine:
         priority=job.priority,
         state=job.state,
         reason=job.reason,
-        current=job.job_uid in current,
+        current=row.current,
         attempts=job.attempts,
         queued_at=row.queued_at,
         started_at=row.started_at,
@@ -96,6 +92,7 @@ def _job(row: JobRow, current: frozenset[str]) -> JobLine:
         worker=row.worker,
         result=result_of(row.summary),
         dead_letter=row.dead_letter,
+        findings=tuple((row.summary or {}).get("rows") or ()),
     )
 
 

@@ -13,6 +13,7 @@ NodeError
 |   |-- NotAuthorised           0x0124
 |   |-- DuplicateInstance       0x0111
 |   |-- SOPClassNotSupported    0x0122
+|   |-- TransferSyntaxNotSupported  0xC122, over STOW-RS alone
 |   |-- OutOfResources          0xA700
 |   |-- DatasetMismatch         0xA900
 |   `-- CannotUnderstand        0xC000
@@ -48,6 +49,7 @@ from dicom_node.core.status import (
     NOT_AUTHORISED,
     OUT_OF_RESOURCES,
     SOP_CLASS_NOT_SUPPORTED,
+    TRANSFER_SYNTAX_NOT_SUPPORTED,
 )
 
 
@@ -109,6 +111,12 @@ class SOPClassNotSupported(IntakeError):
     """The SOP class is not one this node stores (PS3.7 Annex C.5.23)."""
 
     status = SOP_CLASS_NOT_SUPPORTED
+
+
+class TransferSyntaxNotSupported(IntakeError):
+    """Over STOW-RS alone: the transfer syntax is not one that this node stores (PS3.18 Table 10.5.3-2)."""
+
+    status = TRANSFER_SYNTAX_NOT_SUPPORTED
 
 
 class OutOfResources(IntakeError):

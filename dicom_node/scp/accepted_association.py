@@ -15,9 +15,9 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, A_RELEASE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from dicom_node.reception.storage import Sender, Storage
 from dicom_node.scp.open_associations import OpenAssociations
 from dicom_node.scp.own_request import OwnRequests
-from dicom_node.scp.storage import Storage
 from dicom_node.scp.transport import LOOK_SECONDS, Connection, Server
 from dicom_node.scp.upper_layer import UpperLayer
 from dicom_node.scp.whole_messages import WholeMessages
@@ -126,7 +126,7 @@ class AcceptedAssociation(Association):
             self.abort()
         finally:
             self._known.ended(self)
-            self._storage.association_is_over(self)
+            self._storage.association_is_over(Sender(self, self.requestor.ae_title, self.acceptor.ae_title))
             self.own_requests.ended()
             if not self.dul.is_alive():
                 # Its thread may never have begun.

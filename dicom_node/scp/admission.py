@@ -1,14 +1,8 @@
-"""Admission: who may open an association, and whether there is room for what they send."""
+"""Admission: who may open an association, and how many at one time."""
 
-import logging
 from dataclasses import dataclass
 
-from dicom_node.core.errors import OutOfResources
 from dicom_node.settings import AdmissionSettings
-
-log = logging.getLogger(__name__)
-
-_MEGABYTE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,25 +34,3 @@ class Admission:
         if self.calling_ae_titles:
             return None
         return "any AE title may store here; list the senders in calling_ae_titles of [admission]"
-
-
-class DiskWatermark:
-    """Refuses instances while the disk is nearly full, and says so once each time that begins and ends."""
-
-    def __init__(self, minimum_free_megabytes: int) -> None:
-        self._minimum = minimum_free_megabytes
-        self._is_below = False
-
-    def check(self, free_bytes: int) -> None:
-        """Raise OutOfResources when less is free than the settings ask for."""
-        free = free_bytes // _MEGABYTE
-        is_below = free_bytes < self._minimum * _MEGABYTE
-        if is_below != self._is_below:
-            self._is_below = is_below
-            facts = {"free_megabytes": free, "minimum_free_megabytes": self._minimum}
-            if is_below:
-                log.error("disk nearly full: instances are refused until there is room", extra=facts)
-            else:
-                log.warning("disk has room again: instances are accepted", extra=facts)
-        if is_below:
-            raise OutOfResources(f"disk nearly full ({free} MB free of {self._minimum} needed); make room")

@@ -17,8 +17,10 @@ from pynetdicom.sop_class import uid_to_service_class
 
 from dicom_node.core.errors import SettingsError
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.reception.storage import Reception
+from dicom_node.reception.watermark import DiskWatermark
 from dicom_node.scp.accepted_association import StorageServer
-from dicom_node.scp.admission import Admission, DiskWatermark
+from dicom_node.scp.admission import Admission
 from dicom_node.scp.commitment_events import CommitmentEvents
 from dicom_node.scp.handlers import Handlers
 from dicom_node.scp.notifications import Notifications
@@ -28,7 +30,6 @@ from dicom_node.scp.presentation_contexts import (
     storage_sop_classes,
     supported_presentation_contexts,
 )
-from dicom_node.scp.storage import Reception
 from dicom_node.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,15 +61,17 @@ class ApplicationEntity:
         commitments: CommitmentEvents | None = None,
         notifications: Notifications | None = None,
         count_refusal: Callable[[str, str], None] = lambda _what, _reason: None,
+        watermark: DiskWatermark | None = None,
     ) -> None:
         """`commitments` takes what peers ask and answer about storage commitment, `notifications` what they tell.
 
-        Without them the SOP classes are not accepted. `count_refusal` hears of what is refused, and why.
+        Without them the SOP classes are not accepted. `count_refusal` hears of what is refused, and why;
+        `watermark` is shared with whoever else takes instances.
         """
         self._settings = settings
         self._timeouts = timeouts or Timeouts()
         self._admission = Admission.from_settings(settings.admission)
-        watermark = DiskWatermark(settings.node.minimum_free_megabytes)
+        watermark = watermark or DiskWatermark(settings.node.minimum_free_megabytes)
         self._handlers = Handlers(reception, watermark, count_refusal)
         self._commitments = commitments
         self._notifications = notifications

@@ -15,9 +15,11 @@ from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT
 
 from dicom_node.core.status import SUCCESS
-from dicom_node.scp.admission import DiskWatermark
+from dicom_node.reception.storage import Outcome, Reception, Storage
+from dicom_node.reception.watermark import DiskWatermark
+from dicom_node.scp.announcement import announced, sender_of
 from dicom_node.scp.c_store import StoreRequest
-from dicom_node.scp.storage import Outcome, Reception, Sender, Storage
+from dicom_node.scp.presentation_contexts import storage_sop_classes
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class Handlers:
         count_refusal: Callable[[str, str], None] = lambda _what, _reason: None,
     ) -> None:
         """`count_refusal` hears of each instance and association that is refused: which of both, and why."""
-        self.storage = Storage(reception, watermark, count_refusal)
+        self.storage = Storage(reception, watermark, count_refusal, sop_classes=storage_sop_classes())
         self._count_refusal = count_refusal
 
     def bindings(self) -> list[EventHandlerType]:
@@ -53,11 +55,11 @@ class Handlers:
     def store(self, event: Event) -> int | Dataset:
         """C-STORE (PS3.4 Annex B.2.3): the instance's fate as a status, never an exception."""
         request = cast(C_STORE, event.request)
-        announced = StoreRequest(
+        command = StoreRequest(
             request.MessageID or 0, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
         )
         data_set = cast(BytesIO, request.DataSet)
-        outcome = self.storage.keep(Sender.of(event.assoc), announced, event.context, data_set)
+        outcome = self.storage.keep(sender_of(event.assoc), announced(command, event.context), data_set)
         return SUCCESS if outcome.status == SUCCESS else _failure(outcome)
 
     def rejected(self, event: Event) -> None:

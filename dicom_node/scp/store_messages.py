@@ -6,9 +6,10 @@ A message's command comes first and says whether it is for us (see [c_store]); t
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from dicom_node.reception.storage import Arrival, Sender, Storage
+from dicom_node.scp.announcement import announced, sender_of
 from dicom_node.scp.c_store import StoreRequest, read_store_request, store_response
 from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU, Cutter, Piece, p_data
-from dicom_node.scp.storage import Arrival, Sender, Storage
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -120,9 +121,9 @@ class StoreMessages:
         if request is None or context is None or not self._storage.stores(str(context.abstract_syntax)):
             return False
         self._command.clear()
-        self._sender = self._sender or Sender.of(self._association)
+        self._sender = self._sender or sender_of(self._association)
         self._request = request
-        self._arrival = self._storage.begin(self._sender, request, context.as_tuple)
+        self._arrival = self._storage.begin(self._sender, announced(request, context.as_tuple))
         return True
 
     def _given_back(self) -> list[bytes]:

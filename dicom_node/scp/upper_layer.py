@@ -13,7 +13,7 @@
       | C-STORE       | bytes are put   |
       | request       | back            |
       v               v                 v
-    [storage]       pynetdicom: decodes PDUs and messages, runs the state machine, calls [handlers]
+    [reception]     pynetdicom: decodes PDUs and messages, runs the state machine, calls [handlers]
     collects the data set, keeps it; [store_messages] answers
 
 Both ways run in one thread an association, which waits for bytes and is woken for whatever else there is to do. A
@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, cast
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_RELEASE
 
+from dicom_node.reception.storage import Storage
 from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU
 from dicom_node.scp.pace import Pace
-from dicom_node.scp.storage import Storage
 from dicom_node.scp.store_messages import StoreMessages
 from dicom_node.scp.transport import LOOK_SECONDS, Connection
 from dicom_node.scu.service_provider import IDLE, NoticedStateMachine, ServiceProvider

@@ -1,6 +1,6 @@
 """The web application: the gate, the login, pages, deeds, `/metrics` and `/healthz`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from importlib import resources
 from threading import Event
@@ -16,10 +16,10 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.overview import read_overview
 from dicom_node.audit import AuditTrail
 from dicom_node.credentials import Passwords
+from dicom_node.reception.storage import Storage
 from dicom_node.settings import Settings
 from dicom_node.telemetry import Metrics
 from dicom_node.web.deeds import build_deeds
-from dicom_node.web.dicomweb.reception import Reception
 from dicom_node.web.dicomweb.service import build_dicomweb
 from dicom_node.web.dicomweb.viewer import build_viewer
 from dicom_node.web.gate import Doorkeeper, Gate, visitor_of
@@ -53,8 +53,8 @@ def build_application(
     *,
     settings: Settings | None = None,
     archive: Archive | None = None,
-    reception: Reception | None = None,
-    stores: Callable[[str], bool] = lambda _sop_class_uid: True,
+    storage: Storage | None = None,
+    transfer_syntaxes: Collection[str] = (),
     audit: AuditTrail | None = None,
     key: bytes = b"",
     echo: Callable[[str], float] | None = None,
@@ -67,9 +67,9 @@ def build_application(
 
     `queue_lengths` answers None when the broker does not; `health` tells of each part whether it lives; `clock` gives
     seconds since 1970 UTC; `free_bytes` the archive's free room; `metrics` are this process's own counts, and are
-    extended by what the index knows; without `archive` there are no pictures and no DICOMweb, without `reception`
-    nothing can be stored, of the SOP classes that `stores` takes; `key` is that of the study keys, `echo` asks a peer
-    by name whether it is there, and `dispensable` names the parts without which the node still does its work.
+    extended by what the index knows; without `archive` there are no pictures and no DICOMweb, without `storage`,
+    which takes instances in `transfer_syntaxes`, nothing can be stored; `key` is that of the study keys, `echo` asks a
+    peer by name whether it is there, and `dispensable` names the parts without which the node still does its work.
     """
     settings = Settings() if settings is None else settings
     audit = AuditTrail((), source=settings.node.ae_title) if audit is None else audit
@@ -94,6 +94,7 @@ def build_application(
         routes=settings.routes,
         audit=audit,
         clock=clock,
+        data_dir=settings.node.data_dir,
     )
     application.include_router(build_study_pages(study_pages))
     reading = Reading(
@@ -123,18 +124,15 @@ def build_application(
     application.include_router(build_rule_tester(index, pages, settings.routes, clock))
     application.include_router(build_deeds(index, clock, audit))
     if archive is not None:
-        least = settings.node.minimum_free_megabytes * 2**20
         title_here = settings.node.ae_title
         application.include_router(
             build_dicomweb(
                 index,
                 archive,
-                reception,
-                stores=stores,
-                minimum_free_bytes=least,
+                storage,
+                transfer_syntaxes=transfer_syntaxes,
                 ae_title=title_here,
                 audit=audit,
-                count_refusal=own.refused,
                 clock=clock,
             )
         )

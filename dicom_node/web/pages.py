@@ -44,6 +44,7 @@ _NO_FACTS: Mapping[str, Any] = {
     "can_draw": False,
     "reports": (),
     "elsewhere": "",
+    "log": (),
 }
 
 

@@ -28,9 +28,13 @@ from dicom_node.core.priority import QUEUES, Priority
 from dicom_node.settings import Settings
 from dicom_node.web.gate import visitor_of
 from dicom_node.web.pages import Pages
+from dicom_node.work_log import excerpts
 
 #: Name, seconds of one bar, and how many bars.
 PERIODS = (("the last hour", 300.0, 12), ("the last day", 3600.0, 24), ("the last week", 21600.0, 28))
+
+#: Of the log, beside each failure.
+LOG_LINES = 12
 
 _DAY_SECONDS = 86400.0
 
@@ -74,13 +78,15 @@ class QueuePage:
         """What the page shows."""
         now = self.clock()
         overview = read_overview(self.index, now, limit=0)
+        failed = read_failed(self.index)
         service = read_service_seconds(self.index, now - _DAY_SECONDS)
         away = {line.peer: line for line in overview.peers}
         return {
             "overview": overview,
             "messages": self.queue_lengths(),
             "waiting": read_waiting(self.index, now, self.settings.queue.maximum_waiting_seconds),
-            "failed": read_failed(self.index),
+            "failed": failed,
+            "excerpts": excerpts(self.settings.node.data_dir, {job.study_instance_uid for job in failed}, LOG_LINES),
             "service": service,
             "estimates": estimates(overview, service),
             "peers": [(peer, away.get(peer.name)) for peer in self.settings.peers],

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,7 +17,7 @@ from dicom_node.archive.overview import read_study
 from dicom_node.archive.reports import KeptReport
 from dicom_node.audit import SEEN, AuditTrail, Happening
 from dicom_node.core.errors import UnknownStudy, UnreadableInstance
-from dicom_node.core.lifecycle import StudyState
+from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.core.routing import Route, route_study
 from dicom_node.core.uid import is_uid
 from dicom_node.settings import WebSettings
@@ -27,9 +28,13 @@ from dicom_node.web.picture import WINDOWS, missing
 from dicom_node.web.reading import picture, study_link
 from dicom_node.web.report_text import read_report_text
 from dicom_node.web.study_pictures import StudyPictures
+from dicom_node.work_log import excerpts
 
 #: Windows that can be chosen: the presets, and the image's own.
 CHOICES = (*WINDOWS, "own")
+
+#: Of the log, where something failed.
+LOG_LINES = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,26 +49,28 @@ class StudyPages:
     routes: tuple[Route, ...]
     audit: AuditTrail
     clock: Callable[[], float]
+    #: Where the work log lies.
+    data_dir: Path
 
     def facts(self, detail: StudyDetail) -> dict[str, Any]:
         """What the page shows beside the index's detail."""
-        current = {job.job_uid for job in detail.jobs if job.current}
-        jobs = [row for row in self.index.jobs.of_study(detail.study.study_instance_uid) if row.job.job_uid in current]
+        jobs = [job for job in detail.jobs if job.current]
         study = detail.study.study_instance_uid
         stands = detail.study.state is not StudyState.WITHDRAWN
-        findings = [(job.job.algorithm, finding) for job in jobs for finding in (job.summary or {}).get("rows", ())]
+        findings = [(job.algorithm, finding) for job in jobs for finding in job.findings]
         decision = route_study(self.index.studies.study(study), self.routes)
         not_read: dict[str, list[str]] = {}
         for rejection in decision.not_chosen:
             not_read.setdefault(rejection.series_instance_uid, []).append(f"{rejection.route}: {rejection.reason}")
         return {
             "findings": findings if stands else [],
-            "read_series": {job.job.series_instance_uid: job.job.algorithm for job in jobs},
+            "read_series": {job.series_instance_uid: job.algorithm for job in jobs},
             "not_read": not_read,
             "windows": CHOICES,
             "can_draw": self.pictures is not None,
             "reports": self._reports(study),
             "elsewhere": study_link(self.settings.study_link, study),
+            "log": self._log(detail),
         }
 
     def report(self, study: str, sop: str) -> KeptReport | None:
@@ -73,6 +80,14 @@ class StudyPages:
     def withdrawal(self, detail: StudyDetail, kept: KeptReport) -> WithdrawalLine | None:
         """What took the report back."""
         return next((line for line in detail.withdrawals if line.asked_at == kept.withdrawn_at), None)
+
+    def _log(self, detail: StudyDetail) -> list[str]:
+        """The log's last lines on it, where a reading or a delivery failed, or is tried again."""
+        study, states = detail.study, [one.state for one in (*detail.jobs, *detail.deliveries)]
+        retried = any(one.next_try_at is not None for one in (*detail.jobs, *detail.deliveries))
+        if not retried and study.state is not StudyState.FAILED and JobState.FAILED not in states:
+            return []
+        return list(excerpts(self.data_dir, [study.study_instance_uid], LOG_LINES).get(study.study_instance_uid, ()))
 
     def _reports(self, study: str) -> list[KeptReport]:
         return [] if self.archive is None else self.index.reports.kept(study)

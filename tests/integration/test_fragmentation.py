@@ -11,7 +11,7 @@ from pynetdicom.presentation import build_context
 
 from dicom_node.core.errors import DatasetMismatch
 from dicom_node.core.received_instance import ReceivedInstance
-from dicom_node.scp.admission import DiskWatermark
+from dicom_node.reception.watermark import DiskWatermark
 from dicom_node.scp.application_entity import ApplicationEntity, Timeouts
 from dicom_node.scp.handlers import Handlers
 from dicom_node.settings import NodeSettings, Settings

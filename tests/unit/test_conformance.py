@@ -20,8 +20,8 @@ TEXT = STATEMENT.read_text(encoding="utf-8")
 #: Value and scheme wherever the text has a code in parentheses.
 CODES = sorted(set(re.findall(r"\((\w[^,()]*), (DCM|SCT|LN|UMLS|RADLEX)[,)]", TEXT)))
 
-#: PS3.4 Table B.2-1 and PS3.7 Annex C, as the statement must list them.
-EXPECTED_STATUSES = {0x0000, 0x0111, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000, 0xC0FF}
+#: PS3.4 Table B.2-1, PS3.7 Annex C and PS3.18 Table 10.5.3-2, as the statement must list them.
+EXPECTED_STATUSES = {0x0000, 0x0111, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000, 0xC0FF, 0xC122}
 
 
 def test_the_statement_is_what_the_code_writes() -> None:

@@ -5,7 +5,7 @@ keeps the door, and no check by itself.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fastapi import APIRouter, FastAPI, Request
 
@@ -13,6 +13,7 @@ from dicom_node.archive.catalogue import Catalogue
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.audit import AuditTrail
+from dicom_node.reception.storage import Storage
 from dicom_node.web.dicomweb.auditing import Auditing
 from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.bulk_data import BulkData
@@ -20,12 +21,11 @@ from dicom_node.web.dicomweb.frames import Frames
 from dicom_node.web.dicomweb.metadata import Metadata
 from dicom_node.web.dicomweb.pictures import Pictures
 from dicom_node.web.dicomweb.reading import Readings
-from dicom_node.web.dicomweb.reception import Reception, Storing
 from dicom_node.web.dicomweb.refusal import RefusingRoute
 from dicom_node.web.dicomweb.retrieval import Retrieval
 from dicom_node.web.dicomweb.retrieving import add_frames, add_retrieving
 from dicom_node.web.dicomweb.searching import Searching, add_searching
-from dicom_node.web.dicomweb.storing import add_storing
+from dicom_node.web.dicomweb.storing import Storing, add_storing
 from dicom_node.web.dicomweb.transcoding import Transcoder
 
 #: The scopes of the routes.
@@ -38,17 +38,15 @@ PREFIX = "/dicomweb"
 def build_dicomweb(
     index: Index,
     archive: Archive,
-    reception: Reception | None = None,
+    storage: Storage | None = None,
     *,
-    stores: Callable[[str], bool] = lambda _sop_class_uid: True,
-    minimum_free_bytes: int = 0,
+    transfer_syntaxes: Collection[str] = (),
     ae_title: str = "",
     prefix: str = PREFIX,
     audit: AuditTrail | None = None,
-    count_refusal: Callable[[str, str], None] = lambda _what, _reason: None,
     clock: Callable[[], float] = time.time,
 ) -> APIRouter:
-    """The routers below `prefix`; without a reception nothing can be stored."""
+    """The routers below `prefix`; `storage` takes instances in these transfer syntaxes, without it nobody does."""
 
     def root(request: Request) -> str:
         return f"{_called(request)}{prefix}"
@@ -83,16 +81,14 @@ def build_dicomweb(
     add_retrieving(reading, retrieval)
     whole = APIRouter(prefix=prefix, route_class=RefusingRoute)
     whole.include_router(reading)
-    if reception is not None:
+    if storage is not None:
         writing = APIRouter(route_class=RefusingRoute, tags=[WRITE])
         storing = Storing(
-            reception=reception,
-            stores=stores,
-            minimum_free_bytes=minimum_free_bytes,
+            storage=storage,
+            transfer_syntaxes=frozenset(transfer_syntaxes),
             ae_title=ae_title,
             auditing=auditing,
             root=root,
-            count_refusal=count_refusal,
         )
         add_storing(writing, storing)
         whole.include_router(writing)

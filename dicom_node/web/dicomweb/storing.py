@@ -6,9 +6,9 @@ study is complete when its sender has finished.
 """
 
 import asyncio
-import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -17,15 +17,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from dicom_node.audit import CHANGED
+from dicom_node.reception.storage import Sender, Storage
 from dicom_node.web.dicomweb.answers import json_answer
+from dicom_node.web.dicomweb.auditing import Auditing
 from dicom_node.web.dicomweb.json_model import Model, attribute, hex_tag
 from dicom_node.web.dicomweb.metadata import encoded
 from dicom_node.web.dicomweb.multipart_reader import Malformed, MultipartReader, boundary_of
-from dicom_node.web.dicomweb.reception import Storing
 from dicom_node.web.dicomweb.refusal import Refusal, checked_uids
-from dicom_node.web.dicomweb.stored_parts import Outcome, StoredParts
-
-log = logging.getLogger(__name__)
+from dicom_node.web.dicomweb.stored_parts import PartOutcome, StoredParts
 
 #: Who sent it, to the index: a request has no AE title.
 SENDER = "STOW-RS"
@@ -35,6 +34,18 @@ SILENCE_SECONDS = 60.0
 
 #: Taken from the network before the thread that writes is called.
 _FEED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storing:
+    """What takes instances."""
+
+    storage: Storage
+    #: Instances in others are refused.
+    transfer_syntaxes: Collection[str]
+    ae_title: str
+    auditing: Auditing
+    root: Callable[[Request], str]
 
 
 def add_storing(router: APIRouter, storing: Storing) -> None:
@@ -64,9 +75,8 @@ async def _store(storing: Storing, request: Request) -> Response:
     study = request.path_params.get("study", "")
     checked_uids(study=study)
     boundary = _boundary(request)
-    association = str(uuid.uuid4())
-    parts = StoredParts(storing, association, SENDER, study)
-    await run_in_threadpool(storing.reception.association_opened, association, SENDER)
+    sender = Sender(str(uuid.uuid4()), SENDER, storing.ae_title)
+    parts = StoredParts(storing.storage, storing.transfer_syntaxes, sender, study)
     ending = "aborted"
     try:
         try:
@@ -81,7 +91,7 @@ async def _store(storing: Storing, request: Request) -> Response:
     finally:
         # Whatever happened: nothing that was begun is left, and the study does not wait for this sender.
         await run_in_threadpool(parts.break_off)
-        await run_in_threadpool(storing.reception.association_ended, association, ending)
+        await run_in_threadpool(storing.storage.association_is_over, sender, ending)
         kept = sorted({outcome.study_instance_uid for outcome in parts.outcomes if not outcome.failure})
         if kept:
             await run_in_threadpool(storing.auditing.note, request, CHANGED, "stored over DICOMweb", kept)
@@ -127,7 +137,7 @@ async def _take(request: Request, reader: MultipartReader) -> None:
     reader.close()
 
 
-def _response(storing: Storing, request: Request, outcomes: list[Outcome], *, broken: bool = False) -> Response:
+def _response(storing: Storing, request: Request, outcomes: list[PartOutcome], *, broken: bool = False) -> Response:
     """PS3.18 Table 10.5.3-1 and Annex I.2."""
     root = storing.root(request)
     kept = [outcome for outcome in outcomes if not outcome.failure]
@@ -157,7 +167,7 @@ def _response(storing: Storing, request: Request, outcomes: list[Outcome], *, br
     return json_answer(request, encoded([model])[1:-1], headers, status=status)
 
 
-def _item(outcome: Outcome) -> dict[str, Any]:
+def _item(outcome: PartOutcome) -> dict[str, Any]:
     item = {}
     if outcome.sop_instance_uid:
         item[hex_tag("ReferencedSOPClassUID")] = attribute("UI", outcome.sop_class_uid)
@@ -168,7 +178,7 @@ def _item(outcome: Outcome) -> dict[str, Any]:
     return item
 
 
-def _where(outcome: Outcome, root: str) -> Mapping[str, Any]:
+def _where(outcome: PartOutcome, root: str) -> Mapping[str, Any]:
     address = f"{root}/studies/{outcome.study_instance_uid}/series/{outcome.series_instance_uid}"
     return {hex_tag("RetrieveURL"): attribute("UR", f"{address}/instances/{outcome.sop_instance_uid}")}
 

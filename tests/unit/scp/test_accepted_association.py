@@ -8,9 +8,9 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_ECHO
 
+from dicom_node.reception.storage import Storage
 from dicom_node.scp.accepted_association import AcceptedAssociation
 from dicom_node.scp.open_associations import OpenAssociations
-from dicom_node.scp.storage import Storage
 
 SECONDS = 10.0
 

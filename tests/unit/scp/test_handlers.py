@@ -16,7 +16,7 @@ from pynetdicom.presentation import PresentationContextTuple
 
 from dicom_node.core.errors import IndexUnavailable
 from dicom_node.core.received_instance import ReceivedInstance
-from dicom_node.scp.admission import DiskWatermark
+from dicom_node.reception.watermark import DiskWatermark
 from dicom_node.scp.handlers import Handlers
 
 

@@ -8,7 +8,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from dicom_node.core.status import SUCCESS
-from dicom_node.scp.storage import Outcome, Storage
+from dicom_node.reception.storage import Outcome, Storage
 from dicom_node.scp.store_messages import StoreMessages
 from tests.instances import ct_instance, received
 from tests.rude_peer import CT_CONTEXT, whole

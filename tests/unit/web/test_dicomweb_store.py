@@ -1,17 +1,26 @@
 """STOW-RS: what is kept, what is refused and in which words; over a real port, into a real archive."""
 
+import logging
 import socket
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MRImageStorage
 
+from dicom_node.archive.group_commit import GroupCommit
+from dicom_node.core.errors import IndexUnavailable
+from dicom_node.core.received_instance import ReceivedInstance
+from dicom_node.intake import Intake, IntakeRules
 from dicom_node.web.dicomweb.multipart_reader import MultipartReader
 from tests.dicomweb_service import BOUNDARY, Service, dicom_file, multipart_body, serving
-from tests.instances import SERIES_UID, STUDY_UID, ct_instance, files_below, sop_uid
+from tests.instances import SERIES_UID, STUDY_UID, ct_instance, files_below, received, sop_uid
+from tests.receivers import answers, receiving
 from tests.room import Room
 
 # What pydicom says of broken values is no fault of ours.
@@ -24,7 +33,7 @@ KIND = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     room = Room(tmp_path)
-    with serving(room, stores=lambda uid: uid.startswith("1.2.840.10008.5.1.4.1.1.")) as service:
+    with serving(room) as service:
         yield service
     room.index.close()
 
@@ -45,6 +54,119 @@ def test_what_is_answered_with_success_is_on_the_disk_and_in_the_index(service: 
     assert (reception.open_associations, reception.aborted_associations) == (0, 0)
     address = kept[0]["00081190"]["Value"][0].removeprefix(service.root)
     assert service.ask(address, Accept="application/dicom").status == 200
+
+
+def broken_instances() -> dict[str, tuple[ReceivedInstance, int]]:
+    """What C-STORE and STOW-RS must judge alike: the announcement and the data set, and the status."""
+    whole = received(ct_instance(1))
+    no_study = ct_instance(2)
+    del no_study.StudyInstanceUID
+    return {
+        "whole": (whole, 0),
+        "again": (received(ct_instance(1)), 0),
+        "other content": (received(ct_instance(1, SeriesDescription="OTHER")), 0),
+        "no study": (received(no_study), 0xC000),
+        "a name for a UID": (received(ct_instance(3, SeriesInstanceUID="Doe^Jane")), 0xC000),
+        "another instance": (replace(received(ct_instance(4)), sop_instance_uid="1.2.3"), 0xA900),
+        "another class": (replace(received(ct_instance(5)), sop_class_uid=MRImageStorage), 0xA900),
+        "cut short": (replace(received(ct_instance(6)), data_set=BytesIO(b"\x08\x00")), 0xC000),
+        "garbage": (replace(received(ct_instance(7)), data_set=BytesIO(b"\xff" * 99)), 0xC000),
+    }
+
+
+def as_file(one: ReceivedInstance) -> bytes:
+    """The instance as a part of a STOW-RS body."""
+    ds = ct_instance(1, SOPClassUID=one.sop_class_uid, SOPInstanceUID=one.sop_instance_uid)
+    return dicom_file(ds, one.transfer_syntax_uid, one.data_set.read())
+
+
+def test_an_instance_is_judged_and_counted_as_by_c_store(service: Service, tmp_path: Path) -> None:
+    cases = broken_instances()
+    (tmp_path / "scp").mkdir()
+    with receiving(tmp_path / "scp") as receiver:
+        statuses = [int(answer.Status or 0) for answer in answers(receiver.entity, *(one for one, _ in cases.values()))]
+        rows = [len(receiver.index.studies.find(sop_uid(number))) for number in range(1, 8)]
+    assert statuses == [status for _, status in cases.values()]
+    answer = service.store([as_file(one) for one, _ in broken_instances().values()])
+    assert answer.status == 202
+    assert reasons(answer) == [status for _, status in cases.values() if status]
+    assert [len(service.room.index.studies.find(sop_uid(number))) for number in range(1, 8)] == rows
+    told = {
+        (sample.labels.get("outcome") or sample.labels.get("reason")): sample.value
+        for metric in service.metrics.registry.collect()
+        for sample in metric.samples
+        if sample.name in ("dicom_node_instances_received_total", "dicom_node_refusals_total")
+    }
+    assert told == {"new": 1, "identical": 1, "conflict": 1, "DatasetMismatch": 2, "CannotUnderstand": 4}
+    assert files_below(service.room.root / "incoming") == []
+
+
+def test_another_content_is_refused_where_the_settings_say_so(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    rules = IntakeRules(refuses_conflicts=True)
+    room.intake = Intake(archive=room.archive, studies=room.index.studies, rules=rules)
+    with serving(room) as service:
+        both = [dicom_file(ct_instance(1)), dicom_file(ct_instance(1, SeriesDescription="OTHER"))]
+        assert service.store(both[:1]).status == 200
+        answer = service.store(both)
+    assert (answer.status, reasons(answer)) == (202, [0x0111])
+    assert len(room.paths()) == 1
+    room.index.close()
+
+
+def test_a_transfer_syntax_that_nobody_knows_is_refused_by_its_own_reason(service: Service) -> None:
+    answer = service.store([dicom_file(ct_instance(1), TransferSyntaxUID="1.2.3")])
+    assert (answer.status, reasons(answer)) == (409, [0xC122])
+    assert answer.json()[FAILED]["Value"][0]["00081155"]["Value"] == [sop_uid(1)]
+
+
+def test_a_thousand_refusals_of_one_request_are_two_lines_without_what_they_quote(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = dicom_file(ct_instance(1), MediaStorageSOPInstanceUID="1.2.3")
+    with caplog.at_level(logging.WARNING, "dicom_node"):
+        assert len(reasons(service.store([bad] * 1000))) == 1000
+    first, last = caplog.records
+    assert (first.message, first.__dict__["status"]) == ("instance refused", "0xA900")
+    assert (last.message, last.__dict__["instances"]) == ("instances refused on one association", 1000)
+
+
+def test_instances_of_one_request_are_committed_together(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = 0
+    whole = GroupCommit._commit
+
+    def counted(self: GroupCommit, deeds: list[Any], *attempts: int) -> None:
+        nonlocal commits
+        commits += 1
+        time.sleep(0.005)
+        whole(self, deeds, *attempts)
+
+    monkeypatch.setattr(GroupCommit, "_commit", counted)
+    assert service.store([dicom_file(ct_instance(number)) for number in range(1, 81)]).status == 200
+    assert commits < 60
+
+
+@pytest.mark.parametrize(
+    ("step", "status"), [("association_opened", 409), ("store", 409), ("association_ended", 200), ("spool", 409)]
+)
+def test_an_index_or_disk_that_is_away_is_told_of_each_instance_and_takes_no_success_back(
+    tmp_path: Path, step: str, status: int
+) -> None:
+    room = Room(tmp_path)
+    with serving(room) as service:
+        away = OSError(28, "No space left on device") if step == "spool" else IndexUnavailable("the index is away")
+
+        def fail(*_given: object) -> None:
+            raise away
+
+        setattr(room.intake, step, fail)
+        large = ct_instance(1, Rows=2048, Columns=2048)
+        large.PixelData = bytes(2048 * 2048 * 2)
+        answer = service.store([dicom_file(large)])
+        assert (answer.status, reasons(answer)) == (status, [] if status == 200 else [0xA700])
+    assert len(room.index.studies.find(sop_uid(1))) == (status == 200)
+    assert files_below(room.root / "incoming") == []
+    room.index.close()
 
 
 def test_one_that_is_refused_hinders_no_other(service: Service) -> None:
@@ -133,7 +255,7 @@ def test_a_client_that_goes_away_leaves_what_was_whole_and_nothing_else(service:
 
 def test_no_room_is_said_before_anything_is_written(tmp_path: Path) -> None:
     room = Room(tmp_path)
-    with serving(room, minimum_free_bytes=1 << 60) as service:
+    with serving(room, minimum_free_megabytes=1 << 40) as service:
         answer = service.store([dicom_file(ct_instance(1))])
         assert (answer.status, reasons(answer)) == (409, [0xA700])
         assert answer.json()[FAILED]["Value"][0]["00081155"]["Value"] == [sop_uid(1)]

@@ -1,5 +1,6 @@
 """The one thing that the page can change: the button that has a study read again."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +9,15 @@ import pytest
 from dicom_node.archive.index import Index
 from dicom_node.archive.lines import to_json
 from dicom_node.archive.overview import read_overview, read_study
+from dicom_node.core.access import Role
 from dicom_node.core.attempts import Attempts
 from dicom_node.core.lifecycle import StudyState
+from dicom_node.settings import NodeSettings, Settings
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
+from dicom_node.work_log import WorkLog
 from tests.populated_index import NOW, claim, queue, receive, study_uid
+from tests.statements import told_statements
 from tests.visitors import Person, session
 
 STUDY = study_uid("poison")
@@ -55,6 +60,31 @@ def test_a_dead_letter_is_shown_as_such_with_its_reason_and_a_button(visitor: Vi
     assert read_overview(index, NOW).dead_letters == 1
     (job,) = to_json(read_study(index, STUDY, NOW))["jobs"]
     assert (job["dead_letter"], job["state"], job["next_try_at"]) == (True, "FAILED", None)
+
+
+def test_the_log_stands_beside_a_failure_for_who_may_mend_it_and_as_text(index: Index, tmp_path: Path) -> None:
+    settings = Settings(node=NodeSettings(data_dir=tmp_path))
+    record = {"name": "workers.triage", "levelno": logging.ERROR, "levelname": "ERROR", "msg": "reading broke off"}
+    kept = WorkLog(tmp_path)
+    kept.handle(logging.makeLogRecord({**record, "study_instance_uid": STUDY, "reason": "<script>alert(1)</script>"}))
+    kept.close()
+    server = WebServer(build_application(index, dict, dict, lambda: NOW, settings=settings), "127.0.0.1", 0)
+    server.start()
+    try:
+        for path in ("/queue", f"/studies/{STUDY}"):
+            text = Person(server.port, session(index)).get(path).text
+            assert "reading broke off: reason &lt;script&gt;" in text
+            assert "<script>alert" not in text
+        text = Person(server.port, session(index, Role.READER)).get(f"/studies/{STUDY}").text
+        assert "reading broke off" not in text
+    finally:
+        server.stop()
+
+
+def test_a_study_page_reads_its_jobs_once(visitor: Visitor, index: Index) -> None:
+    statements = told_statements(index)
+    assert visitor.get(f"/studies/{STUDY}").status == 200
+    assert sum("FROM jobs" in " ".join(text.split()) for text in statements) == 1
 
 
 def test_the_button_has_the_study_read_again_and_leads_back_to_its_page(visitor: Visitor, index: Index) -> None:

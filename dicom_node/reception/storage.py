@@ -1,4 +1,4 @@
-"""Storage as an SCP: an instance from the request that announces it to the status that answers it (PS3.4 Annex B).
+"""Storage: an instance from its announcement to the status that answers it, alike for C-STORE and STOW-RS.
 
 Here is the rim where every error ends: whatever goes wrong inside, the sender gets an answer and its association lives.
 """
@@ -6,22 +6,16 @@ Here is the rim where every error ends: whatever goes wrong inside, the sender g
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable
 from io import BytesIO
 from typing import NamedTuple, Protocol, cast
 
-from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.presentation import PresentationContextTuple
-
-from dicom_node.core.errors import IndexUnavailable, IntakeError, OutOfResources, SOPClassNotSupported
+from dicom_node.core.errors import IndexUnavailable, IntakeError, OutOfResources
 from dicom_node.core.received_instance import EncodedDataSet, ReceivedInstance
 from dicom_node.core.status import SUCCESS, UNEXPECTED, in_hex
 from dicom_node.core.uid import is_uid
-from dicom_node.scp.admission import DiskWatermark
-from dicom_node.scp.c_store import StoreRequest
-from dicom_node.scp.presentation_contexts import storage_sop_classes
-from dicom_node.scp.refusals import Refusals
+from dicom_node.reception.refusals import Refusals
+from dicom_node.reception.watermark import DiskWatermark
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +58,21 @@ class Reception(Protocol):
 
 
 class Sender(NamedTuple):
-    """An association that sends, and what it said of itself."""
+    """An association that sends, or a request of STOW-RS, and what it said of itself."""
 
-    association: Association
+    association: Hashable
     calling_ae_title: str
     called_ae_title: str
 
-    @classmethod
-    def of(cls, association: Association) -> "Sender":
-        """By the association's request."""
-        request = cast(A_ASSOCIATE, association.requestor.primitive)
-        return cls(association, association.requestor.ae_title, request.called_ae_title)
+
+class Announcement(NamedTuple):
+    """What is said of an instance before its data set comes; the data set may disagree."""
+
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    transfer_syntax_uid: str = ""
+    #: Why it is not kept, whatever comes, where whoever brings it knows that.
+    fault: Exception | None = None
 
 
 class Outcome(NamedTuple):
@@ -86,20 +84,23 @@ class Outcome(NamedTuple):
 
 
 class Storage:
-    """Takes instances for one application entity; safe to call from many associations' threads."""
+    """Takes instances that come in one way; safe to call from many associations' threads."""
 
     def __init__(
         self,
         reception: Reception,
         watermark: DiskWatermark,
         count_refusal: Callable[[str, str], None] = lambda _what, _reason: None,
+        *,
+        sop_classes: Collection[str] = (),
     ) -> None:
+        """Of these SOP classes; `count_refusal` hears what is refused, and why."""
         self._reception = reception
         self._count_refusal = count_refusal
         self._watermark = watermark
-        self._classes = frozenset(storage_sop_classes())
+        self._classes = frozenset(sop_classes)
         # Only associations that stored something: an echo leaves no trace in the index.
-        self._sending: dict[Association, str] = {}
+        self._sending: dict[Hashable, str] = {}
         self._opening = threading.Lock()
         self._refusals = Refusals()
 
@@ -107,28 +108,23 @@ class Storage:
         """Whether instances of this SOP class are taken."""
         return sop_class_uid in self._classes
 
-    def begin(self, sender: Sender, request: StoreRequest, context: PresentationContextTuple) -> "Arrival":
+    def begin(self, sender: Sender, announced: Announcement) -> "Arrival":
         """An instance begins to come in; one that will not be kept is known from the first byte on."""
-        return Arrival(self, sender, request, context)
+        return Arrival(self, sender, announced)
 
-    def keep(
-        self, sender: Sender, request: StoreRequest, context: PresentationContextTuple, data_set: EncodedDataSet
-    ) -> Outcome:
+    def keep(self, sender: Sender, announced: Announcement, data_set: EncodedDataSet) -> Outcome:
         """An instance came in whole."""
-        return self.outcome(sender, request, lambda: self.store(self.announce(sender, request, context, data_set)))
+        return self.outcome(sender, announced, lambda: self.store(self.announce(sender, announced, data_set)))
 
-    def announce(
-        self, sender: Sender, request: StoreRequest, context: PresentationContextTuple, data_set: EncodedDataSet
-    ) -> ReceivedInstance:
-        """The instance, by its request; IntakeError or IndexUnavailable where it will not be kept, whatever comes."""
+    def announce(self, sender: Sender, announced: Announcement, data_set: EncodedDataSet) -> ReceivedInstance:
+        """The instance to be; its fault, IntakeError or IndexUnavailable where it will not be kept, whatever comes."""
         self.check_room()
-        # PS3.7 Section 9.1.1.1.3: the SOP class is the one of the presentation context.
-        if request.sop_class_uid != context.abstract_syntax:
-            raise SOPClassNotSupported("SOP class is not the presentation context's; mend the sender")
+        if announced.fault is not None:
+            raise announced.fault
         return ReceivedInstance(
-            sop_class_uid=request.sop_class_uid,
-            sop_instance_uid=request.sop_instance_uid,
-            transfer_syntax_uid=str(context.transfer_syntax),
+            sop_class_uid=announced.sop_class_uid,
+            sop_instance_uid=announced.sop_instance_uid,
+            transfer_syntax_uid=announced.transfer_syntax_uid,
             data_set=data_set,
             calling_ae_title=sender.calling_ae_title,
             called_ae_title=sender.called_ae_title,
@@ -147,7 +143,7 @@ class Storage:
         """A file for the data set of an instance that is long."""
         return self._reception.spool(announced)
 
-    def outcome(self, sender: Sender, request: StoreRequest, deed: "_Deed") -> Outcome:
+    def outcome(self, sender: Sender, announced: Announcement, deed: "_Deed") -> Outcome:
         """What the sender is told of what was done for its instance; never an exception."""
         try:
             try:
@@ -159,19 +155,19 @@ class Storage:
                 why = error.strerror or type(error).__name__
                 raise OutOfResources(f"the disk refuses the file: {why}; make room or mend it") from error
         except IntakeError as error:
-            facts = {**_facts(sender, request), "status": in_hex(error.status), "reason": str(error)}
+            facts = {**_facts(sender, announced), "status": in_hex(error.status), "reason": str(error)}
             is_first = self._refusals.is_first(sender.association, error.status)
             log.log(logging.WARNING if is_first else logging.DEBUG, "instance refused", extra=facts)
             self._count_refusal("instance", type(error).__name__)
             return Outcome(error.status, _comment(str(error)))
         except Exception:  # the rim: whatever goes wrong inside, the sender gets an answer and its association lives
             level = logging.ERROR if self._refusals.is_first(sender.association, UNEXPECTED) else logging.DEBUG
-            log.log(level, "instance could not be kept", extra=_facts(sender, request), exc_info=True)
+            log.log(level, "instance could not be kept", extra=_facts(sender, announced), exc_info=True)
             self._count_refusal("instance", "unexpected")
             return Outcome(UNEXPECTED, "the node failed; see its log")
         return Outcome(SUCCESS)
 
-    def association_ended(self, association: Association, ending: str) -> None:
+    def association_ended(self, association: Hashable, ending: str) -> None:
         """An association is over; what it is told a second time is nothing new."""
         association_id = self._sending.get(association)
         if association_id is not None:
@@ -179,15 +175,16 @@ class Storage:
             self._reception.association_ended(association_id, ending)
             self._sending.pop(association, None)
 
-    def association_is_over(self, association: Association) -> None:
-        """The last word on an association, of which nobody said yet how it ended, or could not."""
+    def association_is_over(self, sender: Sender, ending: str = "lost") -> None:
+        """The last word on an association: `ending` where nobody said yet how it ended, or could not."""
+        association = sender.association
         try:
-            self.association_ended(association, "lost")
+            self.association_ended(association, ending)
         except IndexUnavailable as error:
             # Its studies wait longer, as for a sender that hangs, and the next start ends it.
             log.warning("the end of an association could not be noted", extra={"reason": str(error)})
             self._sending.pop(association, None)
-        self._refusals.ended(association, association.requestor.ae_title)
+        self._refusals.ended(association, sender.calling_ae_title)
 
     def _association_id(self, sender: Sender) -> str:
         known = self._sending.get(sender.association)
@@ -210,17 +207,15 @@ class _Deed(Protocol):
 class Arrival:
     """An instance that comes in: in memory while it is short, in a file from then on, nowhere once it is refused."""
 
-    def __init__(
-        self, storage: Storage, sender: Sender, request: StoreRequest, context: PresentationContextTuple
-    ) -> None:
-        self._storage, self._sender, self._request = storage, sender, request
+    def __init__(self, storage: Storage, sender: Sender, announcement: Announcement) -> None:
+        self._storage, self._sender, self._announcement = storage, sender, announcement
         self._data: Spool | BytesIO = BytesIO()
         self._announced: ReceivedInstance | None = None
         self._size = self._looked_at = 0
         self._refusal: Outcome | None = None
 
         def announce() -> None:
-            self._announced = storage.announce(sender, request, context, cast(BytesIO, self._data))
+            self._announced = storage.announce(sender, announcement, cast(BytesIO, self._data))
 
         self._try(announce)
 
@@ -234,11 +229,21 @@ class Arrival:
         else:
             self._try(lambda: self._write_to_disk(piece))
 
-    def finish(self) -> Outcome:
-        """The data set is whole: keep the instance; what its sender is told."""
-        if self._refusal is None and self._announced is not None:
-            announced = self._announced
-            self._try(lambda: self._storage.store(announced))
+    def finish(self, look: Callable[[ReceivedInstance], None] | None = None) -> Outcome:
+        """The data set is whole: keep the instance; what its sender is told.
+
+        `look` may look into it before, and raise IntakeError where it is not to be kept.
+        """
+        announced = self._announced
+
+        def keep() -> None:
+            if announced is not None:
+                if look is not None:
+                    look(announced)
+                self._storage.store(announced)
+
+        if self._refusal is None:
+            self._try(keep)
         self.discard()
         return self._refusal or Outcome(SUCCESS)
 
@@ -249,7 +254,7 @@ class Arrival:
         self._data = BytesIO()
 
     def _try(self, deed: _Deed) -> None:
-        outcome = self._storage.outcome(self._sender, self._request, deed)
+        outcome = self._storage.outcome(self._sender, self._announcement, deed)
         if outcome.status != SUCCESS:
             self._refusal = outcome
             self.discard()
@@ -272,9 +277,9 @@ def _comment(text: str) -> str:
     return "".join(c for c in plain if c.isprintable())[:_MAXIMUM_COMMENT].strip()
 
 
-def _facts(sender: Sender, request: StoreRequest) -> dict[str, object]:
+def _facts(sender: Sender, announced: Announcement) -> dict[str, object]:
     # What stands where a UID should be may be a name, and names stay out of the log.
-    uid = request.sop_instance_uid
+    uid = announced.sop_instance_uid
     return {
         "sop_instance_uid": uid if is_uid(uid) else "not a UID",
         "calling_ae_title": sender.calling_ae_title,

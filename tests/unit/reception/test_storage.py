@@ -2,21 +2,14 @@
 
 import logging
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContextTuple
 
 from dicom_node.core.errors import DatasetMismatch
-from dicom_node.scp.admission import DiskWatermark
-from dicom_node.scp.c_store import StoreRequest
-from dicom_node.scp.storage import Sender, Storage
-from tests.unit.scp.test_open_associations import Side
-
-CONTEXT = PresentationContextTuple(1, CTImageStorage, ExplicitVRLittleEndian)
+from dicom_node.reception.storage import Announcement, Sender, Storage
+from dicom_node.reception.watermark import DiskWatermark
 
 
 class Failing:
@@ -39,20 +32,19 @@ class Failing:
 
 
 def sender() -> Sender:
-    association = cast(Association, Side(requestor=SimpleNamespace(ae_title="CT1")))
-    return Sender(association, "CT1", "TRIAGE")
+    return Sender(object(), "CT1", "TRIAGE")
 
 
 def send(storage: Storage, one: Sender, number: int) -> int:
-    return storage.begin(one, StoreRequest(number, CTImageStorage, f"1.2.{number}"), CONTEXT).finish().status
+    return storage.begin(one, Announcement(CTImageStorage, f"1.2.{number}", ExplicitVRLittleEndian)).finish().status
 
 
 def test_a_thousand_refusals_are_two_lines(caplog: pytest.LogCaptureFixture) -> None:
     storage, one = Storage(Failing(*[OSError(28, "No space left on device")] * 1000), DiskWatermark(0)), sender()  # type: ignore[arg-type]  # a stand-in
     with caplog.at_level(logging.INFO, "dicom_node"):
         assert {send(storage, one, number) for number in range(1000)} == {0xA700}
-        storage.association_is_over(one.association)
-        storage.association_is_over(one.association)
+        storage.association_is_over(one)
+        storage.association_is_over(one)
     first, last = caplog.records
     assert (first.message, first.__dict__["status"]) == ("instance refused", "0xA700")
     assert "No space left on device" in first.__dict__["reason"]
@@ -66,7 +58,7 @@ def test_each_status_and_each_association_is_told_by_itself(caplog: pytest.LogCa
         senders = (one, one, other, one, one)
         assert [send(storage, each, 1) for each in senders] == [0xA700, 0xA900, 0xA700, 0xC0FF, 0xC0FF]
         for each in (one, other):
-            storage.association_is_over(each.association)
+            storage.association_is_over(each)
     levels = [record.levelname for record in caplog.records]
     assert levels == ["WARNING", "WARNING", "WARNING", "ERROR", "WARNING"]
     assert caplog.records[-1].__dict__["status"] == "0xC0FF"

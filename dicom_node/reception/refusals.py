@@ -3,8 +3,7 @@
 import logging
 import threading
 from collections import Counter
-
-from pynetdicom.association import Association
+from collections.abc import Hashable
 
 from dicom_node.core.status import in_hex
 
@@ -12,20 +11,20 @@ log = logging.getLogger(__name__)
 
 
 class Refusals:
-    """The refusals of one application entity; safe to call from many associations' threads."""
+    """The refusals of one way in; safe to call from many associations' threads."""
 
     def __init__(self) -> None:
-        self._counts: dict[Association, Counter[int]] = {}
+        self._counts: dict[Hashable, Counter[int]] = {}
         self._lock = threading.Lock()
 
-    def is_first(self, association: Association, status: int) -> bool:
+    def is_first(self, association: Hashable, status: int) -> bool:
         """An instance is refused: whether none was before, on this association and with this status."""
         with self._lock:
             counts = self._counts.setdefault(association, Counter())
             counts[status] += 1
             return counts[status] == 1
 
-    def ended(self, association: Association, calling_ae_title: str) -> None:
+    def ended(self, association: Hashable, calling_ae_title: str) -> None:
         """The association is over: tell how many there were, where that is more than was told."""
         with self._lock:
             counts = self._counts.pop(association, Counter())
