@@ -1,8 +1,8 @@
 """Recovery: after a stop at any moment, a power cut too, archive and index agree again before anything is received.
 
 It costs what was in hand when the node stopped, not what the archive holds: the second names in incoming/ (see
-`intake`), the records of the journal, the directories of studies that are still to be read, and a few rows. The whole archive is looked at by
-`stocktaking`.
+`intake`), the records of the journal, the directories of studies that are still to be read, and a few rows. The whole
+archive is looked at by `stocktaking`.
 """
 
 import logging
