@@ -275,7 +275,11 @@ def _receiving(
         intake.start()
         entity.start()
 
-    return entity, Served("receiver", start, lambda: entity.alive, entity.stop)
+    def stop() -> None:
+        entity.stop()
+        intake.stop()
+
+    return entity, Served("receiver", start, lambda: entity.alive, stop)
 
 
 def _worker(settings: Settings, config: Path | None, url: str, holdings: Holdings) -> ChildProcess:

@@ -24,16 +24,16 @@ _ATTEMPTS = 5
 class GroupCommit:
     """Commits what threads do at the same time together; safe to share between threads."""
 
-    def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
-        """`transaction` begins one that commits at its end, or leaves nothing behind."""
+    def __init__(self, transaction: Callable[[bool], AbstractContextManager[sa.Connection]]) -> None:
+        """`transaction` begins one that commits at its end, or leaves nothing behind; durable where that is asked."""
         self._transaction = transaction
         self._waiting: list[_Deed[Any]] = []
         self._joining = threading.Lock()
         self._leading = threading.Lock()
 
-    def run(self, do: Callable[[sa.Connection], Answer]) -> Answer:
+    def run(self, do: Callable[[sa.Connection], Answer], *, durable: bool = True) -> Answer:
         """Do it, and return its answer when that is committed; whatever it raises, or the transaction does."""
-        deed = _Deed(do)
+        deed = _Deed(do, durable)
         with self._joining:
             self._waiting.append(deed)
         with self._leading:
@@ -50,7 +50,7 @@ class GroupCommit:
 
     def _commit(self, deeds: "list[_Deed[Any]]", attempts: int = _ATTEMPTS) -> None:
         try:
-            with self._transaction() as connection:
+            with self._transaction(any(deed.durable for deed in deeds)) as connection:
                 answers = [deed.do(connection) for deed in deeds]
         except IndexConflict as error:
             # Somebody else wanted the same rows, and has had them by now; who of us it was, nobody says.
@@ -80,8 +80,8 @@ class GroupCommit:
 class _Deed(Generic[Answer]):
     """What one thread wants done, and what came of it."""
 
-    def __init__(self, do: Callable[[sa.Connection], Answer]) -> None:
-        self.do = do
+    def __init__(self, do: Callable[[sa.Connection], Answer], durable: bool) -> None:
+        self.do, self.durable = do, durable
         self.is_done = False
         self._answer: Answer | None = None
         self._error: Exception | None = None
