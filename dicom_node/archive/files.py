@@ -439,8 +439,13 @@ def _written_before(path: Path, moment: float) -> bool:
 
 def _write(descriptor: int, file_meta: bytes, data_set: EncodedDataSet) -> None:
     data_set.seek(0)
-    write_all(descriptor, file_meta)
-    for piece in pieces_of(data_set):
+    pieces = pieces_of(data_set)
+    first = next(pieces, b"")
+    # At once what is in memory; the kernel may take less of it than it is given.
+    written = os.writev(descriptor, [file_meta, first])
+    write_all(descriptor, memoryview(file_meta)[written:])
+    write_all(descriptor, memoryview(first)[max(0, written - len(file_meta)) :])
+    for piece in pieces:
         write_all(descriptor, piece)
 
 
