@@ -6,6 +6,7 @@ A message's command comes first and says whether it is for us (see [c_store]); t
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from dicom_node.core.received_instance import CollectedDataSet
 from dicom_node.scp.c_store import StoreRequest, read_store_request, store_response
 from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU, Cutter, Piece, p_data
 from dicom_node.scp.storage import Arrival, Sender, Storage
@@ -37,6 +38,7 @@ class StoreMessages:
         """`answer` sends a whole message, given as its PDUs."""
         self._association, self._storage, self._answer = association, storage, answer
         self._cutter = Cutter()
+        self._collected = CollectedDataSet()
         self._command = bytearray()
         self._context_id = 0
         self._request: StoreRequest | None = None
@@ -122,7 +124,7 @@ class StoreMessages:
         self._command.clear()
         self._sender = self._sender or Sender.of(self._association)
         self._request = request
-        self._arrival = self._storage.begin(self._sender, request, context.as_tuple)
+        self._arrival = self._storage.begin(self._sender, request, context.as_tuple, self._collected)
         return True
 
     def _given_back(self) -> list[bytes]:
