@@ -18,13 +18,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydicom.errors import InvalidDicomError
 
-from dicom_node.archive.checksum import pieces_of, sha256_of
+from dicom_node.archive.checksum import pieces_of, sha256_of, whole_of
 from dicom_node.archive.directories import Directories, make_directory, sync_directory
 from dicom_node.archive.disk import Disk
 from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set
@@ -36,7 +35,7 @@ from dicom_node.archive.second_name import second_name
 from dicom_node.archive.spool import FILE_MODE, Spool, write_all
 from dicom_node.archive.study_locks import StudyLocks
 from dicom_node.core.errors import OutOfResources, UnreadableInstance
-from dicom_node.core.received_instance import EncodedDataSet
+from dicom_node.core.received_instance import CollectedDataSet, EncodedDataSet
 from dicom_node.core.study import Instance
 
 # Workers write results while a node starts; no worker takes this long between opening a file and naming it.
@@ -314,7 +313,7 @@ class Archive:
                 _write(descriptor, file_meta, data_set)
                 is_linked = _linked(incoming, final)
                 if is_linked:
-                    whole = _whole(data_set)
+                    whole = whole_of(data_set)
                     if whole is not None:
                         entry = keep(Record(path=str(path), sha256=sha256, file_meta=file_meta, data_set=whole))
                     if entry is None:
@@ -404,7 +403,7 @@ class Archive:
 
 
 def _checksum_and_size(data_set: EncodedDataSet) -> tuple[str, int]:
-    if isinstance(data_set, Spool):
+    if isinstance(data_set, Spool | CollectedDataSet):
         return data_set.sha256, data_set.size_bytes
     data_set.seek(0)
     return sha256_of(data_set), data_set.tell()
@@ -439,14 +438,14 @@ def _written_before(path: Path, moment: float) -> bool:
 
 def _write(descriptor: int, file_meta: bytes, data_set: EncodedDataSet) -> None:
     data_set.seek(0)
-    write_all(descriptor, file_meta)
-    for piece in pieces_of(data_set):
+    pieces = pieces_of(data_set)
+    first = next(pieces, b"")
+    # At once what is in memory; the kernel may take less of it than it is given.
+    written = os.writev(descriptor, [file_meta, first])
+    write_all(descriptor, memoryview(file_meta)[written:])
+    write_all(descriptor, memoryview(first)[max(0, written - len(file_meta)) :])
+    for piece in pieces:
         write_all(descriptor, piece)
-
-
-def _whole(data_set: EncodedDataSet) -> memoryview | None:
-    """The data set where it is in memory."""
-    return data_set.getbuffer() if isinstance(data_set, BytesIO) else None
 
 
 def _nowhere(_record: Record) -> Entry | None:

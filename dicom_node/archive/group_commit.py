@@ -5,6 +5,7 @@ come meanwhile wait, and one of these leads next. Alone, a thread leads itself, 
 """
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar, cast
@@ -19,13 +20,20 @@ Answer = TypeVar("Answer")
 _MOST_AT_ONCE = 64
 #: How often what was in another transaction's way is done before it counts as failed.
 _ATTEMPTS = 5
+#: Before it is done the second time, and twice as long before each further one: who is in the way has to get out of it.
+_REST_SECONDS = 0.005
 
 
 class GroupCommit:
     """Commits what threads do at the same time together; safe to share between threads."""
 
-    def __init__(self, transaction: Callable[[bool], AbstractContextManager[sa.Connection]]) -> None:
+    def __init__(
+        self,
+        transaction: Callable[[bool], AbstractContextManager[sa.Connection]],
+        rest: Callable[[float], None] = time.sleep,
+    ) -> None:
         """`transaction` begins one that commits at its end, or leaves nothing behind; durable where that is asked."""
+        self._rest = rest
         self._transaction = transaction
         self._waiting: list[_Deed[Any]] = []
         self._joining = threading.Lock()
@@ -55,6 +63,7 @@ class GroupCommit:
         except IndexConflict as error:
             # Somebody else wanted the same rows, and has had them by now; who of us it was, nobody says.
             if attempts > 1:
+                self._rest(_REST_SECONDS * 2 ** (_ATTEMPTS - attempts))
                 self._commit(deeds, attempts - 1)
             else:
                 self._apart(deeds, error)

@@ -1,7 +1,12 @@
 """A received instance: what a C-STORE request announces, and its data set as it came."""
 
+import hashlib
+import io
 from dataclasses import dataclass, replace
 from typing import Protocol
+
+#: Of what it was grown to, no more is kept for the next data set.
+_KEPT_BYTES = 1 << 20
 
 
 class EncodedDataSet(Protocol):
@@ -15,6 +20,62 @@ class EncodedDataSet(Protocol):
 
     def tell(self) -> int:
         """Where this is."""
+
+
+class CollectedDataSet:
+    """A data set in memory while it comes in, and its checksum with it; its memory serves one after another.
+
+    Fresh memory for each would have to be found and emptied by the kernel, page by page.
+    """
+
+    def __init__(self) -> None:
+        self._view = memoryview(bytearray())
+        self.clear()
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of what it holds so far, 64 hex digits."""
+        return self._digest.hexdigest()
+
+    def clear(self) -> None:
+        """It holds nothing; whoever has a view of what it held must have no use for it any more."""
+        self.size_bytes = self._at = 0
+        self._digest = hashlib.sha256()
+        if len(self._view) > _KEPT_BYTES:
+            self._view = memoryview(bytearray())
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Take what comes next."""
+        end = self.size_bytes + len(data)
+        if end > len(self._view):
+            grown = memoryview(bytearray(max(end, 2 * len(self._view))))
+            grown[: self.size_bytes] = self.held()
+            self._view = grown
+        self._view[self.size_bytes : end] = data
+        self._digest.update(data)
+        self.size_bytes = end
+        return len(data)
+
+    def held(self) -> memoryview:
+        """What it holds, uncopied."""
+        return self._view[: self.size_bytes]
+
+    def read(self, size: int = -1, /) -> bytes:
+        """So many bytes from here on, or all."""
+        end = self.size_bytes if size < 0 else min(self.size_bytes, self._at + size)
+        data = bytes(self._view[self._at : end])
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to this place."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        """Where this is."""
+        return self._at
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,10 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Collection, Hashable
-from io import BytesIO
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 from dicom_node.core.errors import IndexUnavailable, IntakeError, OutOfResources
-from dicom_node.core.received_instance import EncodedDataSet, ReceivedInstance
+from dicom_node.core.received_instance import CollectedDataSet, EncodedDataSet, ReceivedInstance
 from dicom_node.core.status import SUCCESS, UNEXPECTED, in_hex
 from dicom_node.core.uid import is_uid
 from dicom_node.reception.refusals import Refusals
@@ -108,9 +107,12 @@ class Storage:
         """Whether instances of this SOP class are taken."""
         return sop_class_uid in self._classes
 
-    def begin(self, sender: Sender, announced: Announcement) -> "Arrival":
-        """An instance begins to come in; one that will not be kept is known from the first byte on."""
-        return Arrival(self, sender, announced)
+    def begin(self, sender: Sender, announced: Announcement, collected: CollectedDataSet | None = None) -> "Arrival":
+        """An instance begins to come in; one that will not be kept is known from the first byte on.
+
+        `collected` is where it is collected, and nobody else's until it is kept or discarded.
+        """
+        return Arrival(self, sender, announced, collected or CollectedDataSet())
 
     def keep(self, sender: Sender, announced: Announcement, data_set: EncodedDataSet) -> Outcome:
         """An instance came in whole."""
@@ -207,15 +209,18 @@ class _Deed(Protocol):
 class Arrival:
     """An instance that comes in: in memory while it is short, in a file from then on, nowhere once it is refused."""
 
-    def __init__(self, storage: Storage, sender: Sender, announcement: Announcement) -> None:
+    def __init__(
+        self, storage: Storage, sender: Sender, announcement: Announcement, collected: CollectedDataSet
+    ) -> None:
         self._storage, self._sender, self._announcement = storage, sender, announcement
-        self._data: Spool | BytesIO = BytesIO()
+        collected.clear()
+        self._data: Spool | CollectedDataSet = collected
         self._announced: ReceivedInstance | None = None
         self._size = self._looked_at = 0
         self._refusal: Outcome | None = None
 
         def announce() -> None:
-            self._announced = storage.announce(sender, announcement, cast(BytesIO, self._data))
+            self._announced = storage.announce(sender, announcement, collected)
 
         self._try(announce)
 
@@ -249,9 +254,10 @@ class Arrival:
 
     def discard(self) -> None:
         """Leave nothing of what was not kept."""
-        if not isinstance(self._data, BytesIO):
+        if isinstance(self._data, CollectedDataSet):
+            self._data.clear()
+        else:
             self._data.discard()
-        self._data = BytesIO()
 
     def _try(self, deed: _Deed) -> None:
         outcome = self._storage.outcome(self._sender, self._announcement, deed)
@@ -260,11 +266,12 @@ class Arrival:
             self.discard()
 
     def _write_to_disk(self, piece: memoryview) -> None:
-        if isinstance(self._data, BytesIO) and self._announced is not None:
+        if isinstance(self._data, CollectedDataSet) and self._announced is not None:
             spool = self._storage.spool(self._announced)
             before, self._data = self._data, spool
             self._announced = self._announced.with_data_set(spool)
-            spool.write(before.getbuffer())
+            spool.write(before.held())
+            before.clear()
         self._data.write(piece)
         if self._size - self._looked_at > _LOOK_AT_ROOM_BYTES:
             self._looked_at = self._size

@@ -6,6 +6,7 @@ A message's command comes first and says whether it is for us (see [c_store]); t
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from dicom_node.core.received_instance import CollectedDataSet
 from dicom_node.reception.storage import Arrival, Sender, Storage
 from dicom_node.scp.announcement import announced, sender_of
 from dicom_node.scp.c_store import StoreRequest, read_store_request, store_response
@@ -38,6 +39,7 @@ class StoreMessages:
         """`answer` sends a whole message, given as its PDUs."""
         self._association, self._storage, self._answer = association, storage, answer
         self._cutter = Cutter()
+        self._collected = CollectedDataSet()
         self._command = bytearray()
         self._context_id = 0
         self._request: StoreRequest | None = None
@@ -123,7 +125,7 @@ class StoreMessages:
         self._command.clear()
         self._sender = self._sender or sender_of(self._association)
         self._request = request
-        self._arrival = self._storage.begin(self._sender, announced(request, context.as_tuple))
+        self._arrival = self._storage.begin(self._sender, announced(request, context.as_tuple), self._collected)
         return True
 
     def _given_back(self) -> list[bytes]:

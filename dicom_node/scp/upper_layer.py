@@ -135,13 +135,14 @@ class UpperLayer(ServiceProvider):
             self._send_waiting()
         if self.state_machine.current_state != _ESTABLISHED:
             return super()._is_transport_event()
-        if self._is_slow():
-            self._give_up("a message came in too slowly; its association was aborted")
-        elif self.connection.ready:
+        is_ready = self.connection.ready
+        if is_ready:
             self._read_pdu_data()
-        else:
-            return False
-        return True
+        # Only now: what waited in the socket while this thread was held up came in time.
+        if self.state_machine.current_state == _ESTABLISHED and not self.event_queue.queue and self._is_slow():
+            self._give_up("a message came in too slowly; its association was aborted")
+            return True
+        return is_ready
 
     def _read_pdu_data(self) -> None:
         connection = self.connection

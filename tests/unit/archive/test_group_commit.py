@@ -29,7 +29,9 @@ class Ledger:
         self.away = False
         #: So many transactions more are taken back when they are to commit.
         self.conflicts = 0
-        self.group = GroupCommit(self.transaction)
+        #: The rests before something was done again.
+        self.rests: list[float] = []
+        self.group = GroupCommit(self.transaction, self.rests.append)
 
     @contextmanager
     def transaction(self, durable: bool) -> Iterator[sa.Connection]:
@@ -124,6 +126,18 @@ def test_a_database_that_is_away_is_asked_once_for_all(ledger: Ledger) -> None:
     assert ledger.begun == 2
     ledger.away = False
     assert ledger.group.run(ledger.note(1)) == 2
+
+
+def test_before_it_is_done_again_there_is_a_rest_that_grows(ledger: Ledger) -> None:
+    ledger.conflicts = 3
+    ledger.group.run(ledger.note(1))
+    assert ledger.rests == [0.005, 0.01, 0.02]
+
+
+def test_one_that_is_to_be_durable_makes_its_group_so(ledger: Ledger) -> None:
+    ledger.group.run(ledger.note(1), durable=False)
+    ledger.group.run(ledger.note(2))
+    assert ledger.durable == [False, True]
 
 
 @pytest.mark.parametrize("conflicts", [1, 2, 4])
