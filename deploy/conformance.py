@@ -111,13 +111,13 @@ def _measurements() -> str:
         (
             _coded(quantity.name),
             "" if quantity.derivation is None else _coded(quantity.derivation),
-            "" if quantity.method is None else _coded(quantity.method),
+            "; ".join(_coded(method) for method in dict.fromkeys(quantity.methods.values())),
             _coded(quantity.unit),
             str(quantity.decimals),
         )
         for quantity in QUANTITIES
     ]
-    return table(("Concept", "Derivation", "Method", "Unit", "Decimals"), rows)
+    return table(("Concept", "Derivation", "Method, the one that was used", "Unit", "Decimals"), rows)
 
 
 def _coded(entry: Code) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from dicom_node.core.finding import Border
 from dicom_node.core.lung_rads import Composition
-from workers.measurement import measure
+from workers.measurement import Measurements, measure
 from workers.volume import Region, Volume
 
 Floats = NDArray[np.float32]
@@ -39,6 +40,8 @@ class Consistence:
     composition: Composition | None
     #: Mean of long and short axis of the largest solid part of a part-solid nodule.
     solid_diameter_mm: float | None = None
+    #: What told where that ends.
+    solid_border: Border = Border.VOXELS
 
 
 def consistence(region: Region, volume: Volume) -> Consistence:
@@ -56,8 +59,11 @@ def consistence(region: Region, volume: Volume) -> Consistence:
     solid = inner & (hu > _SOLID_ABOVE_HU)
     if share <= _GLASS_UP_TO and _depth(solid, volume.spacing_mm).max() < _LEAST_SOLID_DEPTH_MM:
         return Consistence(composition=Composition.NON_SOLID)
+    part = _solid_part(region, hu > _SOLID_ABOVE_HU, inner, volume)
     return Consistence(
-        composition=Composition.PART_SOLID, solid_diameter_mm=_diameter(region, hu > _SOLID_ABOVE_HU, inner, volume)
+        composition=Composition.PART_SOLID,
+        solid_diameter_mm=(part.long_axis.length_mm + part.short_axis.length_mm) / 2,
+        solid_border=part.border,
     )
 
 
@@ -97,8 +103,8 @@ def _depth(mask: Mask, spacing_mm: tuple[float, float, float]) -> Floats:
     return np.asarray(depth[1:-1, 1:-1, 1:-1], dtype=np.float32)
 
 
-def _diameter(region: Region, dense: Mask, inner: Mask, volume: Volume) -> float:
+def _solid_part(region: Region, dense: Mask, inner: Mask, volume: Volume) -> Measurements:
+    """The largest solid part; it was outlined by a fixed attenuation, which need not be half way to what is around."""
     labels, count = ndimage.label(dense & region.mask)
     largest = 1 + int(np.argmax(ndimage.sum_labels(inner, labels, np.arange(1, count + 1))))
-    measured = measure(Region(box=region.box, mask=labels == largest), volume)
-    return (measured.long_axis.length_mm + measured.short_axis.length_mm) / 2
+    return measure(Region(box=region.box, mask=labels == largest), volume)

@@ -96,8 +96,12 @@ PROBABILITY_OF_CANCER = Code("111047", "DCM", "Probability of cancer")
 MEAN = Code("373098007", "SCT", "Mean")
 #: CID 7474.
 SUM_OF_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume")
-#: Ours: the standard has none for how far a border is from the centres of its voxels.
+# Ours: the standard has none for what tells where a finding ends between its voxels, nor for a part of one.
+PARTIAL_VOLUME = Code("partial-volume", "99DICOMNODE", "Sum of voxels by how much of each is filled, by attenuation")
+FILLED_BORDER = Code("filled-border", "99DICOMNODE", "Border around as much as voxels are filled, by attenuation")
 SMOOTHED_BORDER = Code("smoothed-border", "99DICOMNODE", "Half way between voxels, steps smoothed at equal volume")
+VOXEL_BORDER = Code("voxel-border", "99DICOMNODE", "Half way between voxels")
+SOLID_DIAMETER = Code("solid-diameter", "99DICOMNODE", "Diameter of solid part")
 STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
 
 # In which unit (UCUM).

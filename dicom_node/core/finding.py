@@ -1,6 +1,7 @@
 """A finding: what an algorithm saw, where, and how large, in patient coordinates."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from dicom_node.core.codes import Code
 from dicom_node.core.lung_rads import Category, Composition
@@ -10,6 +11,17 @@ Point = tuple[float, float, float]
 
 #: column, row in an image: (0.5, 0.5) is the centre of its first pixel (PS3.3 Section C.18.6.1.1).
 Pixel = tuple[float, float]
+
+
+class Border(StrEnum):
+    """What told where a finding ends, between the voxels inside and those outside."""
+
+    #: How much of each voxel is filled, by its attenuation.
+    ATTENUATION = "ATTENUATION"
+    #: The mask, with the steps of its voxels smoothed away.
+    SMOOTHED = "SMOOTHED"
+    #: The mask as it is.
+    VOXELS = "VOXELS"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +65,14 @@ class Finding:
     #: The detector's certainty, 0 to 1; no probability of disease.
     score: float
     outline: Outline
+    #: How axes, largest diameter and volume were measured.
+    border: Border = Border.VOXELS
     #: The rest is what not every algorithm tells.
     composition: Composition | None = None
     #: Mean diameter of the solid part of a part-solid nodule.
     solid_diameter_mm: float | None = None
+    #: How that was measured.
+    solid_border: Border = Border.VOXELS
     #: Of CID 6119 or 6120.
     margin: Code | None = None
     #: Probability of cancer, 0 to 1.

@@ -125,13 +125,18 @@ GROWTH_MM = 1.5
 GROWTH_WITHIN_DAYS = 366.0
 
 
+def in_tenths(size_mm: float) -> float:
+    """A size as it is judged, by the guideline and by whatever else compares sizes, and as reports say it."""
+    return round(size_mm, 1)
+
+
 def category_of(nodule: Nodule) -> Category | None:
     """The category of a nodule found by screening; None where the table cannot decide.
 
     That is so for a part-solid nodule whose solid part was not measured and counts, for one that grew while its solid
     part did not, and for what has no row.
     """
-    total, solid = round(nodule.mean_diameter_mm, 1), nodule.solid_diameter_mm
+    total, solid = in_tenths(nodule.mean_diameter_mm), nodule.solid_diameter_mm
     if nodule.composition is _PART and nodule.course is _GROWING and not nodule.solid_part_grew:
         return None
     for row in TABLE:
@@ -141,7 +146,7 @@ def category_of(nodule: Nodule) -> Category | None:
             return row.category
         if solid is None:
             return None
-        if _within(round(solid, 1), row.solid_mm):
+        if _within(in_tenths(solid), row.solid_mm):
             return row.category
     return None
 
@@ -153,7 +158,7 @@ def has_grown(earlier_mm: float, later_mm: float, days: float) -> bool | None:
     """
     if not 0 < days <= GROWTH_WITHIN_DAYS:
         return None
-    return round(round(later_mm, 1) - round(earlier_mm, 1), 1) > GROWTH_MM
+    return in_tenths(in_tenths(later_mm) - in_tenths(earlier_mm)) > GROWTH_MM
 
 
 def of_exam(categories: Iterable[Category | None]) -> Category | None:

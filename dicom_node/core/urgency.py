@@ -17,7 +17,7 @@ from dicom_node.core.codes import (
     Code,
 )
 from dicom_node.core.finding import Finding
-from dicom_node.core.lung_rads import Composition
+from dicom_node.core.lung_rads import Composition, in_tenths
 from dicom_node.core.priority import Priority
 
 #: How soon findings of this priority are to be seen (CID 7035: within minutes, hours, days), and in words.
@@ -128,10 +128,15 @@ def _fulfilled(findings: Sequence[Finding], rule: TriageRule, algorithm: str) ->
     return Urgency(priority=rule.priority, reason=f"{first}{others}: {rule.name}; to be seen {soon}")
 
 
-#: What a finding must reach, what of the rule says how much, and what at most.
+def _in_tenths(size_mm: float | None) -> float | None:
+    return None if size_mm is None else in_tenths(size_mm)
+
+
+#: What a finding must reach, and what of the rule says how much. A size is compared as the report says it: what reads
+#: 8.0 mm there is 8 mm here and by Lung-RADS.
 _AT_LEAST: tuple[tuple[Callable[[Finding], float | None], str], ...] = (
-    (lambda finding: finding.mean_diameter_mm, "minimum_diameter_mm"),
-    (lambda finding: finding.solid_diameter_mm, "minimum_solid_diameter_mm"),
+    (lambda finding: _in_tenths(finding.mean_diameter_mm), "minimum_diameter_mm"),
+    (lambda finding: _in_tenths(finding.solid_diameter_mm), "minimum_solid_diameter_mm"),
     (lambda finding: finding.score, "minimum_score"),
     (lambda finding: finding.malignancy, "minimum_malignancy"),
 )

@@ -17,7 +17,7 @@ from workers.bundles import CONFIGURATION, Bundle
 from workers.composition import Consistence, consistence
 from workers.composition import in_words as composition_in_words
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
-from workers.measurement import measure
+from workers.measurement import Measurements, measure
 from workers.outline import outline
 from workers.preprocessing import GRID_MM, HU_WINDOW, Candidate, Spacing, candidates, lung_mask, normalise, resample
 from workers.reader_estimate import Estimate, ReaderEstimate, features_of
@@ -131,7 +131,8 @@ class LungNodule:
             # Of an outline that attenuation did not bound, neither density nor shape says anything.
             consists = Consistence(composition=None) if coarse else consistence(outlined, volume)
             consistences.append((number, consists))
-            findings.append(_finding(number, self._certainty(candidate.score), outlined, sides, volume, consists))
+            measured = measure(outlined, volume, by_attenuation=not coarse)
+            findings.append(_finding(number, self._certainty(candidate.score), measured, sides, consists))
             estimates += [] if coarse else [(number, told) for told in self._estimated(outlined, volume)]
         return Reading(
             findings=tuple(findings),
@@ -202,25 +203,18 @@ def _millilitres(lungs: Mask) -> float:
     return float(lungs.sum() * np.prod(GRID_MM) / 1000)
 
 
-def _finding(number: int, score: float, region: Region, sides: Sides, volume: Volume, consists: Consistence) -> Finding:
-    measured = measure(region, volume)
+def _finding(number: int, score: float, measured: Measurements, sides: Sides, consists: Consistence) -> Finding:
     return Finding(
         number=number,
         concept=NODULE,
         category=MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
         site=LUNG,
         laterality=laterality(measured.centre, sides),
-        centre=measured.centre,
-        long_axis=measured.long_axis,
-        short_axis=measured.short_axis,
-        maximum_3d_diameter_mm=measured.maximum_3d_diameter_mm,
-        volume_mm3=measured.volume_mm3,
-        mean_hu=measured.mean_hu,
-        deviation_hu=measured.deviation_hu,
         score=min(1.0, score),
-        outline=measured.outline,
+        **vars(measured),
         composition=consists.composition,
         solid_diameter_mm=consists.solid_diameter_mm,
+        solid_border=consists.solid_border,
     )
 
 

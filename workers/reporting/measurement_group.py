@@ -1,7 +1,7 @@
 """Measurement groups: what a report says of one finding (PS3.16 TID 1411, TID 1410 and TID 1501)."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydicom import Dataset
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
-from dicom_node.core.finding import Axis, Finding, Outline, Pixel, Point
+from dicom_node.core.finding import Axis, Border, Finding, Outline, Pixel, Point
 from dicom_node.core.lung_rads import Category, Composition
 from workers.reporting.equipment import algorithm_template
 from workers.reporting.evidence import Evidence, concept
@@ -34,20 +34,41 @@ class Quantity:
     #: Decimals that the measurement supports: a tenth of a millimetre as Lung-RADS asks, whole HU, mm3 and percent.
     decimals: int = 0
     derivation: Code | None = None
-    #: How it was measured, where that could be done in more than one way.
-    method: Code | None = None
+    #: How it can be measured, and how it was.
+    methods: Mapping[Border, Code] = field(default_factory=dict)
+    border: Callable[[Finding], Border] = lambda finding: finding.border
 
 
-_BORDER = codes.SMOOTHED_BORDER
+#: What told where the finding ends, of a diameter and of a volume (CID 7474, and codes of ours).
+_OF_DIAMETERS = MappingProxyType(
+    {
+        Border.ATTENUATION: codes.FILLED_BORDER,
+        Border.SMOOTHED: codes.SMOOTHED_BORDER,
+        Border.VOXELS: codes.VOXEL_BORDER,
+    }
+)
+_OF_VOLUMES = MappingProxyType(dict.fromkeys(Border, codes.SUM_OF_VOXELS) | {Border.ATTENUATION: codes.PARTIAL_VOLUME})
+
+
+def _millimetres(
+    name: Code, value: Callable[[Finding], float | None], derivation: Code | None = None, **how: Any
+) -> Quantity:
+    return Quantity(name, codes.MILLIMETRE, value, 1, derivation, _OF_DIAMETERS, **how)
+
 
 QUANTITIES = (
-    Quantity(codes.LONG_AXIS, codes.MILLIMETRE, lambda finding: finding.long_axis.length_mm, 1, None, _BORDER),
-    Quantity(codes.SHORT_AXIS, codes.MILLIMETRE, lambda finding: finding.short_axis.length_mm, 1, None, _BORDER),
-    Quantity(codes.DIAMETER, codes.MILLIMETRE, lambda finding: finding.mean_diameter_mm, 1, codes.MEAN, _BORDER),
-    Quantity(
-        codes.MAXIMUM_3D_DIAMETER, codes.MILLIMETRE, lambda finding: finding.maximum_3d_diameter_mm, 1, None, _BORDER
+    _millimetres(codes.LONG_AXIS, lambda finding: finding.long_axis.length_mm),
+    _millimetres(codes.SHORT_AXIS, lambda finding: finding.short_axis.length_mm),
+    _millimetres(codes.DIAMETER, lambda finding: finding.mean_diameter_mm, codes.MEAN),
+    _millimetres(codes.MAXIMUM_3D_DIAMETER, lambda finding: finding.maximum_3d_diameter_mm),
+    # Under a name of its own: who reads one diameter must not take it for the nodule's.
+    _millimetres(
+        codes.SOLID_DIAMETER,
+        lambda finding: finding.solid_diameter_mm,
+        codes.MEAN,
+        border=lambda finding: finding.solid_border,
     ),
-    Quantity(codes.VOLUME, codes.CUBIC_MILLIMETRE, lambda finding: finding.volume_mm3, method=codes.SUM_OF_VOXELS),
+    Quantity(codes.VOLUME, codes.CUBIC_MILLIMETRE, lambda finding: finding.volume_mm3, methods=_OF_VOLUMES),
     Quantity(
         codes.ATTENUATION_COEFFICIENT, codes.HOUNSFIELD_UNIT, lambda finding: finding.mean_hu, derivation=codes.MEAN
     ),
@@ -200,13 +221,13 @@ def label(finding: Finding) -> str:
 
 
 def _drawn(name: Code, axis: Axis, header: Dataset, outline: Outline) -> hd_sr.Measurement:
-    """An axis' length, inferred from the line between its ends in the image."""
+    """An axis' length, inferred from the line between its ends in the image: OHIF wants no other child beside that."""
     line = hd_sr.CoordinatesForMeasurement(
         graphic_type=hd_sr.GraphicTypeValues.POLYLINE,
         graphic_data=np.array([pixel_of(axis.start, header), pixel_of(axis.end, header)]),
         source_image=_source_image(header, outline),
     )
-    return _measurement(Quantity(name, codes.MILLIMETRE, lambda _: None, 1), axis.length_mm, line)
+    return _measurement(Quantity(name, codes.MILLIMETRE, lambda _: None, 1), axis.length_mm, line=line)
 
 
 def _region(evidence: Evidence, outline: Outline) -> hd_sr.ImageRegion:
@@ -264,7 +285,7 @@ def _site(finding: Finding) -> hd_sr.FindingSite:
 def _measurements(finding: Finding, quantities: Iterable[Quantity]) -> Iterator[hd_sr.Measurement]:
     for quantity in quantities:
         if (value := quantity.value(finding)) is not None:
-            yield _measurement(quantity, value)
+            yield _measurement(quantity, value, quantity.methods.get(quantity.border(finding)))
 
 
 def _qualities(finding: Finding) -> Iterator[hd_sr.QualitativeEvaluation]:
@@ -274,16 +295,19 @@ def _qualities(finding: Finding) -> Iterator[hd_sr.QualitativeEvaluation]:
 
 
 def _measurement(
-    quantity: Quantity, value: float, line: hd_sr.CoordinatesForMeasurement | None = None
+    quantity: Quantity,
+    value: float,
+    method: Code | None = None,
+    line: hd_sr.CoordinatesForMeasurement | None = None,
 ) -> hd_sr.Measurement:
     text = f"{round(value, quantity.decimals) + 0.0:.{quantity.decimals}f}"
-    derivation, method = (None if code is None else concept(code) for code in (quantity.derivation, quantity.method))
+    derivation = quantity.derivation
     measurement = hd_sr.Measurement(
         name=concept(quantity.name),
         value=float(text),
         unit=concept(quantity.unit),
-        derivation=derivation,
-        method=method,
+        derivation=None if derivation is None else concept(derivation),
+        method=None if method is None else concept(method),
         referenced_coordinates=None if line is None else [line],
     )
     # The library would write 523 mm3 as 523.0, which claims a precision that is not there.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,8 +14,9 @@ from dicom_node.core.codes import (
     NODULE,
 )
 from dicom_node.core.finding import Axis, Finding, Outline
-from dicom_node.core.lung_rads import Composition
+from dicom_node.core.lung_rads import Category, Composition
 from dicom_node.core.priority import Priority
+from dicom_node.core.screening import graded
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule, urgency_of
 
 POINT = (0.0, 0.0, 0.0)
@@ -99,6 +101,34 @@ def test_organs_do_not_count_among_several() -> None:
     several = TriageRule(name="many", priority=Priority.HIGH, minimum_findings=2)
 
     assert judged(nodule(), nodule(number=2, category=ANATOMICAL_STRUCTURE), rules=(several,)) is Priority.ROUTINE
+
+
+@pytest.mark.parametrize(
+    ("solid_mm", "priority"),
+    [(7.94, Priority.ROUTINE), (7.9499, Priority.ROUTINE), (7.951, Priority.HIGH), (8.0, Priority.HIGH)],
+)
+def test_a_size_is_compared_as_the_report_says_it(solid_mm: float, priority: Priority) -> None:
+    part_solid = {"composition": Composition.PART_SOLID, "solid_diameter_mm": solid_mm}
+    assert judged(nodule(12.0, **part_solid)) is priority
+
+
+@given(size_mm=st.floats(3.0, 20.0))
+def test_urgency_and_lung_rads_agree_on_which_solid_part_measures_8_mm(size_mm: float) -> None:
+    known = {"composition": Composition.PART_SOLID, "solid_diameter_mm": size_mm}
+    (graded_one,) = graded([nodule(25.0, **known)], "baseline")
+
+    is_urgent = judged(nodule(25.0, **known)) is Priority.HIGH
+    assert is_urgent is (graded_one.lung_rads is Category.SUSPICIOUS_B)
+    assert is_urgent is (float(f"{size_mm:.1f}") >= 8.0)
+
+
+@given(size_mm=st.floats(14.0, 16.0))
+def test_urgency_and_lung_rads_agree_on_which_nodule_measures_15_mm(size_mm: float) -> None:
+    rule = TriageRule(name="it measures 15 mm or more", priority=Priority.HIGH, minimum_diameter_mm=15.0)
+    one = nodule(size_mm, composition=Composition.SOLID)
+
+    is_urgent = judged(one, rules=(rule,)) is Priority.HIGH
+    assert is_urgent is (graded([one], "baseline")[0].lung_rads is Category.SUSPICIOUS_B)
 
 
 KNOWN = st.fixed_dictionaries(

@@ -14,8 +14,12 @@ SPELT_OTHERWISE = {
     "MILLIMETRE",
     # SNOMED CT's own, which no context group has.
     "CHEST_RADIOGRAPH",
-    # Of the private scheme 99DICOMNODE: no standard names this way of measuring.
+    # Of the private scheme 99DICOMNODE: no standard names these ways of measuring, nor the solid part's diameter.
+    "FILLED_BORDER",
+    "PARTIAL_VOLUME",
     "SMOOTHED_BORDER",
+    "SOLID_DIAMETER",
+    "VOXEL_BORDER",
     # RadLex codes that are in no context group.
     "COMPOSITION",
     "SOLID",

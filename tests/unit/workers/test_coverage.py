@@ -1,0 +1,237 @@
+"""What a CT tells of a finding beyond its mask: bodies drawn as a scanner averages them, against their truth."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydicom import Dataset
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from dicom_node.core.finding import Border
+from workers.measurement import Measurements, measure
+from workers.volume import Region, Volume
+
+Vector = tuple[float, float, float]
+
+LUNG_HU, NODULE_HU = -850.0, 30.0
+SPACING_MM = (1.0, 0.7, 0.7)
+#: A voxel that a border crosses is drawn from so many places along each axis.
+PLACES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """An ellipsoid: its radii, how it is turned, and where in a voxel its centre lies (k, j, i)."""
+
+    radii_mm: Vector
+    turn: NDArray[np.float64]
+    shift: Vector = (0.0, 0.0, 0.0)
+
+    @property
+    def form(self) -> NDArray[np.float64]:
+        """The matrix of its quadratic form."""
+        return np.asarray(self.turn @ np.diag(1 / np.square(self.radii_mm)) @ self.turn.T)
+
+    @property
+    def truth(self) -> NDArray[np.float64]:
+        """Long and short axis in the plane of its largest extent, their mean, largest diameter, volume."""
+        short, long = 2 / np.sqrt(np.linalg.eigvalsh(self.form[1:, 1:])[::-1])
+        volume = 4 / 3 * math.pi * math.prod(self.radii_mm)
+        return np.array([long, short, (long + short) / 2, 2 * max(self.radii_mm), volume])
+
+
+def ball(radius_mm: float, shift: Vector = (0.0, 0.0, 0.0)) -> Body:
+    return Body(radii_mm=(radius_mm,) * 3, turn=np.eye(3), shift=shift)
+
+
+def drawn(
+    body: Body,
+    spacing_mm: Vector = SPACING_MM,
+    *,
+    hu: float = NODULE_HU,
+    noise_hu: float = 0.0,
+    blur_mm: float = 0.0,
+    seed: int = 0,
+) -> tuple[Region, Volume]:
+    """A body in lung as a CT shows it, each voxel the mean over its extent, and the mask of what it fills by half."""
+    steps = np.array(spacing_mm)
+    shape = tuple(2 * math.ceil((max(body.radii_mm) + 4 * max(spacing_mm)) / step) + 1 for step in spacing_mm)
+    away = np.stack(np.indices(shape), axis=-1) * steps - (np.array(shape) // 2 + body.shift) * steps
+    value = np.einsum("...i,ij,...j", away, body.form, away)
+    share = (value <= 1).astype(float)
+    # Farther from the surface than a voxel's corner there is nothing to average.
+    slope = 2 * np.linalg.norm(away @ body.form, axis=-1) + 1e-9
+    near = np.abs(value - 1) / slope < 2 * np.linalg.norm(steps)
+    offsets = (np.stack(np.meshgrid(*[np.arange(PLACES)] * 3), axis=-1).reshape(-1, 3) + 0.5) / PLACES - 0.5
+    places = away[near][:, None] + offsets * steps
+    share[near] = (np.einsum("...i,ij,...j", places, body.form, places) <= 1).mean(axis=1)
+    voxels = LUNG_HU + (hu - LUNG_HU) * share
+    if blur_mm:
+        voxels = ndimage.gaussian_filter(voxels, blur_mm / steps)
+    voxels = voxels + np.random.default_rng(seed).normal(0.0, noise_hu, shape)
+    labels, _ = ndimage.label(voxels >= (hu + LUNG_HU) / 2)
+    mask = labels == labels[tuple(size // 2 for size in shape)]
+    return Region(box=tuple(slice(0, size) for size in shape), mask=mask), volume_of(voxels, spacing_mm)  # type: ignore[arg-type]  # three axes
+
+
+def volume_of(voxels: NDArray[np.float64], spacing_mm: Vector) -> Volume:
+    headers = []
+    for k in range(len(voxels)):
+        headers.append(Dataset())
+        headers[-1].SOPInstanceUID = f"1.2.3.{k}"
+    affine = np.diag([*spacing_mm[::-1], 1.0])
+    return Volume(voxels=voxels.astype(np.float32), affine=affine, spacing_mm=spacing_mm, headers=tuple(headers))
+
+
+def errors(found: Measurements, body: Body) -> NDArray[np.float64]:
+    """In percent, of what `Body.truth` lists."""
+    long, short = found.long_axis.length_mm, found.short_axis.length_mm
+    measured = (long, short, (long + short) / 2, found.maximum_3d_diameter_mm, found.volume_mm3)
+    return np.asarray(100 * (np.array(measured) / body.truth - 1))
+
+
+shifts = st.tuples(*[st.floats(-0.5, 0.5)] * 3)
+turns = st.integers(0, 10**6).map(lambda seed: Rotation.random(rng=np.random.default_rng(seed)).as_matrix())
+bodies = st.one_of(
+    st.builds(ball, st.floats(3.0, 15.0), shifts),
+    st.builds(Body, radii_mm=st.tuples(*[st.floats(3.0, 8.0)] * 3), turn=turns, shift=shifts),
+    st.builds(Body, radii_mm=st.tuples(*[st.floats(3.0, 15.0)] * 3), turn=turns, shift=shifts),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(body=bodies)
+def test_every_single_body_from_6_mm_on_is_measured_within_three_percent(body: Body) -> None:
+    """1 mm slices of 0.7 mm pixels, wherever its centre lies in a voxel, and however it is turned."""
+    region, volume = drawn(body)
+    found = measure(region, volume, by_attenuation=True)
+
+    assert found.border is Border.ATTENUATION
+    assert np.abs(errors(found, body)).max() <= 3.0, errors(found, body)
+    assert abs(errors(found, body)[-1]) <= 0.5, "the volume is what is filled, and nearly exact"
+
+
+@settings(max_examples=15, deadline=None)
+@given(radius_mm=st.floats(2.0, 3.0), shift=shifts)
+def test_smaller_balls_too_but_for_what_slices_leave_out(radius_mm: float, shift: Vector) -> None:
+    """Of a ball of 4 mm the slice nearest to its centre may lie half a millimetre beside it, where it is narrower."""
+    body = ball(radius_mm, shift)
+    region, volume = drawn(body)
+    found = measure(region, volume, by_attenuation=True)
+
+    assert (np.abs(errors(found, body)) <= (5.0, 5.0, 5.0, 5.0, 1.0)).all(), errors(found, body)
+
+
+@settings(max_examples=15, deadline=None)
+@given(radius_mm=st.floats(3.0, 6.0), shift=shifts, seed=st.integers(0, 999))
+def test_noise_and_blur_are_borne(radius_mm: float, shift: Vector, seed: int) -> None:
+    body = ball(radius_mm, shift)
+    region, volume = drawn(body, noise_hu=30.0, blur_mm=0.4, seed=seed)
+    found = measure(region, volume, by_attenuation=True)
+
+    assert found.border is Border.ATTENUATION
+    assert (np.abs(errors(found, body)) <= (5.0, 4.0, 4.0, 6.0, 5.0)).all(), errors(found, body)
+
+
+def test_where_the_mask_is_coarse_the_attenuation_tells_more() -> None:
+    random = np.random.default_rng(4)
+    by_mask, by_attenuation = [], []
+    for _ in range(12):
+        body = ball(3.0, tuple(random.uniform(-0.5, 0.5, 3)))
+        region, volume = drawn(body)
+        by_mask.append(errors(measure(region, volume), body))
+        by_attenuation.append(errors(measure(region, volume, by_attenuation=True), body))
+
+    assert np.abs(by_mask).max(axis=0)[-1] > 4.0
+    assert np.abs(by_attenuation).max(axis=0)[-1] < 0.5
+
+
+def fallen_back(region: Region, volume: Volume) -> bool:
+    """Whether the mask alone was measured."""
+    return measure(region, volume, by_attenuation=True) == measure(region, volume)
+
+
+def changed(region: Region, volume: Volume, how: str) -> tuple[Region, Volume]:
+    """A body of 10 mm of which the attenuation says nothing, or something else than its mask."""
+    hu, mask = volume.voxels.copy(), region.mask
+    depth = ndimage.distance_transform_edt(mask)
+    half = np.arange(hu.shape[2]) > hu.shape[2] // 2
+    if how == "it has a ground-glass half":
+        hu[mask & half] = -500.0
+    elif how == "its surroundings are of two kinds":
+        hu[~mask & half] = 30.0
+    elif how == "it is as dense as its surroundings":
+        hu[:] = 30.0
+    elif how == "the mask is larger than what is seen":
+        mask = ndimage.binary_dilation(mask, np.ones((3, 3, 3)))
+    elif how == "the mask is smaller":
+        mask = depth > 2
+    elif how == "the volume ends in it":
+        hu, mask = hu[len(hu) // 2 :], mask[len(mask) // 2 :]
+    elif how == "noise is as large as the contrast":
+        hu += np.random.default_rng(1).normal(0.0, 300.0, hu.shape).astype(np.float32)
+    return Region(box=tuple(slice(0, size) for size in mask.shape), mask=mask), volume_of(hu, volume.spacing_mm)  # type: ignore[arg-type]  # three axes
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "it has a ground-glass half",
+        "its surroundings are of two kinds",
+        "it is as dense as its surroundings",
+        "the mask is larger than what is seen",
+        "the mask is smaller",
+        "the volume ends in it",
+        "noise is as large as the contrast",
+    ],
+)
+def test_where_the_attenuation_does_not_tell_the_mask_alone_is_measured(how: str) -> None:
+    region, volume = drawn(ball(5.0))
+    assert not fallen_back(region, volume)
+    assert fallen_back(*changed(region, volume, how))
+
+
+def test_a_vessel_that_the_mask_leaves_out_adds_nothing() -> None:
+    region, volume = drawn(ball(4.0))
+    alone = measure(region, volume, by_attenuation=True)
+    j, i = (np.arange(size) - size // 2 for size in volume.voxels.shape[1:])
+    beside = (np.abs(j)[:, None] <= 1) & (i > 0)
+    vessel = np.zeros(volume.voxels.shape, dtype=bool)
+    middle = len(vessel) // 2
+    vessel[middle - 1 : middle + 2] = beside
+    volume.voxels[vessel & ~region.mask] = NODULE_HU
+    found = measure(region, volume, by_attenuation=True)
+
+    assert found.border is Border.ATTENUATION
+    assert found.volume_mm3 == pytest.approx(alone.volume_mm3, rel=0.02)
+    assert found.long_axis.length_mm == pytest.approx(alone.long_axis.length_mm, abs=0.5)
+
+
+def test_only_who_outlined_by_attenuation_measures_by_it() -> None:
+    region, volume = drawn(ball(5.0))
+
+    assert measure(region, volume).border is Border.SMOOTHED
+    assert measure(region, volume, by_attenuation=True).border is Border.ATTENUATION
+
+
+@pytest.mark.parametrize(("size", "border"), [(3, Border.VOXELS), (4, Border.SMOOTHED), (70, Border.VOXELS)])
+def test_a_mask_says_how_it_was_measured(size: int, border: Border) -> None:
+    """Of fewer than 16 pixels it is all steps, and of more than 200,000 voxels steps are no part worth smoothing."""
+    mask = np.ones((size, size, size), dtype=bool)
+    volume = volume_of(np.zeros(mask.shape), (1.0, 1.0, 1.0))
+
+    assert measure(Region(box=tuple(slice(0, size) for _ in "kji"), mask=mask), volume).border is border  # type: ignore[arg-type]  # three axes
+
+
+def test_thick_slices_are_borne() -> None:
+    body = ball(8.0, (0.2, 0.3, -0.1))
+    region, volume = drawn(body, (2.5, 0.8, 0.8))
+    found = measure(region, volume, by_attenuation=True)
+
+    assert found.border is Border.ATTENUATION
+    assert np.abs(errors(found, body)).max() <= 4.0
