@@ -108,8 +108,7 @@ class LungNodule:
         """Find, outline and measure nodules; raises NotApplicable where there are no lungs."""
         given = prepared or self.prepare(volume)
         probability = self._predictor.probability(given.voxels, given.where)
-        reading = self.findings(probability, given, volume)
-        return replace(reading, dependences=partial(self._dependences, reading, given, volume.spacing_mm))
+        return self.findings(probability, given, volume)
 
     def marks(self, probability: Floats, prepared: Prepared) -> list[Candidate]:
         """The candidates in a network's output, looked at again where the bundle does so, the best first."""
@@ -151,7 +150,7 @@ class LungNodule:
             consistences.append((number, consists))
             findings.append(_finding(number, self._certainty(candidate.score), outlined, sides, volume, consists))
             estimates += [] if coarse else [(number, told) for told in self._estimated(outlined, volume)]
-        return Reading(
+        reading = Reading(
             findings=tuple(findings),
             labels=labels,
             parameters=self._parameters(),
@@ -161,6 +160,7 @@ class LungNodule:
             further_remarks=_remarks(consistences, estimates),
             marked=seeds,
         )
+        return replace(reading, dependences=partial(self._dependences, reading, prepared, volume.spacing_mm))
 
     def _dependences(
         self, reading: Reading, prepared: Prepared, spacing_mm: Spacing, out_of_time: Callable[[], bool]
