@@ -178,6 +178,9 @@ class WorkerSettings:
     threads: int = _setting(0, "CPU threads of the inference; 0: as many as there are cores", (0, 1024))
     look_seconds: float = _setting(2.0, "a worker also looks for jobs this often, without any message", (0.05, 3600))
     stop_seconds: float = _setting(25.0, "a worker asked to stop finishes its job if it takes no longer", (0, 86400))
+    explanation_seconds: float = _setting(
+        20.0, "longest time a reading takes to tell, in SC and PDF, on what scores depended; 0: not told", (0, 3600)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

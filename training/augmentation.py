@@ -47,9 +47,10 @@ class Drawn:
     body: Floats
 
 
-def draw(shape: Shape, rng: Generator, kind: str | None = None) -> Drawn:
-    """The shape in a random pose and size with the density of its kind, or of a kind drawn here."""
-    scale = float(np.clip(np.exp(rng.normal(0.0, 0.18)), 0.75, 1.4))
+def draw(shape: Shape, rng: Generator, kind: str | None = None, scale: float | None = None) -> Drawn:
+    """The shape in a random pose with the density of its kind, or of a kind drawn here; in its size, or one drawn."""
+    if scale is None:
+        scale = float(np.clip(np.exp(rng.normal(0.0, 0.18)), 0.75, 1.4))
     diameter = max(shape.diameter_mm * scale, 4.0)
     chosen = kind or _kind(shape, diameter, rng)
     if chosen in _LEAST_HOLLOW_MM:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,18 @@ _THICKEST_SLICE_MM = 3.1
 _LARGEST_MM = 32.0
 
 
+class Ratings(NamedTuple):
+    """What one reader said of a nodule, or several did on average: each from 1 to 5, calcification to 6."""
+
+    texture: float
+    calcification: float
+    spiculation: float
+    malignancy: float
+    lobulation: float
+    #: 1 poorly defined .. 5 sharp.
+    margin: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """One nodule: the share of readers who drew each voxel of a 1 mm cube grid, and their mean ratings."""
@@ -41,6 +54,8 @@ class Shape:
     spiculation: float = 1.0
     #: 1 highly unlikely .. 5 highly suspicious, as the readers guessed.
     malignancy: float = 3.0
+    #: Each reader's own; empty where the shape comes from a cache of means.
+    ratings: tuple[Ratings, ...] = ()
 
     @property
     def diameter_mm(self) -> float:
@@ -63,8 +78,7 @@ class _Outline:
     """What one reader drew: per slice position a list of (included, corner points [n, 2] in mm)."""
 
     slices: dict[float, list[tuple[bool, Floats]]]
-    #: Texture, calcification, spiculation, malignancy.
-    ratings: tuple[int, int, int, int]
+    ratings: Ratings
 
     @property
     def centre(self) -> Floats:
@@ -113,16 +127,17 @@ def _possible_lung1_patients(connection: sqlite3.Connection) -> set[str]:
 
 def _outlines(connection: sqlite3.Connection, scan: int, spacing: float) -> list[_Outline]:
     rows = connection.execute(
-        "select a.id, a.texture, a.calcification, a.spiculation, a.malignancy, c.inclusion, c.image_z_position, "
-        "c.coords from annotations a join contours c on c.annotation_id = a.id where a.scan_id = ? order by a.id, c.id",
+        "select a.id, a.texture, a.calcification, a.spiculation, a.malignancy, a.lobulation, a.margin, c.inclusion, "
+        "c.image_z_position, c.coords from annotations a join contours c on c.annotation_id = a.id "
+        "where a.scan_id = ? order by a.id, c.id",
         (scan,),
     )
     slices: dict[int, dict[float, list[tuple[bool, Floats]]]] = defaultdict(lambda: defaultdict(list))
-    ratings: dict[int, tuple[int, int, int, int]] = {}
-    for annotation, texture, calcification, spiculation, malignancy, inclusion, z, coords in rows:
+    ratings: dict[int, Ratings] = {}
+    for annotation, *rated, inclusion, z, coords in rows:
         points = np.array([line.split(",") for line in coords.split("\n")], dtype=np.float32) * spacing
         slices[annotation][z].append((bool(inclusion), points))
-        ratings[annotation] = (texture, calcification, spiculation, malignancy)
+        ratings[annotation] = Ratings(*rated)
     return [_Outline(dict(parts), ratings[annotation]) for annotation, parts in slices.items()]
 
 
@@ -150,14 +165,16 @@ def _shape(patient: str, group: list[_Outline], gap: float) -> Shape | None:
     mean = np.mean([_drawn(outline, origin, size, gap) for outline in group], axis=0)
     if (mean >= 0.5).sum() < 8:
         return None
-    textures, calcifications, spiculations, malignancies = zip(*(o.ratings for o in group), strict=True)
+    ratings = tuple(outline.ratings for outline in group)
+    means = Ratings(*(float(np.mean(rated)) for rated in zip(*ratings, strict=True)))
     return Shape(
         patient=patient,
         probability=np.round(mean * 255).astype(np.uint8),
-        texture=float(np.mean(textures)),
-        calcified=float(np.mean(calcifications)) < 4.5,  # 6 is "absent", 1 to 3 are benign patterns
-        spiculation=float(np.mean(spiculations)),
-        malignancy=float(np.mean(malignancies)),
+        texture=means.texture,
+        calcified=means.calcification < 4.5,  # 6 is "absent", 1 to 3 are benign patterns
+        spiculation=means.spiculation,
+        malignancy=means.malignancy,
+        ratings=ratings,
     )
 
 

@@ -298,6 +298,7 @@ def _begin(settings: Settings, archive: Archive, algorithms: str) -> Begin:
         algorithms=algorithms,
         log_as_json=not sys.stderr.isatty(),
         bundles=settings.bundles,
+        explanation_seconds=settings.worker.explanation_seconds,
     )
 
 

@@ -45,7 +45,11 @@ class _Ahead:
 class Desk:
     """Serves a worker's requests, one at a time."""
 
-    def __init__(self, requests: Requests, archive: Archive, readers: Readers) -> None:
+    def __init__(
+        self, requests: Requests, archive: Archive, readers: Readers, explanation_seconds: float = 0.0
+    ) -> None:
+        """`explanation_seconds` may be taken, reading by reading, to tell on what findings' scores depended."""
+        self._explanation_seconds = explanation_seconds
         self._requests = requests
         self._archive = archive
         self._readers = readers
@@ -126,7 +130,8 @@ class Desk:
         series = request.series
         reader = self._readers.reader(series.algorithm)
         ahead = self._taken((series.algorithm, series.evidence, reader.identification.checksum))
-        objects, summary = read(request, reader, self._archive, self._requests.beat, ahead)
+        seconds = self._explanation_seconds
+        objects, summary = read(request, reader, self._archive, self._requests.beat, ahead, seconds)
         return Reported(job_uid=request.job_uid, objects=objects, summary=summary)
 
     def _explain(self, request: Explain) -> Reported:
@@ -195,7 +200,7 @@ def desk_of(begin: Begin, requests: Requests) -> Desk:
         beat=requests.beat,
         bundles=listed_bundles(begin.bundles),
     )
-    return Desk(requests, Archive(begin.archive), readers)
+    return Desk(requests, Archive(begin.archive), readers, begin.explanation_seconds)
 
 
 def _failed(job_uid: str, error: TriageError, *, last: bool = False) -> Failed:

@@ -147,6 +147,29 @@ class Inference:
         self.probability(np.zeros((1, 1, 1), dtype=np.float32), np.ones((1, 1, 1), dtype=bool))
         self.seconds = 0.0
 
+    def opinion(self, piece: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probability 0..1 [k, j, i] of a piece of a grid in one window of its own size; its edges are held.
+
+        For looking again at what was found: `seconds` and `concession` stay those of the last run. Raises
+        OutOfDeviceMemory.
+        """
+        shape = piece.shape
+        held = [(0, -count % self._multiple) for count in shape]
+        voxels = torch.from_numpy(np.pad(piece, held, mode="edge"))[None, None]
+        self._beat("network")
+        try:
+            self._network.to(self.device)
+            with torch.inference_mode():
+                probability = torch.sigmoid(self._network(self._laid_out(voxels.to(self.device))))[0, 0]
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            reason = f"{self.device} has too little memory for a piece of {shape} voxels"
+        else:
+            return probability.float().cpu().numpy()[tuple(slice(count) for count in shape)]
+        release_memory()
+        raise OutOfDeviceMemory(reason)
+
     def _run_with_what_there_is(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Run at the first step for which the memory suffices."""
         for number, step in enumerate(self._steps()):

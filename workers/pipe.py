@@ -30,6 +30,8 @@ class Begin:
     log_as_json: bool
     #: What the settings say of single bundles.
     bundles: tuple[BundleSettings, ...] = ()
+    #: How long it may take to tell on what findings' scores depended; 0: that is not told.
+    explanation_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -191,13 +191,17 @@ def candidates(probability: Volume, lung: Mask, threshold: float) -> list[Candid
         where = (k, j, i)
         if lung[where][mask].mean() < _LEAST_IN_LUNG:
             continue
-        values = np.where(mask, probability[where], 0.0)
-        highest = np.sort(values, axis=None)[-_SCORED_VOXELS:]
-        highest_at = np.unravel_index(values.argmax(), values.shape)
-        pk, pj, pi = (int(p) + s.start for p, s in zip(highest_at, where, strict=True))
-        score = float(highest.sum() / _SCORED_VOXELS)
-        found.append(Candidate(score=score, peak=(pk, pj, pi), region=where, mask=mask))
+        found.append(candidate_in(probability, where, mask))
     return sorted(found, key=lambda candidate: -candidate.score)
+
+
+def candidate_in(probability: Volume, where: tuple[slice, slice, slice], mask: Mask) -> Candidate:
+    """What a probability map says of a region of it, whatever its threshold was."""
+    values = np.where(mask, probability[where], 0.0)
+    highest = np.sort(values, axis=None)[-_SCORED_VOXELS:]
+    highest_at = np.unravel_index(values.argmax(), values.shape)
+    pk, pj, pi = (int(p) + s.start for p, s in zip(highest_at, where, strict=True))
+    return Candidate(score=float(highest.sum() / _SCORED_VOXELS), peak=(pk, pj, pi), region=where, mask=mask)
 
 
 def _voxel_ml() -> float:

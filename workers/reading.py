@@ -1,12 +1,14 @@
 """One reading, from a series' files to the files of its report; read top to bottom."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,13 +17,15 @@ from numpy.typing import NDArray
 from dicom_node.archive.files import Archive
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.codes import LIMITED_QUALITY
-from dicom_node.core.errors import ArchiveUnusable, UnreadableInstance
+from dicom_node.core.errors import ArchiveUnusable, OutOfDeviceMemory, UnreadableInstance
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
 from dicom_node.core.screening import Screening, graded
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule, Urgency, urgency_of
 from workers.algorithms import Algorithm, Prepared, Reading
+from workers.dependence import Dependence
+from workers.dependence import in_words as dependence_in_words
 from workers.input_check import Deviation, InputCheck, Reason
 from workers.lungs import lung_sides
 from workers.pipe import Read, ReportObject, SeriesToRead
@@ -30,6 +34,11 @@ from workers.reporting.evidence import Evidence
 from workers.reporting.report import build_report
 from workers.volume import Volume, load_volume
 from workers.writing import with_predecessors, written_objects
+
+log = logging.getLogger(__name__)
+
+#: What shows people on what findings' scores depended.
+_SHOWS_DEPENDENCE = frozenset({Form.SECONDARY_CAPTURE, Form.PDF})
 
 #: Called between the steps of a reading with the name of the next; may raise what ends the reading.
 Beat = Callable[[str], None]
@@ -103,11 +112,17 @@ def load(
 
 
 def read(
-    request: Read, reader: Reader, archive: Archive, beat: Beat, ahead: Loaded | None = None
+    request: Read,
+    reader: Reader,
+    archive: Archive,
+    beat: Beat,
+    ahead: Loaded | None = None,
+    explanation_seconds: float = 0.0,
 ) -> tuple[tuple[ReportObject, ...], dict[str, Any]]:
     """The objects of the report in the order of delivery, and the reading's summary.
 
-    `ahead` is the same series, where it was loaded before. Raises TriageError, OSError, and what `beat` raises.
+    `ahead` is the same series, where it was loaded before; `explanation_seconds` may be taken to tell on what scores
+    depended, where a form shows that. Raises TriageError, OSError, and what `beat` raises.
     """
     watch, series = Stopwatch(), request.series
     loaded = ahead or Loaded(volume=load(series, archive, beat, reader.load))
@@ -120,8 +135,12 @@ def read(
     deviations = reader.check(volume, _lungs_of(prepared, volume))
     reading = _graded(reader.algorithm.read(volume, prepared), request.screening)
     watch.lap("reading")
+    # Explaining runs the network again.
+    concession, network_seconds = reader.last_run.concession, reader.last_run.seconds
+    explained = _explained(reading, explanation_seconds if request.forms & _SHOWS_DEPENDENCE else 0.0, beat)
+    if explained:
+        watch.lap("explaining")
     beat("writing the report")
-    concession = reader.last_run.concession
     remarks = _remarks(reading, concession, deviations)
     urgency = urgency_of(reading.findings, request.triage, series.algorithm)
     evidence = Evidence(
@@ -139,11 +158,12 @@ def read(
         outcome=_outcome(reading, deviations, urgency),
         forms=request.forms,
         lungs=_lungs(reading, volume) if Form.LUNG in request.forms else None,
+        explained=explained,
     )
     objects = written_objects(report, evidence)
     watch.lap("report")
-    seconds = {**watch.seconds, "network": round(reader.last_run.seconds, 3)}
-    summary = summarise(reading, reader.identification, volume, seconds)
+    seconds = {**watch.seconds, "network": round(network_seconds, 3)}
+    summary = summarise(reading, reader.identification, volume, seconds, explained)
     summary |= {"ahead": loaded.prepared is not None, "memory": concession, **_judged(deviations, urgency)}
     # What a worker without NumPy can take, and what the index's JSON can hold.
     return objects, json.loads(json.dumps(summary))
@@ -155,6 +175,19 @@ def _graded(reading: Reading, screening: Screening) -> Reading:
         return reading
     parameters = (*reading.parameters, ("screening", screening))
     return replace(reading, findings=graded(reading.findings, screening), parameters=parameters)
+
+
+def _explained(reading: Reading, seconds: float, beat: Beat) -> Mapping[int, Dependence]:
+    """By a finding's number, on what its score depended: no reading fails for want of that."""
+    if reading.dependences is None or not reading.findings or seconds <= 0:
+        return {}
+    beat("explaining")
+    until = time.monotonic() + seconds
+    try:
+        return reading.dependences(lambda: time.monotonic() >= until)
+    except OutOfDeviceMemory as error:
+        log.warning("findings' scores are not explained", extra={"reason": str(error)})
+        return {}
 
 
 def _lungs(reading: Reading, volume: Volume) -> NDArray[np.uint8] | None:
@@ -200,7 +233,11 @@ def _lungs_of(prepared: Prepared | None, volume: Volume) -> NDArray[np.bool_] | 
 
 
 def summarise(
-    reading: Reading, algorithm: AlgorithmIdentification, volume: Volume, seconds: Mapping[str, float]
+    reading: Reading,
+    algorithm: AlgorithmIdentification,
+    volume: Volume,
+    seconds: Mapping[str, float],
+    explained: Mapping[int, Dependence] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What people see of a reading before they open its report: no patient data."""
     return {
@@ -210,7 +247,7 @@ def summarise(
         "slices": len(volume.headers),
         "inference_seconds": seconds["network"],
         "steps": dict(seconds),
-        "rows": [_row(finding) for finding in reading.findings],
+        "rows": [_row(finding, explained.get(finding.number)) for finding in reading.findings],
     }
 
 
@@ -227,8 +264,10 @@ def in_words(reading: Reading) -> str:
     return f"{count} found, the largest {largest:.1f} mm{further}"
 
 
-def _row(finding: Finding) -> dict[str, Any]:
-    return {
+def _row(finding: Finding, told: Dependence | None) -> dict[str, Any]:
+    name = f"{finding.concept.meaning} {finding.number}"
+    explanation = {} if told is None else {"explanation": dependence_in_words(name, finding.score, told)}
+    return explanation | {
         "number": finding.number,
         "finding": finding.concept.meaning,
         "site": finding.site.meaning,

@@ -1,6 +1,7 @@
 """Algorithms: one module for each clinical question, all of one shape."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -8,7 +9,8 @@ from numpy.typing import NDArray
 
 from dicom_node.core.finding import Finding
 from dicom_node.core.outcome import Statement
-from workers.volume import Volume
+from workers.dependence import Dependence
+from workers.volume import Region, Volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,11 @@ class Reading:
     statements: tuple[Statement, ...] = ()
     #: Sentences for the report that hold whatever was found.
     further_remarks: tuple[str, ...] = ()
+    #: By a finding's number, where on the network's grid its score was read.
+    marked: Mapping[int, Region] = field(default_factory=dict)
+    #: Runs the network again, and says on what each finding's score depended, until it is told that there is no time
+    #: left; None where the algorithm cannot tell. May raise OutOfDeviceMemory.
+    dependences: Callable[[Callable[[], bool]], Mapping[int, Dependence]] | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -58,6 +65,10 @@ class Prepared:
 
 class Predictor(Protocol):
     """A network at work: probabilities of what it was trained to find."""
+
+    def opinion(self, piece: NDArray[np.float32]) -> NDArray[np.float32]:
+        """0 to 1 for every voxel of a piece of the network's grid, looked at alone; may raise OutOfDeviceMemory."""
+        ...
 
     def probability(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
         """0 to 1 for every voxel of the network's grid; what is far from `where` may be left at 0."""

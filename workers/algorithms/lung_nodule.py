@@ -1,7 +1,9 @@
 """Lung nodules on chest CT: find, look again, outline and measure."""
 
 import pickle  # for the name of its error alone: weights are read with weights_only
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -16,10 +18,21 @@ from workers.algorithms.stated_calibration import stated_calibration
 from workers.bundles import CONFIGURATION, Bundle
 from workers.composition import Consistence, consistence
 from workers.composition import in_words as composition_in_words
+from workers.dependence import Dependence, dependence
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import Measurements, measure
 from workers.outline import outline
-from workers.preprocessing import GRID_MM, HU_WINDOW, Candidate, Spacing, candidates, lung_mask, normalise, resample
+from workers.preprocessing import (
+    GRID_MM,
+    HU_WINDOW,
+    Candidate,
+    Spacing,
+    candidate_in,
+    candidates,
+    lung_mask,
+    normalise,
+    resample,
+)
 from workers.reader_estimate import Estimate, ReaderEstimate, features_of
 from workers.reader_estimate import in_words as ratings_in_words
 from workers.second_look import SecondLook, Weights
@@ -47,6 +60,8 @@ _MOST_OVERLAP = 0.5
 SECOND_LOOK, SECOND_WEIGHTS = "second_look", "models/second_look.pt"
 READER_ESTIMATE = "reader_estimate"
 _UNLOADABLE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+#: By axis, the two others.
+_OTHERS = ((1, 2), (0, 2), (0, 1))
 #: What a lung's side is called.
 _SIDES = MappingProxyType({RIGHT_LUNG: RIGHT, LEFT_LUNG: LEFT})
 
@@ -111,6 +126,7 @@ class LungNodule:
         findings: list[Finding] = []
         estimates: list[tuple[int, Estimate]] = []
         consistences: list[tuple[int, Consistence]] = []
+        seeds: dict[int, Region] = {}
         not_reported = 0
         sides = Sides(lungs, volume)
         for candidate in found:
@@ -127,6 +143,7 @@ class LungNodule:
                 continue
             number = len(findings) + 1
             labels[region.box][own] = number
+            seeds[number] = seed
             outlined = Region(box=region.box, mask=own)
             # Of an outline that attenuation did not bound, neither density nor shape says anything.
             consists = Consistence(composition=None) if coarse else consistence(outlined, volume)
@@ -134,7 +151,7 @@ class LungNodule:
             measured = measure(outlined, volume, by_attenuation=not coarse)
             findings.append(_finding(number, self._certainty(candidate.score), measured, sides, consists))
             estimates += [] if coarse else [(number, told) for told in self._estimated(outlined, volume)]
-        return Reading(
+        reading = Reading(
             findings=tuple(findings),
             labels=labels,
             parameters=self._parameters(),
@@ -142,7 +159,31 @@ class LungNodule:
             searched_ml=_millilitres(lungs),
             searched=lungs,
             further_remarks=_remarks(consistences, estimates),
+            marked=seeds,
         )
+        return replace(reading, dependences=partial(self._dependences, reading, prepared, volume.spacing_mm))
+
+    def _dependences(
+        self, reading: Reading, prepared: Prepared, spacing_mm: Spacing, out_of_time: Callable[[], bool]
+    ) -> dict[int, Dependence]:
+        """On what each finding's score depended, the highest score first, as far as the time goes."""
+        told: dict[int, Dependence] = {}
+        for number, seed in reading.marked.items():
+            if out_of_time():
+                break
+            outlined = on_grid(reading.labels == number, spacing_mm, prepared.where.shape) or seed
+            score_of = partial(self._score_again, seed)
+            voxels, lungs = prepared.voxels, prepared.where
+            told[number] = dependence(voxels, lungs, outlined, seed.box, spacing_mm[0], score_of)
+        return told
+
+    def _score_again(self, seed: Region, piece: Floats, box: tuple[slice, ...]) -> float:
+        """The score, as findings have it, of what was marked at a place of a piece of the grid that lies in a box."""
+        probability = self._predictor.opinion(piece)
+        k, j, i = (slice(s.start - b.start, s.stop - b.start) for s, b in zip(seed.box, box, strict=True))
+        mark = candidate_in(probability, (k, j, i), seed.mask)
+        (looked,) = [mark] if self._second_look is None else self._second_look(piece, [mark])
+        return min(1.0, self._certainty(looked.score))
 
     def _certainty(self, score: float) -> float:
         """What a report says of a candidate's score: calibrated, where the bundle says how."""
@@ -182,6 +223,21 @@ def as_marked(seed: Region, shape: tuple[int, ...], spacing_mm: Spacing) -> Regi
         nearest.append(index[there])
         box.append(slice(int(there[0]), int(there[-1]) + 1) if there.size else slice(0, 0))
     return Region(box=(box[0], box[1], box[2]), mask=seed.mask[np.ix_(*nearest)])
+
+
+def on_grid(mask: Mask, spacing_mm: Spacing, shape: tuple[int, ...]) -> Region | None:
+    """The voxels of the network's grid [k, j, i] whose nearest voxel of a series is in a mask; None for none."""
+    nearest = [
+        np.clip(np.floor(np.arange(count) * grid / mm + 0.5).astype(int), 0, last - 1)
+        for count, mm, grid, last in zip(shape, spacing_mm, GRID_MM, mask.shape, strict=True)
+    ]
+    shadows = [np.asarray(mask.any(axis=others)) for others in _OTHERS]
+    there = [np.flatnonzero(shadow[index]) for shadow, index in zip(shadows, nearest, strict=True)]
+    if not all(found.size for found in there):
+        return None
+    k, j, i = (slice(int(found[0]), int(found[-1]) + 1) for found in there)
+    region = mask[np.ix_(nearest[0][k], nearest[1][j], nearest[2][i])]
+    return Region(box=(k, j, i), mask=region) if region.any() else None
 
 
 def laterality(place: Point, sides: Sides) -> Code | None:

@@ -1,6 +1,7 @@
 """Encapsulated PDF: the report as a document with pictures, for a PACS that keeps documents (PS3.3 Section A.45.1)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from highdicom.base import SOPClass
 from numpy import uint8
@@ -12,12 +13,15 @@ from dicom_node.core.codes import IMAGING_MEASUREMENT_REPORT, SOURCE_IMAGE
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome
+from workers.dependence import Dependence, digest, in_words
 from workers.reporting.document import Figure, as_pdf
 from workers.reporting.equipment import contributing_equipment
 from workers.reporting.evidence import Evidence, concept
 from workers.reporting.key_picture import DRAWING, key_picture
 from workers.reporting.marked_slice import MarkedSlice, key_slices
 from workers.reporting.narrative import NOT_FOR_DIAGNOSIS, narrative
+from workers.reporting.segmentation import tracking_identifier
+from workers.reporting.three_planes import three_planes
 
 PDF_SERIES_NUMBER = 9007
 
@@ -32,22 +36,24 @@ def build_encapsulated_pdf(
     labels: NDArray[uint8] | None,
     remarks: tuple[str, ...] = (),
     outcome: Outcome | None = None,
+    explained: Mapping[int, Dependence] = MappingProxyType({}),
 ) -> EncapsulatedPDF:
-    """The narrative of a reading, then a picture of each slice of largest extent.
+    """The narrative of a reading, a picture of each slice of largest extent, and each finding in three planes.
 
     `labels` [k, j, i] hold a finding's number in its voxels, and may be None without findings. Remarks are sentences;
-    the outcome is that of a whole reading unless another is given. Raises EvidenceInvalid where findings and labels
-    do not belong together.
+    the outcome is that of a whole reading unless another is given; `explained` tells by findings' numbers on what their
+    scores depended. Raises EvidenceInvalid where findings and labels do not belong together.
     """
     pieces = key_slices(evidence, findings, labels) if findings and labels is not None else ()
-    document = as_pdf(narrative(evidence, findings, remarks, outcome), list(_figures(evidence, pieces)))
+    figures = [*_figures(evidence, pieces), *_in_three_planes(evidence, findings, labels, explained)]
+    document = as_pdf(narrative(evidence, findings, remarks, outcome), figures)
     role = "PDF" if outcome is None or outcome.was_read else f"{Form.UNREAD_PDF} {outcome.name}"
     source = evidence.source_images[0]
     report = EncapsulatedPDF(
         study_instance_uid=source.StudyInstanceUID,
         series_instance_uid=evidence.series_uid("PDF"),
         series_number=PDF_SERIES_NUMBER,
-        sop_instance_uid=evidence.uid(f"{role} {DRAWING}"),
+        sop_instance_uid=evidence.uid(f"{role} {DRAWING}{digest(explained)}"),
         sop_class_uid=EncapsulatedPDFStorage,
         modality="DOC",
         transfer_syntax_uid=ExplicitVRLittleEndian,
@@ -63,6 +69,20 @@ def _figures(evidence: Evidence, pieces: Sequence[MarkedSlice]) -> Iterator[Figu
     for piece in pieces:
         names = ", ".join(mark.name for mark in piece.keys)
         yield Figure(pixels=key_picture(evidence, piece).pixels, caption=f"{names}: {evidence.place_in_words(piece.k)}")
+
+
+def _in_three_planes(
+    evidence: Evidence,
+    findings: tuple[Finding, ...],
+    labels: NDArray[uint8] | None,
+    explained: Mapping[int, Dependence],
+) -> Iterator[Figure]:
+    if labels is None:
+        return
+    for finding in findings:
+        told, name = explained.get(finding.number), tracking_identifier(finding)
+        caption = f"{name} in three planes." if told is None else in_words(name, finding.score, told)
+        yield Figure(pixels=three_planes(evidence, finding, labels, told), caption=caption)
 
 
 def _hold(report: Dataset, document: bytes, evidence: Evidence, pieces: Sequence[MarkedSlice]) -> None:

@@ -1,7 +1,7 @@
 """Forms beside segmentation and structured report: one row each, with what builds it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from pydicom import Dataset
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome
+from workers.dependence import Dependence
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.evidence import Evidence
 from workers.reporting.key_object_selection import build_key_object_selection
@@ -41,6 +42,8 @@ class Material:
     lungs: NDArray[np.uint8] | None = None
     #: None: that of a whole reading.
     outcome: Outcome | None = None
+    #: By findings' numbers, on what their scores depended, where that was told.
+    explained: Mapping[int, Dependence] = field(default_factory=dict)
 
 
 #: What writes one form: its objects, none where there is nothing to write.
@@ -71,11 +74,11 @@ def _told(
 
 
 def _secondary_captures(material: Material) -> Sequence[Dataset | None]:
-    return build_secondary_captures(*_told(material))
+    return build_secondary_captures(*_told(material), material.explained)
 
 
 def _pdf(material: Material) -> Sequence[Dataset | None]:
-    return [build_encapsulated_pdf(*_told(material))]
+    return [build_encapsulated_pdf(*_told(material), material.explained)]
 
 
 #: By form, in the order in which they are built.

@@ -20,7 +20,7 @@ from workers.reporting.window import LUNG, Window
 
 #: A version of how pages and pictures look, raised with every change of that: other pixels must never go under a SOP
 #: Instance UID that peers may know.
-DRAWING = "drawing 2"
+DRAWING = "drawing 3"
 
 #: Sizes in units of which the picture's longer side has 512.
 _MARGIN, _TITLE, _TEXT, _SMALL = 5.0, 15.0, 12.0, 11.0

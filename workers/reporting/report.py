@@ -14,6 +14,7 @@ from dicom_node.core.finding import Finding
 from dicom_node.core.form import BY_DEFAULT, STRUCTURED_REPORTS, TRAITS, Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
 from dicom_node.core.urgency import urgency_of
+from workers.dependence import Dependence
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.evidence import Evidence
 from workers.reporting.forms import BUILDERS, Material, Part
@@ -69,12 +70,14 @@ def build_report(
     outcome: Outcome | None = None,
     forms: Collection[Form] = BY_DEFAULT,
     lungs: NDArray[np.uint8] | None = None,
+    explained: Mapping[int, Dependence] = MappingProxyType({}),
 ) -> Report:
     """Write findings, numbered from 1 as `labels` [k, j, i] mark them, as objects of the evidence's study.
 
-    Remarks are sentences for the comment; `lungs` [k, j, i] are those that were searched, with a value for each. A
-    segmentation and a structured report in the evidence's form are always written, for the other forms rest on them.
-    Raises EvidenceInvalid where findings, labels and evidence do not belong together.
+    Remarks are sentences for the comment; `lungs` [k, j, i] are those that were searched, with a value for each;
+    `explained` tells by findings' numbers on what their scores depended. A segmentation and a structured report in the
+    evidence's form are always written, for the other forms rest on them. Raises EvidenceInvalid where findings, labels
+    and evidence do not belong together.
     """
     ended = outcome or replace(outcome_of_reading(found=bool(findings)), urgency=urgency_of(findings))
     evidence = replace(evidence, followed=followed(evidence, findings))
@@ -86,6 +89,7 @@ def build_report(
         remarks=_said(evidence, remarks),
         lungs=lungs,
         outcome=ended,
+        explained=explained,
     )
     others: dict[Part, Dataset] = {}
     for form, build in BUILDERS.items():

@@ -2,11 +2,13 @@
 
 One instance a picture, not one multi-frame instance: the single-frame SOP class is the one that every PACS, viewer and
 teaching file takes, and pictures of one series are paged through as frames are. The first page says in words what was
-read and what came of it; for a reading without findings, or without result, it is the only one.
+read and what came of it; for a reading without findings, or without result, it is the only one. The last pages show
+each finding in three planes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from highdicom.sc import SCImage
@@ -19,12 +21,14 @@ from dicom_node.core.codes import SOURCE_IMAGE
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome
+from workers.dependence import Dependence, digest
 from workers.reporting.equipment import contributing_equipment, keep_own_equipment
 from workers.reporting.evidence import Evidence, concept
 from workers.reporting.key_picture import DRAWING, key_picture, orientation
-from workers.reporting.marked_slice import key_slices
+from workers.reporting.marked_slice import key_of, key_slices
 from workers.reporting.narrative import narrative
 from workers.reporting.text_page import text_pages
+from workers.reporting.three_planes import three_planes
 
 SECONDARY_CAPTURE_SERIES_NUMBER = 9006
 
@@ -40,6 +44,10 @@ class _Page:
     k: int | None = None
     #: The size of its pixels; None where they have not all the same.
     pixel_mm: float | None = None
+    #: Where its rows and columns run to; empty where parts of it lie differently.
+    orientation: tuple[str, ...] = ()
+    #: What else of it than the evidence makes it another object.
+    own: str = ""
 
 
 def build_secondary_captures(
@@ -48,17 +56,20 @@ def build_secondary_captures(
     labels: NDArray[np.uint8] | None,
     remarks: tuple[str, ...] = (),
     outcome: Outcome | None = None,
+    explained: Mapping[int, Dependence] = MappingProxyType({}),
 ) -> tuple[SCImage, ...]:
-    """A page of text, then a picture of each slice of largest extent, the first finding's first.
+    """A page of text, a picture of each slice of largest extent, the first finding's first, and each in three planes.
 
     `labels` [k, j, i] hold a finding's number in its voxels, and may be None without findings. Remarks are sentences;
-    the outcome is that of a whole reading unless another is given. Raises EvidenceInvalid where findings and labels
-    do not belong together.
+    the outcome is that of a whole reading unless another is given; `explained` tells by findings' numbers on what their
+    scores depended. Raises EvidenceInvalid where findings and labels do not belong together.
     """
-    pages = _pages(evidence, findings, labels, remarks, outcome)
+    pages = _pages(evidence, findings, labels, remarks, outcome, explained)
     role = "SC" if outcome is None or outcome.was_read else f"{Form.UNREAD_PICTURE} {outcome.name}"
     role = f"{role} {DRAWING}"
-    return tuple(_capture(evidence, number, page, f"{role} {number}") for number, page in enumerate(pages, start=1))
+    return tuple(
+        _capture(evidence, number, page, f"{role} {number}{page.own}") for number, page in enumerate(pages, start=1)
+    )
 
 
 def _pages(
@@ -67,6 +78,7 @@ def _pages(
     labels: NDArray[np.uint8] | None,
     remarks: tuple[str, ...],
     outcome: Outcome | None,
+    explained: Mapping[int, Dependence],
 ) -> Iterator[_Page]:
     for pixels in text_pages(narrative(evidence, findings, remarks, outcome)):
         yield _Page(pixels=pixels)
@@ -75,7 +87,12 @@ def _pages(
             picture = key_picture(evidence, piece)
             # One spacing for slice and close-up would have a ruler read a multiple of a nodule where it looks largest;
             # the bar that is drawn on the slice stays.
-            yield _Page(pixels=picture.pixels, k=piece.k, pixel_mm=None if picture.close_ups else picture.pixel_mm)
+            pixel_mm = None if picture.close_ups else picture.pixel_mm
+            yield _Page(pixels=picture.pixels, k=piece.k, pixel_mm=pixel_mm, orientation=orientation(evidence))
+        for finding in findings:
+            told = explained.get(finding.number)
+            pixels = three_planes(evidence, finding, labels, told)
+            yield _Page(pixels=pixels, k=key_of(evidence, finding), own=digest({finding.number: told} if told else {}))
 
 
 def _capture(evidence: Evidence, number: int, page: _Page, role: str) -> SCImage:
@@ -117,10 +134,9 @@ def _derive(capture: SCImage, evidence: Evidence, page: _Page) -> None:
         if header.get(keyword):
             capture[keyword] = header[keyword]
     capture.DerivationDescription = "Drawn by an AI algorithm, not for diagnosis and not for measuring"
+    capture.PatientOrientation = list(page.orientation)
     if page.k is None:
-        capture.PatientOrientation = []
         return
-    capture.PatientOrientation = list(orientation(evidence))
     if page.pixel_mm is not None:
         capture.PixelSpacing = [format_number_as_ds(page.pixel_mm)] * 2
     capture.SourceImageSequence = [_source(evidence, page.k)]

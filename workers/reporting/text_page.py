@@ -41,7 +41,7 @@ class _Pages:
         """A paragraph, broken into lines."""
         page = self.pages[-1]
         for text in texts:
-            for line in _broken(page, text, SMALLEST_SIDE - 2 * _MARGIN, size, font):
+            for line in broken(page, text, SMALLEST_SIDE - 2 * _MARGIN, size, font):
                 self._room(page.line_height(size))
                 self.pages[-1].text([line], (_MARGIN, self._down), colour, size, font)
                 self._down += page.line_height(size)
@@ -68,7 +68,7 @@ def _empty() -> Picture:
     return Picture(np.zeros((SMALLEST_SIDE, SMALLEST_SIDE), dtype=np.uint8))
 
 
-def _broken(page: Picture, text: str, width: float, size: float, font: str) -> Iterator[str]:
+def broken(page: Picture, text: str, width: float, size: float, font: str) -> Iterator[str]:
     """A text in lines of at most some width, broken between words, and within one that is too long by itself."""
     line = ""
     for word in text.split():

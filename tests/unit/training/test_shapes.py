@@ -12,7 +12,8 @@ SCHEMA = """
 create table scans (id integer, patient_id varchar, pixel_spacing float);
 create table zvals (id integer, scan_id integer, val float);
 create table annotations (
-    id integer, scan_id integer, texture integer, calcification integer, spiculation integer, malignancy integer
+    id integer, scan_id integer, texture integer, calcification integer, spiculation integer, malignancy integer,
+    lobulation integer, margin integer
 );
 create table contours (id integer, annotation_id integer, inclusion boolean, image_z_position float, coords varchar);
 """
@@ -34,7 +35,7 @@ def database(
         heights = np.arange(-20, 20.5, gap)
         connection.executemany("insert into zvals values (?, 1, ?)", list(enumerate(heights.tolist())))
         for reader in range(readers):
-            connection.execute("insert into annotations values (?, 1, 5, 6, 2, 4)", (reader,))
+            connection.execute("insert into annotations values (?, 1, 5, 6, 2, 4, 3, 5)", (reader,))
             for z in heights[np.abs(heights) < radius].tolist():
                 row = (reader, True, z, circle(float(np.sqrt(radius**2 - z**2)) / spacing))
                 connection.execute("insert into contours values (0, ?, ?, ?, ?)", row)

@@ -140,7 +140,7 @@ def test_a_study_that_is_read_after_all_gets_pictures_of_other_uids(room: Room) 
     room.read()
     rows = [row for row in room.index.jobs.report_rows(room.job_row.job.job_uid) if row.form not in UNREAD]
     assert before.isdisjoint(row.sop_instance_uid for row in rows)
-    assert len([row for row in rows if row.form == Form.SECONDARY_CAPTURE]) == 1 + room.algorithm.nodules
+    assert len([row for row in rows if row.form == Form.SECONDARY_CAPTURE]) == 1 + 2 * room.algorithm.nodules
 
 
 def hold(monkeypatch: pytest.MonkeyPatch, *forms: Form) -> None:

@@ -247,3 +247,35 @@ def test_a_device_is_checked_by_computing_on_it() -> None:
     check_device(CPU)
     with pytest.raises((RuntimeError, NotImplementedError)):
         check_device(torch.device("meta"))
+
+
+def test_an_opinion_of_a_piece_is_the_networks_own_and_leaves_no_trace(
+    bundle: Bundle, voxels: NDArray[np.float32]
+) -> None:
+    """What the last run took, and how, is told of the run and not of what was looked at again."""
+    beats: list[str] = []
+    inference = Inference(bundle, "cpu", beat=beats.append)
+    inference.probability(voxels, everywhere())
+    told, so_far = (inference.seconds, inference.concession), len(beats)
+    # 4 is what the network takes a multiple of: the edges of 13 x 18 x 20 are held, and cut off again.
+    piece = voxels[5:18, 10:28, 20:40]
+    opinion = inference.opinion(piece)
+    with torch.inference_mode():
+        held = np.pad(piece, ((0, 3), (0, 2), (0, 0)), mode="edge")
+        expected = torch.sigmoid(bundle.network()(torch.from_numpy(held)[None, None]))[0, 0].numpy()
+
+    assert opinion.shape == piece.shape
+    np.testing.assert_allclose(opinion, expected[:13, :18, :20], atol=1e-5)
+    assert (inference.seconds, inference.concession) == told
+    assert beats[so_far:] == ["network"]
+
+
+def test_an_opinion_for_which_there_is_no_memory_says_so(bundle: Bundle, voxels: NDArray[np.float32]) -> None:
+    inference = Inference(bundle, "cpu")
+
+    def exhausted(module: torch.nn.Module, inputs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    inference._network.register_forward_pre_hook(exhausted)
+    with pytest.raises(OutOfDeviceMemory, match="piece"):
+        inference.opinion(voxels[:8, :8, :8])

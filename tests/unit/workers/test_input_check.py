@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from dicom_node.core.errors import BundleInvalid, NotApplicable
 from tests.bundles import little_bundle
 from tests.factories import ct_series
-from workers.bundles import METADATA, load_bundle
+from tests.unit.workers.test_lung_nodule import SPACING as LUNGS_SPACING
+from tests.unit.workers.test_lung_nodule import DenseBodies
+from tests.unit.workers.test_lung_nodule import chest as lungs_chest
+from workers.algorithms.lung_nodule import LungNodule
+from workers.bundles import METADATA, SHIPPED_BUNDLES, Bundle, load_bundle
 from workers.input_check import (
     WORDS,
     InputCheck,
@@ -30,6 +34,11 @@ from workers.input_check import (
 from workers.volume import Volume, load_volume
 
 ANY = TrainedOn()
+
+
+@pytest.fixture(scope="module")
+def chest_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load_bundle(little_bundle(tmp_path_factory.mktemp("bundles") / "lung_nodule"))
 
 
 def chest(noise: float = 12.0, slices: int = 40, side: int = 96) -> NDArray[np.float32]:
@@ -185,6 +194,61 @@ def test_motion_and_noise_are_named_in_a_series(tmp_path: Path) -> None:
     volume = load_volume(ct_series(tmp_path, voxels=voxels, spacing=(2.0, 0.8, 0.8)))
 
     assert found(volume, replace(ANY, discontinuity=(0.0, 1.5), noise_hu=(0.0, 30.0))) == [Reason.MOTION, Reason.NOISE]
+
+
+def shipped() -> TrainedOn:
+    return trained_on(load_bundle(SHIPPED_BUNDLES / "lung_nodule"))
+
+
+def breathing() -> NDArray[np.float32]:
+    voxels = chest()
+    voxels[20:] = np.roll(voxels[20:], 12, axis=1)
+    return voxels
+
+
+#: A drawn series for every reason: what it is made of, its slices' distance and pixels, and what its headers say.
+UNLIKE: dict[Reason, tuple[NDArray[np.float32], tuple[float, float, float], dict[str, Any]]] = {
+    Reason.SLICE_THICKNESS: (chest(), (2.0, 0.8, 0.8), {"SliceThickness": 8.0}),
+    Reason.SLICE_GAP: (chest(), (4.0, 0.8, 0.8), {"SliceThickness": 2.0}),
+    Reason.PIXEL_SPACING: (chest(), (2.0, 1.4, 1.4), {}),
+    Reason.KERNEL: (chest(), (2.0, 0.8, 0.8), {"ConvolutionKernel": "B70f"}),
+    Reason.CONTRAST: (chest(), (2.0, 0.8, 0.8), {"ContrastBolusAgent": "OMNIPAQUE"}),
+    Reason.MOTION: (breathing(), (2.0, 0.8, 0.8), {}),
+    Reason.NOISE: (chest(noise=70.0), (2.0, 0.8, 0.8), {}),
+}
+
+
+@pytest.mark.parametrize("reason", UNLIKE)
+def test_of_a_series_that_is_unlike_in_one_way_that_one_is_named_and_it_is_read_or_not_as_the_settings_say(
+    tmp_path: Path, reason: Reason
+) -> None:
+    """By the ranges that the shipped detector states; of kernels and contrast it knows both, so one of each is left."""
+    voxels, spacing, attributes = UNLIKE[reason]
+    plain = {"ConvolutionKernel": "B30f", "ContrastBolusAgent": ""}
+    volume = load_volume(ct_series(tmp_path, voxels=voxels, spacing=spacing, **(plain | attributes)))
+    ranges = replace(shipped(), kernels=("soft",), contrast=("without",))
+
+    (deviation,) = InputCheck(trained_on=ranges)(volume, None)
+    assert deviation.reason is reason
+    with pytest.raises(NotApplicable, match=rf"\({reason}\); the settings say that such a series is not read"):
+        InputCheck(trained_on=ranges, refuses=True)(volume, None)
+
+
+def test_a_series_that_ends_within_the_lungs_is_named_by_what_the_algorithm_found_of_them(
+    tmp_path: Path, chest_bundle: Bundle
+) -> None:
+    """The lungs are those that the algorithm itself searches, not drawn for the check."""
+    whole = lungs_chest()
+    algorithm, check = LungNodule(chest_bundle, DenseBodies()), InputCheck(trained_on=TrainedOn(lungs_cut=(0.0, 0.3)))
+    for name, voxels, reasons in (("whole", whole, []), ("cut", whole[: len(whole) // 2 + 6], [Reason.LUNGS_CUT])):
+        volume = load_volume(ct_series(tmp_path / name, voxels=voxels, spacing=LUNGS_SPACING))
+        assert check.needs_lungs
+        found_ones = check(volume, algorithm.prepare(volume).where)
+        assert [deviation.reason for deviation in found_ones] == reasons, name
+
+
+def test_every_reason_but_that_nothing_was_stated_has_a_drawn_series() -> None:
+    assert {*UNLIKE, Reason.LUNGS_CUT, Reason.NOT_STATED} == set(Reason)
 
 
 def test_what_was_never_stated_is_said_and_never_refused(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from dicom_node.core.finding import Border
 from tests.bundles import little_bundle
 from tests.factories import HEADFIRST_SUPINE, ct_series
 from workers.algorithms import Prepared, Reading
-from workers.algorithms.lung_nodule import LungNodule, laterality
+from workers.algorithms.lung_nodule import LungNodule, laterality, on_grid
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
+from workers.dependence import Part
 from workers.lungs import Sides
-from workers.preprocessing import GRID_MM
+from workers.preprocessing import GRID_MM, grid_shape
 from workers.reader_estimate import FEATURES
 from workers.volume import Region, Volume, load_volume
 
@@ -53,6 +54,9 @@ class DenseBodies:
     def probability(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
         inner = ndimage.distance_transform_edt(where, sampling=GRID_MM) > 8
         return (0.95 * ndimage.gaussian_filter((inner & (voxels > 0.4)).astype(np.float32), 0.8)).astype(np.float32)
+
+    def opinion(self, piece: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (0.95 * ndimage.gaussian_filter((piece > 0.4).astype(np.float32), 0.8)).astype(np.float32)
 
 
 def everywhere(probability: NDArray[np.float32]) -> Prepared:
@@ -283,3 +287,38 @@ def test_of_an_outline_that_attenuation_does_not_bound_neither_density_nor_shape
     assert len(outlined.further_remarks) == 2, "by which rule composition is told, and the estimate"
     assert [finding.composition for finding in coarse.findings] == [None, None]
     assert coarse.further_remarks == ()
+
+
+def test_on_what_a_score_depended_is_found_by_running_the_network_again(reading: Reading) -> None:
+    """This network looks at what is dense, and at nothing else."""
+    assert reading.dependences is not None
+    told = reading.dependences(lambda: False)
+
+    assert sorted(told) == [finding.number for finding in reading.findings]
+    for number, found in told.items():
+        assert found.score == pytest.approx(reading.findings[number - 1].score, abs=0.02)
+        assert found.most is Part.OUTLINED
+        assert found.without[Part.OUTLINED] < found.score / 3
+        assert found.without[Part.LUNG] == pytest.approx(found.score, abs=0.01)
+
+
+def test_when_there_is_no_time_left_the_highest_scores_have_been_explained(reading: Reading) -> None:
+    answers = iter([False, True])
+
+    assert reading.dependences is not None
+    assert list(reading.dependences(lambda: next(answers))) == [1]
+    assert reading.dependences(lambda: True) == {}
+
+
+@pytest.mark.parametrize("spacing", [(3.0, 2.0, 2.0), (5.0, 0.6, 0.7), (0.8, 0.5, 1.5)])
+def test_a_findings_voxels_are_found_again_on_the_networks_grid(spacing: tuple[float, float, float]) -> None:
+    mask = np.zeros((20, 40, 40), dtype=bool)
+    mask[8:12, 10:24, 12:30] = True
+    region = on_grid(mask, spacing, grid_shape(mask.shape, spacing))
+
+    assert region is not None
+    assert region.mask.all(), "a block is a block"
+    for side, first, last, mm, grid in zip(region.box, (8, 10, 12), (12, 24, 30), spacing, GRID_MM, strict=True):
+        assert side.start * grid == pytest.approx(first * mm, abs=max(mm, grid))
+        assert side.stop * grid == pytest.approx(last * mm, abs=max(mm, grid))
+    assert on_grid(np.zeros_like(mask), spacing, grid_shape(mask.shape, spacing)) is None

@@ -23,11 +23,11 @@ def pdf_of(reading: Reading, **how: object) -> Dataset:
     return dcmread(BytesIO(as_file(report)))
 
 
-def text_of(report: Dataset) -> str:
-    """What stands in the document, by a reader that is not ours."""
+def text_of(report: Dataset, order: str = "-layout") -> str:
+    """What stands in the document, line by line or column by column, by a reader that is not ours."""
     if PDFTOTEXT is None:
         pytest.skip("not checked: pdftotext is not installed (Debian: poppler-utils)")
-    command = [PDFTOTEXT, "-layout", "-", "-"]
+    command = [PDFTOTEXT, order, "-", "-"]
     run = subprocess.run(command, input=report.EncapsulatedDocument, capture_output=True, timeout=60, check=True)
     return " ".join(run.stdout.decode().split())
 
