@@ -31,7 +31,7 @@ _JUDGING_FROM, _JUDGED = 10**9, 400
 
 
 class SecondLook:
-    """Crops by number, and the places where the searching network of the shipped bundle was wrong."""
+    """Crops by number, and the places where the searching network of a bundle was wrong."""
 
     def __init__(self, experiment: Experiment, data: Path) -> None:
         self._experiment = experiment
@@ -39,6 +39,7 @@ class SecondLook:
         k, j, i = experiment.data["patch"]
         self._backgrounds = backgrounds
         self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed)
+        self._search_in = Path(experiment.data["search"] or BUNDLE)
         self._mined = False
 
     def network(self) -> nn.Module:
@@ -54,7 +55,7 @@ class SecondLook:
     def _search(self) -> None:
         """Where the first network is wrong in lungs that hold no drawn nodule."""
         self._mined = True
-        network, _ = bundle_network(BUNDLE)
+        network, _ = bundle_network(self._search_in)
         rounds = tqdm(range(_SEARCHES), desc="search")
         self._crops.mined = np.concatenate([mine(network, self._backgrounds, self._experiment, n) for n in rounds])
 

@@ -53,6 +53,9 @@ class DenseBodies:
         inner = ndimage.distance_transform_edt(where, sampling=GRID_MM) > 8
         return (0.95 * ndimage.gaussian_filter((inner & (voxels > 0.4)).astype(np.float32), 0.8)).astype(np.float32)
 
+    def beat(self, step: str) -> None:
+        pass
+
 
 def everywhere(probability: NDArray[np.float32]) -> Prepared:
     """A grid that is lung wherever one looks."""
