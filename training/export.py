@@ -21,6 +21,7 @@ from training.dataset import Background, load_data
 from training.evaluate import BUNDLE, Evaluation, evaluate
 from training.experiment import DATA, EXPERIMENTS, Experiment, named, read_experiment
 from training.inference import inferer, probabilities
+from training.phantom_backgrounds import TEACHING_SEEDS
 from training.shapes import Shape
 from workers.calibration import Calibration
 from workers.preprocessing import GRID_MM, HU_WINDOW
@@ -154,6 +155,8 @@ def card(
         held_out_shapes=sum(shape.use == "validation" for shape in shapes),
         steps=steps,
         batch=experiment.data["batch"],
+        patch=" x ".join(str(side) for side in experiment.data["patch"]),
+        thoraces=len(TEACHING_SEEDS),
         figures=figures,
         second_look=second_look,
         operating_point=operating_point,

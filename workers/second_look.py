@@ -62,7 +62,7 @@ class SecondLook:
 
     def opinions(self, crops: Floats) -> NDArray[np.float64]:
         """The mean opinion 0..1 over the eight ways to turn each crop [n, k, j, i] over."""
-        said = []
+        said = [np.zeros(0)]
         with torch.inference_mode():
             for start in range(0, len(crops), _TOGETHER):
                 self._beat("second look")

@@ -24,7 +24,7 @@ from workers.calibration import Calibration
 #: Renderings of each background that judge.
 _SCANS = 8
 _FEWEST_RENDERINGS = 2
-_MOST_HARD_NEGATIVES = 400
+_MOST_HARD_NEGATIVES, _MOST_OF_A_ROUND = 600, 300
 #: Of each lung, the slices that a round searches: rounds are many, and what is wrong today is learnt tomorrow.
 _SLICES_MINED = 56
 
@@ -57,7 +57,8 @@ class LungNodule:
         if step % self._experiment.training["mine_every"]:
             return {}
         mined = mine(network, self._backgrounds, self._experiment, step, _SLICES_MINED)
-        self._patches.hard_negatives = np.concatenate([mined, self._patches.hard_negatives])[:_MOST_HARD_NEGATIVES]
+        worst = mined[np.argsort(-mined[:, 4])][:_MOST_OF_A_ROUND]
+        self._patches.hard_negatives = np.concatenate([worst, self._patches.hard_negatives])[:_MOST_HARD_NEGATIVES]
         highest = np.round(np.sort(mined[:, 4])[::-1][:12], 2).tolist()
         return {"mined": len(mined), "highest": highest}
 

@@ -26,6 +26,8 @@ from workers.calibration import Calibration
 
 #: Times that each lung is searched for places where the first network is wrong, scanned anew.
 _SEARCHES = 2
+#: So many crops are drawn; later ones are these turned over, since drawing takes longer than learning from them.
+_POOL = 4000
 #: Of the numbers of crops, from here on they judge; training never comes so far.
 _JUDGING_FROM, _JUDGED = 10**9, 400
 
@@ -38,7 +40,7 @@ class SecondLook:
         backgrounds, shapes = load_teaching(experiment, data)
         k, j, i = experiment.data["patch"]
         self._backgrounds = backgrounds
-        self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed)
+        self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed, _POOL)
         self._search_in = Path(experiment.data["search"] or BUNDLE)
         self._mined = False
 
@@ -94,7 +96,7 @@ class SecondLook:
         said, truth = [], []
         with torch.inference_mode():
             for number in range(_JUDGING_FROM, _JUDGING_FROM + _JUDGED):
-                batch = _batch([self._crops[number]])
+                batch = _batch([self._crops.drawn(number)])
                 said.append(float(torch.sigmoid(network(batch.values))[0, 0]))
                 truth.append(float(batch.target[0, 0]))
         return np.array(said), np.array(truth), [str(number) for number in range(_JUDGED)]

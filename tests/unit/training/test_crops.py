@@ -47,6 +47,15 @@ def test_where_the_search_was_wrong_is_shown() -> None:
     assert 4 <= whole_body <= 18
 
 
+def test_of_a_pool_the_same_crops_come_again_turned_over() -> None:
+    pooled, plain = Crops(*synthetic(), SIZE, 1, pool=4), crops()
+    for number in (1, 5, 9, 13):
+        assert pooled[number].is_nodule
+        np.testing.assert_array_equal(np.sort(pooled[number].values.ravel()), np.sort(plain[1].values.ravel()))
+    assert len({pooled[number].values.tobytes() for number in range(1, 41, 4)}) > 3
+    np.testing.assert_array_equal(Crops(*synthetic(), SIZE, 1, pool=4)[9].values, pooled[9].values)
+
+
 def bundle(folder: Path) -> Path:
     made = little_bundle(folder / "lung_nodule")
     experiment = read_experiment(EXPERIMENTS / "lung_nodule_second_look.toml")

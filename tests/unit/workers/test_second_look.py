@@ -97,7 +97,7 @@ def test_a_reading_that_was_withdrawn_ends_within_the_second_look() -> None:
         look(np.zeros((40, 50, 50), dtype=np.float32), [candidate((10, 10, 10), 0.6)])
 
 
-@pytest.mark.parametrize("count", [1, 8, 9, 17])
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 17])
 def test_many_candidates_are_looked_at_in_parts(count: int) -> None:
     crops = np.random.default_rng(2).random((count, *SIZE)).astype(np.float32)
     look = SecondLook(FirstCorner(), SIZE, ONLY_SECOND)
