@@ -23,7 +23,7 @@ from training.evaluation.drawn_scans import Case, DrawnScan
 from training.evaluation.toy_scans import toy_scan
 from training.experiment import Experiment, ExperimentInvalid, named, read_experiment
 from training.export import card, export_network
-from training.tasks.second_look import add
+from training.tasks.second_look import SecondLook, add
 from training.tasks.table import task_of
 from training.train import train, trained
 from workers.bundles import load_bundle
@@ -112,13 +112,12 @@ def _second_look(course: Course) -> Facts:
         return {"said": "There is none."}
     found = read_experiment(named(name))
     second = replace(found, data={**found.data, "search": str(course.draft)})
-    task, folder = task_of(second, course.data), course.out / "second_look"
+    task, folder = SecondLook(second, course.data), course.out / "second_look"
     train(second, folder, course.data)
     run = trained(task, folder)
-    report = json.loads(task.evaluate(run.network, None, folder).read_text())
     add(second, run.network, course.draft)
-    area = report["AUC"]
-    told = f"AUC {area['value']:.3f} on {area['cases']} crops that did not teach, of lungs and shapes that did"
+    area = task.auc(run.network)
+    told = f"AUC {area} on {area.cases} crops that did not teach, of lungs and shapes that did"
     said = f"{networks.parameters(run.network):,} parameters, {run.step} steps of {second.data['batch']} crops; {told}."
     return {"said": said}
 
