@@ -31,8 +31,13 @@ _SOURCES: Mapping[str, Mapping[str, Any]] = {
     "lung_nodule": {
         "authors": "dicom-node",
         "licence": "see docs/README.md: trained on data under CC BY 3.0 and MIT",
-        "data_source": "shapes of LIDC-IDRI drawn into lungs of NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395",
+        "data_source": "shapes of LIDC-IDRI drawn into lungs of NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395, "
+        "and into generated ones",
         "data_type": "semi-synthetic CT",
+        "changes": {
+            "0.1.0": "first version, semi-synthetic training data",
+            "0.2.0": "generated lungs and lookalikes teach, too; a second look at candidates",
+        },
         "trained_on": {
             "slice_thickness_mm": [1.0, 5.0],
             "slice_gap_mm": [0.0, 1.0],
@@ -77,7 +82,7 @@ def metadata(experiment: Experiment, calibration: Calibration | None = None) -> 
     return {
         "schema": SCHEMA,
         "version": experiment.bundle["version"],
-        "changelog": {experiment.bundle["version"]: f"trained on {said['data_type']}"},
+        "changelog": {experiment.bundle["version"]: f"trained on {said['data_type']}", **said.get("changes", {})},
         "monai_version": installed("monai"),
         "pytorch_version": installed("torch"),
         "numpy_version": installed("numpy"),
