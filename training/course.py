@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from training.experiment import Experiment, ExperimentInvalid, named, read_exper
 from training.export import card, export_network
 from training.tasks.second_look import SecondLook, add
 from training.tasks.table import task_of
+from training.tasks.task import Task
 from training.train import train, trained
 from workers.bundles import load_bundle
 
@@ -47,6 +49,11 @@ class Course:
     def draft(self) -> Path:
         """The bundle while it is being made."""
         return self.out / "draft" / self.experiment.name
+
+    @cached_property
+    def task(self) -> Task:
+        """The question of its searching network, with the data."""
+        return task_of(self.experiment, self.data)
 
     @property
     def is_toy(self) -> bool:
@@ -90,14 +97,13 @@ def _write(path: Path, made: Mapping[str, Any]) -> None:
 def _search(course: Course) -> Facts:
     """Train the network that searches the lungs."""
     train(course.experiment, course.out / "search", course.data)
-    run = trained(task_of(course.experiment, course.data), course.out / "search")
+    run = trained(course.task, course.out / "search")
     return {"seconds": round(run.seconds, 1), "steps": run.step, "machine": machine()}
 
 
 def _draft(course: Course) -> Facts:
     """Write a bundle of the search alone, judged on held-out slabs."""
-    task = task_of(course.experiment, course.data)
-    run = trained(task, course.out / "search")
+    run = trained(course.task, course.out / "search")
     scans = 1 if course.is_toy else _RENDERINGS
     made = export_network(
         course.experiment, run.network, run.step, course.draft, *load_data(course.experiment, course.data), scans

@@ -24,7 +24,7 @@ from training.evaluation.judged import SCAN_ML, as_volume
 from training.experiment import CACHE, DATA
 from training.metrics.detection import MISSED, Matched, froc
 from training.phantom_backgrounds import VALIDATION_SEEDS
-from workers.algorithms.lung_nodule import LungNodule, second_look
+from workers.algorithms.lung_nodule import SECOND_LOOK, LungNodule, second_look
 from workers.bundles import CONFIGURATION, SHIPPED_BUNDLES, WEIGHTS, Bundle, load_bundle
 from workers.inference import Inference
 from workers.preprocessing import GRID_MM, Candidate, candidates
@@ -228,9 +228,9 @@ def set_on(seen: Validation, bundle: Bundle, false_positives: float) -> Operatin
     ways, weights = {"the search alone": seen.first}, None
     if look is not None:
         second = look.opinions(seen.crops)
-        weights = weighed(seen.first, second, seen.nodules >= 0)
+        # Of too few candidates to fit them, those that the bundle has are what is served.
+        weights = weighed(seen.first, second, seen.nodules >= 0) or _weights_of(bundle)
         ways["the second look alone"] = second
-    if look is not None and weights is not None:
         ways["both"], lowest = weights(seen.first, second), _LOWEST
     scores = seen.first if weights is None else ways["both"]
     threshold = report_threshold(seen, scores, false_positives, lowest)
@@ -238,6 +238,10 @@ def set_on(seen: Validation, bundle: Bundle, false_positives: float) -> Operatin
     return OperatingPoint(
         weights=weights, report_threshold=threshold, counted={**counted, **at_threshold(seen, scores, threshold)}
     )
+
+
+def _weights_of(bundle: Bundle) -> Weights:
+    return Weights(**bundle.configuration[SECOND_LOOK]["score"])
 
 
 def at_threshold(seen: Validation, scores: Array, threshold: float) -> dict[str, str]:
