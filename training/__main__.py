@@ -2,7 +2,7 @@
 
 EXPERIMENT is the name of a file in training/experiments, or a path. All share the run's folder: train leaves a
 checkpoint there, calibrate the calibration, evaluate the report, and export writes the bundle from them; make does all
-four.
+four, and for the detector of lung nodules all that its bundle holds.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.cases.case import DatasetInvalid
+from training.course import Course, make
 from training.experiment import DATA, Experiment, ExperimentInvalid, named, read_experiment
 from training.tasks.table import task_of
 from training.tasks.task import CALIBRATION
@@ -68,7 +69,9 @@ STEPS: Mapping[str, Verb] = {"train": _train, "calibrate": _calibrate, "evaluate
 
 
 def _make(asked: Asked) -> str:
-    """From nothing to a bundle."""
+    """From nothing to a bundle: a detector takes more than the four steps."""
+    if asked.experiment.task == "lung_nodule":
+        return make(Course(experiment=asked.experiment, data=asked.data, out=asked.out), asked.bundle)
     return "\n".join(step(asked) for step in STEPS.values())
 
 

@@ -41,16 +41,35 @@ class Crops:
     """Crops drawn by number: the same seed and number give the same crop."""
 
     def __init__(
-        self, backgrounds: Sequence[Background], shapes: Sequence[Shape], size: tuple[int, int, int], seed: int
+        self,
+        backgrounds: Sequence[Background],
+        shapes: Sequence[Shape],
+        size: tuple[int, int, int],
+        seed: int,
+        pool: int = 0,
     ) -> None:
+        """`pool` is how many are drawn, an even number: later ones are those again, turned over; 0: each is drawn."""
         self._backgrounds, self._size, self._seed = backgrounds, size, seed
         around = (size[0] + 2 * _AROUND[0], size[1] + 2 * _AROUND[1], size[2] + 2 * _AROUND[2])
         self._patches = Patches(backgrounds, shapes, around, seed)
         self._shapes = [shape for shape in shapes if not shape.held_out]
         #: Places [background, k, j, i, weight] where the searching network saw what is not there.
         self.mined: NDArray[np.float64] = np.zeros((0, 5))
+        self._pool = pool
+        self._kept: dict[int, Crop] = {}
 
     def __getitem__(self, number: int) -> Crop:
+        if not self._pool:
+            return self.drawn(number)
+        again = number % self._pool
+        if again not in self._kept:
+            self._kept[again] = self.drawn(again)
+        kept, flips = self._kept[again], np.random.default_rng((self._seed, 2, number)).random(3) < 0.5
+        turned = np.flip(kept.values, [axis for axis in range(3) if flips[axis]])
+        return Crop(values=np.ascontiguousarray(turned), is_nodule=kept.is_nodule)
+
+    def drawn(self, number: int) -> Crop:
+        """A crop that is drawn for this number alone."""
         rng = np.random.default_rng((self._seed, 1, number))
         while True:
             made = self._nodule(rng) if number % 2 else self._other(rng)

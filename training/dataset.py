@@ -28,6 +28,9 @@ HELD_OUT_SLABS = ((0.20, 0.30), (0.58, 0.67))
 #: Of nodules: how many hang on a vessel or have a tail to the pleura, beside those that lie there anyway.
 TETHERED_SHARE = 0.4
 
+#: Of patches, how many lie in generated lungs where there are real ones, too.
+GENERATED_SHARE = 0.5
+
 #: Known disease in the backgrounds, as boxes of shares of the volume (k, j, i): nothing is drawn or learnt there.
 TUMOURS = {
     "r01-001": (((0.68, 0.88), (0.36, 0.62), (0.16, 0.33)),),
@@ -44,6 +47,7 @@ class Background:
     lung: Mask
     teaching: Mask  #: voxels that carry loss
     judging: Mask  #: voxels of the held-out slabs; neither holds the background's own tumour
+    generated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +169,7 @@ class Patches:
         #: How often each is drawn: the large ones are rare.
         self._share = 0.5 / len(diameters) + 0.5 * diameters / diameters.sum()
         self._lung = [np.flatnonzero(b.lung & b.teaching) for b in backgrounds]
-        volumes = np.array([voxels.size for voxels in self._lung], dtype=float)
-        self._background_share = volumes / volumes.sum()
+        self._background_share = _shares(backgrounds, np.array([voxels.size for voxels in self._lung], dtype=float))
         #: Places [background, k, j, i, weight] where the network saw what is not there.
         self.hard_negatives: NDArray[np.float64] = np.zeros((0, 5))
 
@@ -218,6 +221,15 @@ class Patches:
         mask = None if centre is None else insert(hu, lung, drawn, centre, nodules)
         if mask is not None:
             nodules |= mask
+
+
+def _shares(backgrounds: Sequence[Background], volumes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How often each teaches: by its lungs' volume, and generated ones together by their share."""
+    generated = np.array([source.generated for source in backgrounds])
+    both = generated.any() and not generated.all()
+    weight = np.where(generated, GENERATED_SHARE, 1 - GENERATED_SHARE) if both else np.ones(len(volumes))
+    total = np.where(generated, volumes[generated].sum(), volumes[~generated].sum()) if both else volumes.sum()
+    return np.asarray(volumes * weight / total)
 
 
 def add_lookalike(hu: Floats, lung: Mask, rng: Generator) -> str | None:

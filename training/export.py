@@ -8,6 +8,7 @@ slabs alone.
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from training.dataset import Background, load_data
 from training.evaluate import BUNDLE, Evaluation, evaluate
 from training.experiment import DATA, EXPERIMENTS, Experiment, named, read_experiment
 from training.inference import inferer, probabilities
+from training.phantom_backgrounds import TEACHING_SEEDS
 from training.shapes import Shape
 from workers.calibration import Calibration
 from workers.preprocessing import GRID_MM, HU_WINDOW
@@ -29,8 +31,13 @@ _SOURCES: Mapping[str, Mapping[str, Any]] = {
     "lung_nodule": {
         "authors": "dicom-node",
         "licence": "see docs/README.md: trained on data under CC BY 3.0 and MIT",
-        "data_source": "shapes of LIDC-IDRI drawn into lungs of NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395",
+        "data_source": "shapes of LIDC-IDRI drawn into lungs of NSCLC Radiogenomics R01-001 and 4D-Lung 113_HM10395, "
+        "and into generated ones",
         "data_type": "semi-synthetic CT",
+        "changes": {
+            "0.1.0": "first version, semi-synthetic training data",
+            "0.2.0": "generated lungs and lookalikes teach, too; a second look at candidates",
+        },
         "trained_on": {
             "slice_thickness_mm": [1.0, 5.0],
             "slice_gap_mm": [0.0, 1.0],
@@ -75,7 +82,7 @@ def metadata(experiment: Experiment, calibration: Calibration | None = None) -> 
     return {
         "schema": SCHEMA,
         "version": experiment.bundle["version"],
-        "changelog": {experiment.bundle["version"]: f"trained on {said['data_type']}"},
+        "changelog": {experiment.bundle["version"]: f"trained on {said['data_type']}", **said.get("changes", {})},
         "monai_version": installed("monai"),
         "pytorch_version": installed("torch"),
         "numpy_version": installed("numpy"),
@@ -123,25 +130,42 @@ def metadata(experiment: Experiment, calibration: Calibration | None = None) -> 
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an exported network came to on held-out slabs."""
+
+    report_threshold: float
+    #: As Markdown.
+    figures: str
+
+
 def card(
     experiment: Experiment,
-    network: nn.Module,
+    *,
+    parameters: int,
     steps: int,
     shapes: Sequence[Shape],
-    result: Evaluation,
-    threshold: float,
+    figures: str,
+    second_look: str = "There is none.",
+    operating_point: str = "That of the searching network alone, above.",
+    duration: str = "Not kept: this bundle was exported by itself.",
 ) -> str:
-    """docs/README.md from the experiment's card, with the figures of an evaluation."""
-    template = (EXPERIMENTS / f"{experiment.name}.md").read_text()
+    """docs/README.md from the experiment's card, with what was measured and made, as Markdown."""
+    template = (EXPERIMENTS / f"{experiment.task}.md").read_text()
     return template.format(
         version=experiment.bundle["version"],
-        parameters=f"{networks.parameters(network):,}",
+        parameters=f"{parameters:,}",
         shapes=len(shapes),
         training_shapes=sum(shape.use == "teaching" for shape in shapes),
         held_out_shapes=sum(shape.use == "validation" for shape in shapes),
         steps=steps,
         batch=experiment.data["batch"],
-        figures=figures(result, threshold, float(experiment.bundle["false_positives_wanted"])),
+        patch=" x ".join(str(side) for side in experiment.data["patch"]),
+        thoraces=len(TEACHING_SEEDS),
+        figures=figures,
+        second_look=second_look,
+        operating_point=operating_point,
+        duration=duration,
     )
 
 
@@ -172,7 +196,8 @@ def export(experiment: Experiment, checkpoint: Path, bundle: Path, data: Path, s
     network = networks.built(experiment.network)
     state = torch.load(checkpoint, weights_only=True)
     network.load_state_dict(state["averaged"])
-    return export_network(experiment, network, state["step"], bundle, *load_data(experiment, data), scans)
+    made = export_network(experiment, network, state["step"], bundle, *load_data(experiment, data), scans)
+    return made.report_threshold
 
 
 def export_network(
@@ -184,8 +209,8 @@ def export_network(
     shapes: Sequence[Shape],
     scans: int,
     calibration: Calibration | None = None,
-) -> float:
-    """Evaluate a network and write it as a bundle; the report threshold.
+) -> Exported:
+    """Evaluate a network and write it as a bundle.
 
     Scores and thresholds are those of the network; a calibration goes into the metadata and tells what they mean.
     """
@@ -199,9 +224,10 @@ def export_network(
         lowest=settings["candidate_threshold"],
     )
     threshold = result.threshold(settings["false_positives_wanted"], lowest=settings["candidate_threshold"])
-    text = card(experiment, network, step, shapes, result, threshold)
+    measured = figures(result, threshold, float(experiment.bundle["false_positives_wanted"]))
+    text = card(experiment, parameters=networks.parameters(network), steps=step, shapes=shapes, figures=measured)
     write(bundle, network, documents(experiment, threshold, calibration, text))
-    return threshold
+    return Exported(report_threshold=threshold, figures=measured)
 
 
 def documents(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
@@ -13,17 +14,26 @@ from training.experiment import Experiment
 from training.inference import probabilities
 from workers.preprocessing import normalise
 
+Box = tuple[slice, ...]
+
 _MINED_ABOVE = 0.15
 
 
 def mine(
-    network: nn.Module, backgrounds: Sequence[Background], experiment: Experiment, round_: int
+    network: nn.Module,
+    backgrounds: Sequence[Background],
+    experiment: Experiment,
+    round_: int,
+    slices: int | None = None,
 ) -> NDArray[np.float64]:
-    """Places [background, k, j, i, weight] where the network sees a nodule in backgrounds that hold none."""
+    """Places [background, k, j, i, weight] where the network sees a nodule in backgrounds that hold none.
+
+    `slices` is how many of each are searched, about a level that the round draws; None: all.
+    """
     found = []
     for which, source in enumerate(backgrounds):
         rng = np.random.default_rng((experiment.seed, round_, which))
-        where = ndimage.find_objects(source.lung.astype(np.int8))[0]
+        where = _piece(ndimage.find_objects(source.lung.astype(np.int8))[0], slices, rng)
         hu = scan(aerate(source.hu[where].astype(np.float32), rng), rng)
         teaching = source.teaching[where] & source.lung[where]
         seen = probabilities(network, normalise(hu), teaching, experiment.bundle["roi_size"], 0.1) * teaching
@@ -31,3 +41,11 @@ def mine(
         for place in ndimage.maximum_position(seen, labels, np.arange(1, count + 1)):
             found.append((which, *(p + s.start for p, s in zip(place, where, strict=True)), seen[place]))
     return np.array(found, dtype=np.float64).reshape(-1, 5)
+
+
+def _piece(box: Box, slices: int | None, rng: Generator) -> Box:
+    height = box[0].stop - box[0].start
+    if slices is None or slices >= height:
+        return box
+    first = box[0].start + int(rng.integers(height - slices + 1))
+    return (slice(first, first + slices), *box[1:])

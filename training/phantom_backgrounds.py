@@ -21,8 +21,8 @@ from training.surfaces import Array, axes_of
 from workers.preprocessing import GRID_MM, lung_mask
 
 #: Seeds of generated thoraces by what they are for.
-TEACHING_SEEDS = (101, 102)
-VALIDATION_SEEDS = (201, 202)
+TEACHING_SEEDS = tuple(range(101, 107))
+VALIDATION_SEEDS = tuple(range(201, 205))
 TEST_SEEDS = tuple(range(301, 311))
 
 #: First voxel (x, y) in the thorax's own mm, and rows and columns: both lungs with the chest wall around them.
@@ -84,4 +84,4 @@ def _planes(drawing: Drawing) -> tuple[Array, Array]:
 
 def _whole(seed: int, hu: NDArray[np.int16], lung: NDArray[np.bool_]) -> Background:
     teaching = np.full(hu.shape, seed in TEACHING_SEEDS)
-    return Background(name=f"phantom-{seed}", hu=hu, lung=lung, teaching=teaching, judging=~teaching)
+    return Background(name=f"phantom-{seed}", hu=hu, lung=lung, teaching=teaching, judging=~teaching, generated=True)

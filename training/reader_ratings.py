@@ -104,12 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(entry["fitted_to"], "|", entry["judged_on"])
     print("\n".join(f"{name}: {estimate}" for name, estimate in figures.items()))
     if chosen.bundle:
-        path = chosen.bundle / "configs" / "inference.json"
-        settings = json.loads(path.read_text())
-        settings[NAME] = entry
-        path.write_text(json.dumps(settings, indent=2) + "\n")
-        seal(chosen.bundle)
+        write(chosen.bundle, entry)
     return 0
+
+
+def write(bundle: Path, entry: dict[str, Any]) -> None:
+    """Put the estimate into a bundle, and seal it anew."""
+    path = bundle / "configs" / "inference.json"
+    settings = json.loads(path.read_text())
+    settings[NAME] = entry
+    path.write_text(json.dumps(settings, indent=2) + "\n")
+    seal(bundle)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,15 @@ class Run:
         self.seconds += time.monotonic() - began
         return said
 
+    def between(self) -> Mapping[str, Any]:
+        """What the task does after a step, unless it was the last; what it says is logged."""
+        if self.step >= self.experiment.training["steps"]:
+            return {}
+        began = time.monotonic()
+        said = self.task.between(self.step, self.averaged)
+        self.seconds += time.monotonic() - began
+        return said
+
     def _descend(self, loss: torch.Tensor) -> None:
         scaler = self._precision.scaler
         for group in self.optimiser.param_groups:
@@ -181,7 +190,7 @@ def train(experiment: Experiment, out: Path, data: Path, *, until: int | None = 
         log = Log(out, run, stack) if here.first else None
         while run.step < last:
             loss = run.advance()
-            said = run.task.between(run.step, run.averaged) if run.step < experiment.training["steps"] else {}
+            said = run.between()
             if log is None:
                 continue
             log.loss(run.step, loss, learning_rate(run.step - 1, experiment.training))
@@ -194,12 +203,13 @@ def train(experiment: Experiment, out: Path, data: Path, *, until: int | None = 
 
 
 def trained(task: Task, out: Path) -> Trained:
-    """What the checkpoint in a folder holds."""
+    """What the checkpoint in a folder holds; the task goes on with what it had then."""
     if not (out / CHECKPOINT).is_file():
         raise ExperimentInvalid(f"{out} holds no {CHECKPOINT}: train first, or name the run's folder with --out")
     state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
     network = task.network()
     network.load_state_dict(state["averaged"])
+    task.restore(state["task"])
     return Trained(network=network.eval(), step=int(state["step"]), seconds=float(state["seconds"]))
 
 

@@ -142,6 +142,10 @@ class Inference:
         self.seconds = time.monotonic() - began
         return result
 
+    def beat(self, step: str) -> None:
+        """Say what is being done: for what follows the network within the same reading."""
+        self._beat(step)
+
     def warm_up(self) -> None:
         """Run one window of zeros: what libraries prepare at the first run is not the first patient's to wait for."""
         self.probability(np.zeros((1, 1, 1), dtype=np.float32), np.ones((1, 1, 1), dtype=bool))

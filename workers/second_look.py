@@ -5,7 +5,7 @@ and centred. Both opinions make the score, weighted as was fitted on validation 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,8 +39,15 @@ class Weights:
 class SecondLook:
     """The second network of a bundle, on the CPU: what it sees is small."""
 
-    def __init__(self, network: torch.nn.Module, size: Sequence[int], weights: Weights) -> None:
-        self._network, self._weights = network.eval(), weights
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        size: Sequence[int],
+        weights: Weights,
+        beat: Callable[[str], None] = lambda _step: None,
+    ) -> None:
+        """`beat` is called before each few candidates that are looked at; what it raises ends the look."""
+        self._network, self._weights, self._beat = network.eval(), weights, beat
         #: Voxels [k, j, i] of what is shown.
         self.size = (int(size[0]), int(size[1]), int(size[2]))
 
@@ -55,9 +62,10 @@ class SecondLook:
 
     def opinions(self, crops: Floats) -> NDArray[np.float64]:
         """The mean opinion 0..1 over the eight ways to turn each crop [n, k, j, i] over."""
-        said = []
+        said = [np.zeros(0)]
         with torch.inference_mode():
             for start in range(0, len(crops), _TOGETHER):
+                self._beat("second look")
                 part = torch.from_numpy(crops[start : start + _TOGETHER])[:, None]
                 logits = [self._network(torch.flip(part, axes))[:, 0] for axes in VIEWS]
                 said.append(torch.sigmoid(torch.stack(logits).mean(dim=0)).double().numpy())

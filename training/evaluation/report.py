@@ -232,7 +232,9 @@ def page(result: Result, tables: Tables) -> Report:
             ),
         ),
         worst=tuple(
-            Picture(url=pictures.png(seen.values, seen.truth, seen.ours, side=_PICTURE_SIDE), words=seen.words)
+            Picture(
+                url=pictures.png(seen.values, seen.truth, seen.ours, side=_PICTURE_SIDE), words=seen.words, wide=True
+            )
             for seen in shown
         ),
         limits=(*LIMITS, *((REAL_LIMITS,) if result.real else ())),

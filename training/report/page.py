@@ -23,6 +23,8 @@ class Picture:
 
     url: str
     words: str
+    #: Whether it is several planes side by side, which need more room to be seen.
+    wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +102,15 @@ def _worst(pictures: tuple[Picture, ...]) -> str:
     if not pictures:
         return ""
     figures = "".join(
-        f'<figure><img src="{picture.url}" alt="{escape(picture.words)}">'
+        f'<figure{_class(picture)}><img src="{picture.url}" alt="{escape(picture.words)}">'
         f"<figcaption>{escape(picture.words)}</figcaption></figure>"
         for picture in pictures
     )
     return f'<h2>Worst cases</h2><div class="worst">{figures}</div>'
+
+
+def _class(picture: Picture) -> str:
+    return ' class="wide"' if picture.wide else ""
 
 
 def _limits(limits: tuple[str, ...]) -> str:
@@ -134,7 +140,8 @@ thead th { color: #64748b } tbody th { text-align: left; padding-left: 0 }
 figure { margin: 0 } figcaption { color: #475569; font-size: .88rem }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1rem 2rem; margin-top: 1rem }
 .plots svg { width: 100%; max-width: 24rem; height: auto }
-.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem }
+.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(14rem, 45%), 1fr)); gap: 1rem }
+.worst .wide { grid-column: span 2 }
 .worst img { width: 100%; image-rendering: auto; background: #000; display: block; margin-bottom: .3rem }
 @media print { body { margin: 0 } .warning { border: 1px solid #b45309 } figure { break-inside: avoid } }
 """

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from training import networks
 from training.calibration import fit
-from training.dataset import Patches, load_data
+from training.dataset import Patches
 from training.evaluate import Evaluation, Sight, evaluate
 from training.experiment import Experiment, ExperimentInvalid
 from training.export import export_network
 from training.inference import probabilities
 from training.mining import mine
+from training.phantom_backgrounds import load_teaching
 from training.tasks.lung_nodule_report import WorstSights, report, scores
 from training.tasks.task import REPORT, Batch, Trained
 from workers.calibration import Calibration
@@ -23,7 +24,9 @@ from workers.calibration import Calibration
 #: Renderings of each background that judge.
 _SCANS = 8
 _FEWEST_RENDERINGS = 2
-_MOST_HARD_NEGATIVES = 400
+_MOST_HARD_NEGATIVES, _MOST_OF_A_ROUND = 600, 300
+#: Of each lung, the slices that a round searches: rounds are many, and what is wrong today is learnt tomorrow.
+_SLICES_MINED = 56
 
 
 class LungNodule:
@@ -31,7 +34,7 @@ class LungNodule:
 
     def __init__(self, experiment: Experiment, data: Path) -> None:
         self._experiment = experiment
-        self._backgrounds, self._shapes = load_data(experiment, data)
+        self._backgrounds, self._shapes = load_teaching(experiment, data)
         self._patches = Patches(self._backgrounds, self._shapes, tuple(experiment.data["patch"]), experiment.seed)
 
     def network(self) -> nn.Module:
@@ -53,8 +56,9 @@ class LungNodule:
         """Look for hard negatives, every now and then."""
         if step % self._experiment.training["mine_every"]:
             return {}
-        mined = mine(network, self._backgrounds, self._experiment, step)
-        self._patches.hard_negatives = np.concatenate([mined, self._patches.hard_negatives])[:_MOST_HARD_NEGATIVES]
+        mined = mine(network, self._backgrounds, self._experiment, step, _SLICES_MINED)
+        worst = mined[np.argsort(-mined[:, 4])][:_MOST_OF_A_ROUND]
+        self._patches.hard_negatives = np.concatenate([worst, self._patches.hard_negatives])[:_MOST_HARD_NEGATIVES]
         highest = np.round(np.sort(mined[:, 4])[::-1][:12], 2).tolist()
         return {"mined": len(mined), "highest": highest}
 

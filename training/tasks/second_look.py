@@ -18,27 +18,30 @@ from training.crops import Crop, Crops
 from training.evaluate import BUNDLE, bundle_network
 from training.experiment import Experiment
 from training.metrics import classification
-from training.metrics.bootstrap import Estimate
+from training.metrics.bootstrap import Estimate, bootstrap
 from training.mining import mine
 from training.phantom_backgrounds import load_teaching
 from training.tasks.task import Batch, Trained
 from workers.calibration import Calibration
 
-#: Times that each lung is searched for places where the first network is wrong, scanned anew.
-_SEARCHES = 2
+#: Times that each lung is searched for places where the first network is wrong, scanned anew, and slices each time.
+_SEARCHES, _SLICES = 3, 72
+#: So many crops are drawn; later ones are these turned over, since drawing takes longer than learning from them.
+_POOL = 3000
 #: Of the numbers of crops, from here on they judge; training never comes so far.
-_JUDGING_FROM, _JUDGED = 10**9, 400
+_JUDGING_FROM, _JUDGED, _JUDGED_OF_A_TOY = 10**9, 400, 20
 
 
 class SecondLook:
-    """Crops by number, and the places where the searching network of the shipped bundle was wrong."""
+    """Crops by number, and the places where the searching network of a bundle was wrong."""
 
     def __init__(self, experiment: Experiment, data: Path) -> None:
         self._experiment = experiment
         backgrounds, shapes = load_teaching(experiment, data)
         k, j, i = experiment.data["patch"]
         self._backgrounds = backgrounds
-        self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed)
+        self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed, _POOL)
+        self._search_in = Path(experiment.data["search"] or BUNDLE)
         self._mined = False
 
     def network(self) -> nn.Module:
@@ -54,9 +57,11 @@ class SecondLook:
     def _search(self) -> None:
         """Where the first network is wrong in lungs that hold no drawn nodule."""
         self._mined = True
-        network, _ = bundle_network(BUNDLE)
+        network, _ = bundle_network(self._search_in)
         rounds = tqdm(range(_SEARCHES), desc="search")
-        self._crops.mined = np.concatenate([mine(network, self._backgrounds, self._experiment, n) for n in rounds])
+        self._crops.mined = np.concatenate(
+            [mine(network, self._backgrounds, self._experiment, n, _SLICES) for n in rounds]
+        )
 
     def between(self, step: int, network: nn.Module) -> Mapping[str, Any]:
         """Nothing."""
@@ -78,6 +83,11 @@ class SecondLook:
         path.write_text(json.dumps({name: _row(estimate) for name, estimate in figures.items()}, indent=2) + "\n")
         return path
 
+    def auc(self, network: nn.Module) -> Estimate:
+        """How well it tells apart crops that did not teach, of lungs and shapes that did."""
+        said, truth, numbers = self._judged(network)
+        return bootstrap(lambda cases: classification.auc(truth[cases], said[cases]), numbers)
+
     def calibrate(self, network: nn.Module) -> Calibration:
         """As crops go; what counts is fitted on whole volumes when the operating point is set."""
         said, truth, numbers = self._judged(network)
@@ -91,12 +101,13 @@ class SecondLook:
         if not self._mined:
             self._search()
         said, truth = [], []
+        count = _JUDGED_OF_A_TOY if self._experiment.data["source"] == "synthetic" else _JUDGED
         with torch.inference_mode():
-            for number in range(_JUDGING_FROM, _JUDGING_FROM + _JUDGED):
-                batch = _batch([self._crops[number]])
+            for number in range(_JUDGING_FROM, _JUDGING_FROM + count):
+                batch = _batch([self._crops.drawn(number)])
                 said.append(float(torch.sigmoid(network(batch.values))[0, 0]))
                 truth.append(float(batch.target[0, 0]))
-        return np.array(said), np.array(truth), [str(number) for number in range(_JUDGED)]
+        return np.array(said), np.array(truth), [str(number) for number in range(count)]
 
 
 def add(experiment: Experiment, network: nn.Module, bundle: Path) -> None:

@@ -74,6 +74,10 @@ class Predictor(Protocol):
         """0 to 1 for every voxel of the network's grid; what is far from `where` may be left at 0."""
         ...
 
+    def beat(self, step: str) -> None:
+        """Say that the reading goes on, at a step; what it raises ends the reading."""
+        ...
+
 
 class Algorithm(Protocol):
     """One clinical question."""

@@ -78,7 +78,7 @@ class LungNodule:
         self._report_threshold = bundle.number("postprocessing", "report_threshold")
         self._calibration = stated_calibration(bundle)
         self._predictor = predictor
-        self._second_look = second_look(bundle)
+        self._second_look = second_look(bundle, predictor.beat)
         self._estimate = reader_estimate(bundle)
 
     def reads(self, volume: Volume) -> None:
@@ -274,7 +274,7 @@ def _finding(number: int, score: float, measured: Measurements, sides: Sides, co
     )
 
 
-def second_look(bundle: Bundle) -> SecondLook | None:
+def second_look(bundle: Bundle, beat: Callable[[str], None] = lambda _step: None) -> SecondLook | None:
     """The second network of a bundle; None where it has none."""
     section = bundle.configuration.get(SECOND_LOOK)
     if section is None:
@@ -283,7 +283,7 @@ def second_look(bundle: Bundle) -> SecondLook | None:
     try:
         network.load_state_dict(torch.load(bundle.folder / SECOND_WEIGHTS, map_location="cpu", weights_only=True))
         weights = Weights(**{name: float(value) for name, value in section["score"].items()})
-        return SecondLook(network, section["size"], weights)
+        return SecondLook(network, section["size"], weights, beat)
     except (*_UNLOADABLE, pickle.UnpicklingError) as error:
         said = str(error).partition("\n")[0]
         reason = f"bundle {bundle.name}: {SECOND_LOOK} in {CONFIGURATION} and {SECOND_WEIGHTS} cannot be used ({said})"

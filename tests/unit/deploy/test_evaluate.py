@@ -27,6 +27,9 @@ class Found:
     def probability(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
         return DenseBodies().probability(voxels, where)
 
+    def beat(self, step: str) -> None:
+        pass
+
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:

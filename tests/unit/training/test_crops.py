@@ -12,8 +12,10 @@ from training.crops import Crops
 from training.dataset import synthetic
 from training.experiment import EXPERIMENTS, read_experiment
 from training.tasks.second_look import add
-from workers.algorithms.lung_nodule import SECOND_WEIGHTS, second_look
+from workers.algorithms import Prepared
+from workers.algorithms.lung_nodule import SECOND_WEIGHTS, LungNodule, second_look
 from workers.bundles import load_bundle
+from workers.inference import Inference
 
 SIZE = (24, 32, 32)
 
@@ -45,6 +47,15 @@ def test_where_the_search_was_wrong_is_shown() -> None:
     assert 4 <= whole_body <= 18
 
 
+def test_of_a_pool_the_same_crops_come_again_turned_over() -> None:
+    pooled, plain = Crops(*synthetic(), SIZE, 1, pool=4), crops()
+    for number in (1, 5, 9, 13):
+        assert pooled[number].is_nodule
+        np.testing.assert_array_equal(np.sort(pooled[number].values.ravel()), np.sort(plain[1].values.ravel()))
+    assert len({pooled[number].values.tobytes() for number in range(1, 41, 4)}) > 3
+    np.testing.assert_array_equal(Crops(*synthetic(), SIZE, 1, pool=4)[9].values, pooled[9].values)
+
+
 def bundle(folder: Path) -> Path:
     made = little_bundle(folder / "lung_nodule")
     experiment = read_experiment(EXPERIMENTS / "lung_nodule_second_look.toml")
@@ -59,6 +70,17 @@ def test_a_bundle_that_was_given_a_second_look_is_whole_and_looks_again(tmp_path
     assert look is not None
     assert look.size == SIZE
     assert second_look(load_bundle(little_bundle(tmp_path / "without" / "lung_nodule"))) is None
+
+
+def test_while_it_looks_again_the_reading_says_so(tmp_path: Path) -> None:
+    beats: list[str] = []
+    loaded = load_bundle(bundle(tmp_path))
+    algorithm = LungNodule(loaded, Inference(loaded, "cpu", beat=beats.append))
+    probability = np.zeros((30, 40, 40), dtype=np.float32)
+    probability[10:14, 10:14, 10:14] = 0.9
+    prepared = Prepared(voxels=np.zeros_like(probability), where=np.ones(probability.shape, dtype=bool))
+    assert len(algorithm.marks(probability, prepared)) == 1
+    assert beats == ["second look"]
 
 
 def test_a_second_look_without_its_weights_is_refused_by_name(tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ class DenseBodies:
     def opinion(self, piece: NDArray[np.float32]) -> NDArray[np.float32]:
         return (0.95 * ndimage.gaussian_filter((piece > 0.4).astype(np.float32), 0.8)).astype(np.float32)
 
+    def beat(self, step: str) -> None:
+        pass
+
 
 def everywhere(probability: NDArray[np.float32]) -> Prepared:
     """A grid that is lung wherever one looks."""

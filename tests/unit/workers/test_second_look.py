@@ -80,7 +80,24 @@ def test_the_middle_of_a_candidate_is_that_of_its_box() -> None:
     assert centre_of(candidate((10, 20, 30), 0.5)) == (10, 20, 30)
 
 
-@pytest.mark.parametrize("count", [1, 8, 9, 17])
+def test_many_candidates_are_not_looked_at_in_silence() -> None:
+    """A worker ends a reading that says nothing for long: on a slow CPU a look at many takes that long."""
+    beats: list[str] = []
+    look = SecondLook(FirstCorner(), SIZE, ONLY_SECOND, beats.append)
+    look.opinions(np.zeros((20, *SIZE), dtype=np.float32))
+    assert beats == ["second look"] * 3
+
+
+def test_a_reading_that_was_withdrawn_ends_within_the_second_look() -> None:
+    def withdrawn(_step: str) -> None:
+        raise InterruptedError
+
+    look = SecondLook(FirstCorner(), SIZE, ONLY_SECOND, withdrawn)
+    with pytest.raises(InterruptedError):
+        look(np.zeros((40, 50, 50), dtype=np.float32), [candidate((10, 10, 10), 0.6)])
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 17])
 def test_many_candidates_are_looked_at_in_parts(count: int) -> None:
     crops = np.random.default_rng(2).random((count, *SIZE)).astype(np.float32)
     look = SecondLook(FirstCorner(), SIZE, ONLY_SECOND)

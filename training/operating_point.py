@@ -1,14 +1,14 @@
 """Set how a bundle weighs its second look, and from which score on it reports: on semi-synthetic validation data alone.
 
-`python -m deploy.operating_point --bundle DIR [--write]`: volumes with shapes of patients, generated thoraces and slabs
-of real lungs that are for validation go through the network as a worker runs it. Neither the test set nor a real scan
-is looked at.
+`python -m training.operating_point --bundle DIR [--write]`: volumes with shapes of patients, generated thoraces and
+slabs of real lungs that are for validation go through the network as a worker runs it. Neither the test set nor a real
+scan is looked at.
 """
 
 import argparse
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from training.bundle import seal
 from training.dataset import load
-from training.evaluation.drawn_scans import DrawnScan, DrawnScans, cases
+from training.evaluation.drawn_scans import Case, DrawnScan, DrawnScans, cases
 from training.evaluation.judged import SCAN_ML, as_volume
 from training.experiment import CACHE, DATA
 from training.metrics.detection import MISSED, Matched, froc
 from training.phantom_backgrounds import VALIDATION_SEEDS
-from workers.algorithms.lung_nodule import LungNodule, second_look
+from workers.algorithms.lung_nodule import SECOND_LOOK, LungNodule, second_look
 from workers.bundles import CONFIGURATION, SHIPPED_BUNDLES, WEIGHTS, Bundle, load_bundle
 from workers.inference import Inference
 from workers.preprocessing import GRID_MM, Candidate, candidates
@@ -41,6 +41,13 @@ _LOWEST = 0.05
 _NEAR = 3
 #: Weights are fitted with more of them than this alone.
 _FEWEST = 10
+#: By what a report calls them: nodules from this diameter on, and below that one.
+_SIZES_MM = (
+    ("found of all nodules", 0.0, np.inf),
+    ("found of those under 6 mm", 0.0, 6.0),
+    ("found of those of 6 to 10 mm", 6.0, 10.0),
+    ("found of those of 10 mm and more", 10.0, np.inf),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +69,7 @@ class Validation:
         rows = []
         for volume, diameters in enumerate(self.diameters):
             own = np.flatnonzero(self.volumes == volume)
-            best = [MISSED] * len(diameters)
-            for n in own[self.nodules[own] >= 0]:
-                best[self.nodules[n]] = max(best[self.nodules[n]], float(scores[n]))
+            best = self._best(volume, scores)
             rows.append(
                 Matched(
                     patient=str(volume),
@@ -74,6 +79,22 @@ class Validation:
                 )
             )
         return rows
+
+    def best(self, scores: Array, least_mm: float, below_mm: float) -> Array:
+        """The best score on each nodule of a size, MISSED where no candidate is on it."""
+        of_size = [
+            score
+            for volume, diameters in enumerate(self.diameters)
+            for score, diameter in zip(self._best(volume, scores), diameters, strict=True)
+            if least_mm <= diameter < below_mm
+        ]
+        return np.array(of_size, dtype=float)
+
+    def _best(self, volume: int, scores: Array) -> list[float]:
+        best = [MISSED] * len(self.diameters[volume])
+        for n in np.flatnonzero((self.volumes == volume) & (self.nodules >= 0)):
+            best[self.nodules[n]] = max(best[self.nodules[n]], float(scores[n]))
+        return best
 
 
 def validated(bundle: Bundle, volumes: Iterable[DrawnScan], threshold: float, threads: int) -> Validation:
@@ -166,21 +187,81 @@ def said(seen: Validation, scores: Array) -> str:
     return f"CPM {curve.cpm:.3f}, {at}, of nodules of 6 mm and more {large.sensitivity_at(1.0):.3f}"
 
 
-def _seen(bundle: Bundle, data: Path, with_nodules: int, threads: int) -> Validation:
-    scans = DrawnScans(*load(data, CACHE), VALIDATION_SEEDS, CACHE, SEED, use="validation")
+def validation_scans(data: Path) -> DrawnScans:
+    """The volumes that are drawn for validation."""
+    return DrawnScans(*load(data, CACHE), VALIDATION_SEEDS, CACHE, SEED, use="validation")
+
+
+def chosen_cases(with_nodules: int) -> tuple[Case, ...]:
+    """So many volumes with nodules, and a sixth as many without."""
+    return cases(with_nodules, -(-with_nodules // 6))
+
+
+def seen_by(
+    bundle: Bundle, scans: Callable[[Case], DrawnScan], with_nodules: int, folder: Path, threads: int = 0
+) -> Validation:
+    """What the bundle's searching network sees in the volumes; kept in a folder, and read from there again."""
     threshold = bundle.number("postprocessing", "candidate_threshold")
     weights = hashlib.sha256((bundle.folder / WEIGHTS).read_bytes()).hexdigest()[:12]
-    path = scans.folder / f"candidates-{weights}-{threshold:g}-{with_nodules}.npz"
+    path = folder / f"candidates-{weights}-{threshold:g}-{with_nodules}.npz"
     if not path.exists():
-        chosen = cases(with_nodules, -(-with_nodules // 6))
-        volumes = (scans(case) for case in tqdm(chosen, desc="volumes"))
+        folder.mkdir(parents=True, exist_ok=True)
+        volumes = (scans(case) for case in tqdm(chosen_cases(with_nodules), desc="volumes"))
         kept(validated(bundle, volumes, threshold, threads), path)
     return seen_before(path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """What is done with both opinions, and how well that does on the very volumes it was set on."""
+
+    #: None: the searching network's score is the score.
+    weights: Weights | None
+    report_threshold: float
+    #: How many of which nodules are found, and the like, by words.
+    counted: Mapping[str, str]
+
+
+def set_on(seen: Validation, bundle: Bundle, false_positives: float) -> OperatingPoint:
+    """Weigh both opinions, and find the lowest threshold with no more false positives a scan than this."""
+    lowest, look = bundle.number("postprocessing", "candidate_threshold"), second_look(bundle)
+    ways, weights = {"the search alone": seen.first}, None
+    if look is not None:
+        second = look.opinions(seen.crops)
+        # Of too few candidates to fit them, those that the bundle has are what is served.
+        weights = weighed(seen.first, second, seen.nodules >= 0) or _weights_of(bundle)
+        ways["the second look alone"] = second
+        ways["both"], lowest = weights(seen.first, second), _LOWEST
+    scores = seen.first if weights is None else ways["both"]
+    threshold = report_threshold(seen, scores, false_positives, lowest)
+    counted = {name: said(seen, of) for name, of in ways.items()}
+    return OperatingPoint(
+        weights=weights, report_threshold=threshold, counted={**counted, **at_threshold(seen, scores, threshold)}
+    )
+
+
+def _weights_of(bundle: Bundle) -> Weights:
+    return Weights(**bundle.configuration[SECOND_LOOK]["score"])
+
+
+def at_threshold(seen: Validation, scores: Array, threshold: float) -> dict[str, str]:
+    """What is found and what is wrong at a report threshold, and on how much that was counted."""
+    rows = {}
+    for name, least, below in _SIZES_MM:
+        best = seen.best(scores, least, below)
+        rows[name] = f"{(best >= threshold).sum()} of {len(best)}"
+    volumes = seen.matched(scores)
+    false = sum(score >= threshold for volume in volumes for score in volume.false_scores)
+    normals = [volume for volume in volumes if not volume.nodule_scores]
+    empty = sum(all(score < threshold for score in volume.false_scores) for volume in normals)
+    rows["false positives a scan"] = f"{false / sum(seen.shares):.2f} ({false} in {sum(seen.shares):.1f} scans' lung)"
+    rows["volumes without nodules that nothing is reported of"] = f"{empty} of {len(normals)}"
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.operating_point", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.operating_point", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=SHIPPED_BUNDLES / LungNodule.name)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--cases", type=int, default=40, help="volumes with nodules; a sixth as many without")
@@ -188,24 +269,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="write what was found into the bundle")
     chosen = parser.parse_args(arguments)
-    bundle = load_bundle(chosen.bundle)
-    seen = _seen(bundle, chosen.data, chosen.cases, chosen.threads)
-    lowest, look = bundle.number("postprocessing", "candidate_threshold"), second_look(bundle)
-    ways, weights = {"the search alone": seen.first}, None
-    if look is not None:
-        second = look.opinions(seen.crops)
-        weights = weighed(seen.first, second, seen.nodules >= 0)
-        ways["the second look alone"] = second
-    if look is not None and weights is not None:
-        ways["both"], lowest = weights(seen.first, second), _LOWEST
-    for name, scores in ways.items():
-        print(f"{name}: {said(seen, scores)}")
-    threshold = report_threshold(seen, list(ways.values())[-1], chosen.false_positives, lowest)
+    bundle, scans = load_bundle(chosen.bundle), validation_scans(chosen.data)
+    seen = seen_by(bundle, scans, chosen.cases, scans.folder, chosen.threads)
+    found = set_on(seen, bundle, chosen.false_positives)
+    print("\n".join(f"{name}: {words}" for name, words in found.counted.items()))
     nodules = sum(len(each) for each in seen.diameters)
-    print(f"{len(seen.shares)} volumes, {nodules} nodules, {len(seen.first)} candidates; {weights}")
-    print(f"report threshold {threshold:.2f}, for at most {chosen.false_positives:g} false positives a scan")
+    print(f"{len(seen.shares)} volumes, {nodules} nodules, {len(seen.first)} candidates; {found.weights}")
+    limit = f"for at most {chosen.false_positives:g} false positives a scan"
+    print(f"report threshold {found.report_threshold:.2f}, {limit}")
     if chosen.write:
-        write(chosen.bundle, weights, threshold)
+        write(chosen.bundle, found.weights, found.report_threshold)
     return 0
 
 

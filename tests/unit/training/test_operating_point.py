@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.operating_point import SHOWN, Validation, kept, report_threshold, said, seen_before, weighed, write
 from tests.bundles import little_bundle
+from training.operating_point import SHOWN, Validation, kept, report_threshold, said, seen_before, weighed, write
 from workers.bundles import load_bundle
 from workers.second_look import Weights
 

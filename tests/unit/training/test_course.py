@@ -1,0 +1,77 @@
+"""From nothing to a detector's bundle in one command, in toy size: every stage, once, and again where it stopped."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from training.__main__ import main
+from training.course import MADE, STAGES
+from training.evaluation.drawn_scans import Case
+from training.evaluation.judged import as_volume
+from training.evaluation.toy_scans import toy_scan
+from workers.algorithms.lung_nodule import LungNodule, second_look
+from workers.bundles import Bundle, load_bundle
+from workers.inference import Inference
+
+
+def make(out: Path, *further: str) -> int:
+    return main(["make", "smoke", "--out", str(out), "--data", str(out), *further])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("course")
+    assert make(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def bundle(run: Path) -> Bundle:
+    return load_bundle(run / "bundle" / "smoke")
+
+
+def test_the_bundle_holds_both_networks_and_reads(bundle: Bundle) -> None:
+    assert bundle.verified
+    assert second_look(bundle) is not None
+    volume = as_volume(toy_scan(Case(number=0, with_nodules=True)).hu)
+    reading = LungNodule(bundle, Inference(bundle, "cpu")).read(volume)
+    assert reading.searched_ml > 800
+
+
+def test_the_card_says_how_long_each_stage_took_and_what_was_validated(bundle: Bundle) -> None:
+    text = (bundle.folder / "docs" / "README.md").read_text()
+    assert "{" not in text
+    for words in ("training the searching network", "training the second look", "| all | "):
+        assert words in text
+    threshold = bundle.number("postprocessing", "report_threshold")
+    assert f"Report threshold {threshold:.2f}, set on 2 volumes with 2 nodules" in text
+    assert "| found of all nodules | " in text
+
+
+def test_what_is_done_is_not_done_again(run: Path, tmp_path: Path) -> None:
+    """A stage that was lost is made anew, the others stay as they were."""
+    out = tmp_path / "again"
+    shutil.copytree(run, out)
+    made = json.loads((out / MADE).read_text())
+    assert list(made["stages"]) == list(STAGES)
+    made["stages"]["search"]["seconds"] = 7200.0
+    del made["stages"]["operating point"]
+    (out / MADE).write_text(json.dumps(made))
+    assert make(out, "--bundle", str(tmp_path / "made")) == 0
+    again = json.loads((out / MADE).read_text())
+    assert again["stages"]["operating point"]["counted"]
+    assert "| training the searching network | 120.0 |" in (tmp_path / "made" / "docs" / "README.md").read_text()
+
+
+def test_another_experiment_in_the_same_folder_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "another"
+    shutil.copytree(run, out)
+    made = json.loads((out / MADE).read_text())
+    made["experiment"]["seed"] = 1
+    (out / MADE).write_text(json.dumps(made))
+    assert make(out) == 1
+    assert "choose another --out" in capsys.readouterr().err
