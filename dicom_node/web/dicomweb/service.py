@@ -25,6 +25,7 @@ from dicom_node.web.dicomweb.refusal import RefusingRoute
 from dicom_node.web.dicomweb.retrieval import Retrieval
 from dicom_node.web.dicomweb.retrieving import add_frames, add_retrieving
 from dicom_node.web.dicomweb.searching import Searching, add_searching
+from dicom_node.web.dicomweb.shown_frame import ShownFrames
 from dicom_node.web.dicomweb.storing import Storing, add_storing
 from dicom_node.web.dicomweb.transcoding import Transcoder
 
@@ -44,6 +45,7 @@ def build_dicomweb(
     ae_title: str = "",
     prefix: str = PREFIX,
     audit: AuditTrail | None = None,
+    readings: Readings | None = None,
     clock: Callable[[], float] = time.time,
 ) -> APIRouter:
     """The routers below `prefix`; `storage` takes instances in these transfer syntaxes, without it nobody does."""
@@ -52,7 +54,7 @@ def build_dicomweb(
         return f"{_called(request)}{prefix}"
 
     auditing = Auditing(trail=AuditTrail((), source=ae_title) if audit is None else audit, clock=clock)
-    readings, turns = Readings(archive), Turns()
+    readings, turns = readings or Readings(archive), Turns()
     reading = APIRouter(route_class=RefusingRoute, tags=[READ])
     catalogue = Catalogue(index.transactions, archive)
     searching = Searching(
@@ -69,7 +71,7 @@ def build_dicomweb(
         readings=readings,
         transcoder=Transcoder(readings),
         frames=Frames(readings),
-        pictures=Pictures(readings),
+        pictures=Pictures(ShownFrames(readings)),
         metadata=Metadata(readings),
         bulk_data=BulkData(readings),
         turns=turns,
