@@ -22,7 +22,7 @@ from dicom_node.settings import Settings
 from dicom_node.telemetry import Metrics
 from dicom_node.web.deeds import build_deeds
 from dicom_node.web.dicomweb.reading import Readings
-from dicom_node.web.dicomweb.service import build_dicomweb
+from dicom_node.web.dicomweb.service import Dicomweb, build_dicomweb
 from dicom_node.web.dicomweb.viewer import build_viewer
 from dicom_node.web.gate import Doorkeeper, Gate, visitor_of
 from dicom_node.web.login import Login, build_router
@@ -137,6 +137,8 @@ def _built(house: _House, title: str) -> FastAPI:
     for build in _PARTS:
         if (router := build(house)) is not None:
             application.include_router(router)
+    if (dicomweb := _dicomweb(house)) is not None:
+        dicomweb.join(application)
     _add_manners(application, house.pages, house.clock)
     static = resources.files("dicom_node.web") / "static"
     application.mount("/static", StaticFiles(directory=str(static)))
@@ -238,7 +240,7 @@ def _deeds(house: _House) -> APIRouter:
     return build_deeds(house.index, house.clock, house.audit)
 
 
-def _dicomweb(house: _House) -> APIRouter | None:
+def _dicomweb(house: _House) -> Dicomweb | None:
     if house.archive is None:
         return None
     return build_dicomweb(
@@ -289,7 +291,6 @@ _PARTS: Sequence[Callable[[_House], APIRouter | None]] = (
     _queue,
     _rules,
     _deeds,
-    _dicomweb,
     _viewer,
     _machine_readables,
 )
