@@ -32,6 +32,7 @@ from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.core.received_instance import ReceivedInstance
 from dicom_node.intake import Intake
+from dicom_node.node import SWITCH_SECONDS
 from dicom_node.web.dicomweb.service import PREFIX, build_application_alone
 from dicom_node.web.server import WebServer
 
@@ -211,6 +212,8 @@ def _running(program: Program, server: Server) -> Iterator[None]:
 
 
 def _serve(folder: Path, port: int) -> int:
+    # As in a node.
+    sys.setswitchinterval(SWITCH_SECONDS)
     index = Index.open(f"sqlite:///{folder / 'index.sqlite'}")
     server = WebServer(build_application_alone(index, Archive(folder / "archive")), "127.0.0.1", port)
     server.start()

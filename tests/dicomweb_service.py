@@ -90,7 +90,7 @@ def serving(room: Room, *, minimum_free_megabytes: int = 0, **options: Any) -> I
         sop_classes=storage_sop_classes(),
     )
     facts = {"transfer_syntaxes": TRANSFER_SYNTAXES, "ae_title": "TRIAGE", **options}
-    application.include_router(build_dicomweb(room.index, room.archive, storage, **facts))
+    build_dicomweb(room.index, room.archive, storage, **facts).join(application)
     server = WebServer(application, "127.0.0.1", 0)
     server.start()
     try:

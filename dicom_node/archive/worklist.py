@@ -150,16 +150,6 @@ def read_segmentations(index: Index, study_instance_uid: str) -> list[Segmentati
         return [SegmentationRow(**row) for row in connection.execute(query).mappings()]
 
 
-def find_path(index: Index, study_instance_uid: str, sop_instance_uid: str) -> tuple[str, str] | None:
-    """Path and checksum of an instance of a study, not of a conflicting copy; None where there is none."""
-    instances = index.transactions.tables["instances"]
-    same = (instances.c.study_instance_uid == study_instance_uid, instances.c.sop_instance_uid == sop_instance_uid)
-    query = sa.select(instances.c.path, instances.c.sha256).where(*same, instances.c.conflict.is_(False))
-    with index.transactions.read() as connection:
-        row = connection.execute(query).first()
-    return None if row is None else (str(row[0]), str(row[1]))
-
-
 class _Waited:
     """The studies that have waited too long and may be urgent for no other reason; none where one is looked for."""
 

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, cast
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_RELEASE
 
+from dicom_node.reception.pace import Pace
 from dicom_node.reception.storage import Storage
 from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU
-from dicom_node.scp.pace import Pace
 from dicom_node.scp.store_messages import StoreMessages
 from dicom_node.scp.transport import LOOK_SECONDS, Connection
 from dicom_node.scu.service_provider import IDLE, NoticedStateMachine, ServiceProvider

@@ -1,11 +1,12 @@
 """The web application: the gate, the login, pages, deeds, `/metrics` and `/healthz`."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import resources
 from threading import Event
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -20,7 +21,8 @@ from dicom_node.reception.storage import Storage
 from dicom_node.settings import Settings
 from dicom_node.telemetry import Metrics
 from dicom_node.web.deeds import build_deeds
-from dicom_node.web.dicomweb.service import build_dicomweb
+from dicom_node.web.dicomweb.reading import Readings
+from dicom_node.web.dicomweb.service import Dicomweb, build_dicomweb
 from dicom_node.web.dicomweb.viewer import build_viewer
 from dicom_node.web.gate import Doorkeeper, Gate, visitor_of
 from dicom_node.web.login import Login, build_router
@@ -43,6 +45,38 @@ _WORDS: Mapping[int, str] = {
     405: "This page can only be read.",
     500: "The node failed to make this page; its log says where. The studies are not touched by this.",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _House:
+    """What the parts of the application are built of."""
+
+    index: Index
+    archive: Archive | None
+    storage: Storage | None
+    transfer_syntaxes: Collection[str]
+    settings: Settings
+    pages: Pages
+    doorkeeper: Doorkeeper
+    audit: AuditTrail
+    clock: Callable[[], float]
+    key: bytes
+    metrics: Metrics
+    queue_lengths: Callable[[], Mapping[str, int] | None]
+    health: Callable[[], Mapping[str, bool]]
+    dispensable: frozenset[str]
+    echo: Callable[[str], float] | None
+    free_bytes: Callable[[], int] | None
+    #: Pages and DICOMweb draw within the same bound of memory.
+    readings: Readings | None
+    pictures: StudyPictures | None
+    #: Whoever serves the application sets it: streams must not hold up its end.
+    ending: Event
+
+    @property
+    def total_bytes(self) -> Callable[[], int] | None:
+        """The size of the archive's disk."""
+        return None if self.archive is None else self.archive.total_bytes
 
 
 def build_application(
@@ -72,138 +106,194 @@ def build_application(
     peer by name whether it is there, and `dispensable` names the parts without which the node still does its work.
     """
     settings = Settings() if settings is None else settings
-    audit = AuditTrail((), source=settings.node.ae_title) if audit is None else audit
-    application = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
-    # Whoever serves the application sets it: streams must not hold up its end.
-    application.state.ending = Event()
-    pages = Pages(title)
-    own = Metrics() if metrics is None else metrics
-    total_bytes = None if archive is None else archive.total_bytes
-    own.registry.register(IndexCollector(index, queue_lengths, clock, free_bytes, total_bytes))
-    doorkeeper = Doorkeeper(index=index, settings=settings.access, clock=clock)
-    login = _login(index, doorkeeper, audit, pages, clock, key)
-    application.include_router(build_router(login))
-    _add_pages(application, pages, index, queue_lengths, health, clock)
-    pictures = _pictures(index, archive, settings)
-    study_pages = StudyPages(
+    readings = None if archive is None else Readings(archive)
+    house = _House(
         index=index,
         archive=archive,
-        pages=pages,
-        pictures=pictures,
-        settings=settings.web,
-        routes=settings.routes,
-        audit=audit,
-        clock=clock,
-        data_dir=settings.node.data_dir,
-    )
-    application.include_router(build_study_pages(study_pages))
-    reading = Reading(
-        index=index,
-        pages=pages,
-        pictures=pictures,
-        settings=settings.web,
-        audit=audit,
+        storage=storage,
+        transfer_syntaxes=transfer_syntaxes,
+        settings=settings,
+        pages=Pages(title),
+        doorkeeper=Doorkeeper(index=index, settings=settings.access, clock=clock),
+        audit=AuditTrail((), source=settings.node.ae_title) if audit is None else audit,
         clock=clock,
         key=key,
-        ending=application.state.ending,
-        watch=Watch(index=index),
-    )
-    application.include_router(build_reading(reading))
-    queue_page = QueuePage(
-        index=index,
-        pages=pages,
-        settings=settings,
-        audit=audit,
-        clock=clock,
-        free_bytes=free_bytes,
-        total_bytes=total_bytes,
+        metrics=Metrics() if metrics is None else metrics,
         queue_lengths=queue_lengths,
+        health=health,
+        dispensable=dispensable,
         echo=echo,
+        free_bytes=free_bytes,
+        readings=readings,
+        pictures=_pictures(index, archive, settings, readings),
+        ending=Event(),
     )
-    application.include_router(build_queue_page(queue_page))
-    application.include_router(build_rule_tester(index, pages, settings.routes, clock))
-    application.include_router(build_deeds(index, clock, audit))
-    if archive is not None:
-        title_here = settings.node.ae_title
-        application.include_router(
-            build_dicomweb(
-                index,
-                archive,
-                storage,
-                transfer_syntaxes=transfer_syntaxes,
-                ae_title=title_here,
-                audit=audit,
-                clock=clock,
-            )
-        )
-        application.include_router(build_viewer(settings.web.viewer_dir))
-    _add_machine_readables(application, own, health, dispensable)
-    _add_manners(application, pages, clock)
+    return _built(house, title)
+
+
+def _built(house: _House, title: str) -> FastAPI:
+    application = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
+    application.state.ending = house.ending
+    for build in _PARTS:
+        if (router := build(house)) is not None:
+            application.include_router(router)
+    if (dicomweb := _dicomweb(house)) is not None:
+        dicomweb.join(application)
+    _add_manners(application, house.pages, house.clock)
     static = resources.files("dicom_node.web") / "static"
     application.mount("/static", StaticFiles(directory=str(static)))
     application.add_middleware(
         Gate,
-        doorkeeper=doorkeeper,
-        words=lambda status, text, visitor: pages.message(HTTPStatus(status), text, clock(), visitor),
+        doorkeeper=house.doorkeeper,
+        words=lambda status, text, visitor: house.pages.message(HTTPStatus(status), text, house.clock(), visitor),
     )
     return application
 
 
-def _pictures(index: Index, archive: Archive | None, settings: Settings) -> StudyPictures | None:
-    if archive is None:
+def _pictures(
+    index: Index, archive: Archive | None, settings: Settings, readings: Readings | None
+) -> StudyPictures | None:
+    if archive is None or readings is None:
         return None
     cache = PictureCache(settings.node.data_dir / "pictures", settings.web.picture_megabytes * 2**20)
-    return StudyPictures(index, archive, cache)
+    return StudyPictures(index, archive, cache, readings)
 
 
-def _login(
-    index: Index, doorkeeper: Doorkeeper, audit: AuditTrail, pages: Pages, clock: Callable[[], float], key: bytes
-) -> Login:
-    access = doorkeeper.settings
-    limits = LoginLimits(attempts=access.login_attempts, wait_seconds=access.login_wait_minutes * 60, clock=clock)
-    return Login(
-        index=index,
-        doorkeeper=doorkeeper,
+def _login(house: _House) -> APIRouter:
+    access, clock = house.settings.access, house.clock
+    login = Login(
+        index=house.index,
+        doorkeeper=house.doorkeeper,
         passwords=Passwords(),
-        limits=limits,
-        audit=audit,
-        pages=pages,
+        limits=LoginLimits(attempts=access.login_attempts, wait_seconds=access.login_wait_minutes * 60, clock=clock),
+        audit=house.audit,
+        pages=house.pages,
         clock=clock,
-        provider=IdentityProvider(access, key=key, clock=clock) if access.oidc_issuer else None,
+        provider=IdentityProvider(access, key=house.key, clock=clock) if access.oidc_issuer else None,
+    )
+    return build_router(login)
+
+
+def _overview(house: _House) -> APIRouter:
+    router = APIRouter()
+
+    # A plain function: the framework runs it in a thread, where waiting for the database holds nobody up.
+    @router.api_route("/overview", methods=["GET", "HEAD"])
+    def overview(request: Request) -> HTMLResponse:
+        found = read_overview(house.index, house.clock())
+        visitor = visitor_of(request.scope)
+        return HTMLResponse(house.pages.overview(found, house.queue_lengths(), house.health(), visitor))
+
+    return router
+
+
+def _study_pages(house: _House) -> APIRouter:
+    study_pages = StudyPages(
+        index=house.index,
+        archive=house.archive,
+        pages=house.pages,
+        pictures=house.pictures,
+        settings=house.settings.web,
+        routes=house.settings.routes,
+        audit=house.audit,
+        clock=house.clock,
+        data_dir=house.settings.node.data_dir,
+    )
+    return build_study_pages(study_pages)
+
+
+def _reading(house: _House) -> APIRouter:
+    reading = Reading(
+        index=house.index,
+        pages=house.pages,
+        pictures=house.pictures,
+        settings=house.settings.web,
+        audit=house.audit,
+        clock=house.clock,
+        key=house.key,
+        ending=house.ending,
+        watch=Watch(index=house.index),
+    )
+    return build_reading(reading)
+
+
+def _queue(house: _House) -> APIRouter:
+    queue_page = QueuePage(
+        index=house.index,
+        pages=house.pages,
+        settings=house.settings,
+        audit=house.audit,
+        clock=house.clock,
+        free_bytes=house.free_bytes,
+        total_bytes=house.total_bytes,
+        queue_lengths=house.queue_lengths,
+        echo=house.echo,
+    )
+    return build_queue_page(queue_page)
+
+
+def _rules(house: _House) -> APIRouter:
+    return build_rule_tester(house.index, house.pages, house.settings.routes, house.clock)
+
+
+def _deeds(house: _House) -> APIRouter:
+    return build_deeds(house.index, house.clock, house.audit)
+
+
+def _dicomweb(house: _House) -> Dicomweb | None:
+    if house.archive is None:
+        return None
+    return build_dicomweb(
+        house.index,
+        house.archive,
+        house.storage,
+        transfer_syntaxes=house.transfer_syntaxes,
+        ae_title=house.settings.node.ae_title,
+        audit=house.audit,
+        readings=house.readings,
+        clock=house.clock,
     )
 
 
-def _add_pages(
-    application: FastAPI,
-    pages: Pages,
-    index: Index,
-    queue_lengths: Callable[[], Mapping[str, int] | None],
-    health: Callable[[], Mapping[str, bool]],
-    clock: Callable[[], float],
-) -> None:
-    # Plain functions: the framework runs them in threads, where waiting for the database holds nobody up.
-    @application.api_route("/overview", methods=["GET", "HEAD"])
-    def overview(request: Request) -> HTMLResponse:
-        visitor = visitor_of(request.scope)
-        return HTMLResponse(pages.overview(read_overview(index, clock()), queue_lengths(), health(), visitor))
+def _viewer(house: _House) -> APIRouter | None:
+    return None if house.archive is None else build_viewer(house.settings.web.viewer_dir)
 
 
-def _add_machine_readables(
-    application: FastAPI, metrics: Metrics, health: Callable[[], Mapping[str, bool]], dispensable: frozenset[str]
-) -> None:
-    @application.get("/metrics")
+def _machine_readables(house: _House) -> APIRouter:
+    router, registry = APIRouter(), house.metrics.registry
+    registry.register(
+        IndexCollector(house.index, house.queue_lengths, house.clock, house.free_bytes, house.total_bytes)
+    )
+
+    @router.get("/metrics")
     def scrape() -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    @application.api_route("/healthz", methods=["GET", "HEAD"])
+    @router.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz() -> JSONResponse:
         # No thread: whoever asks must not wait for those that are busy. The parts only say what they know already.
-        parts = dict(health())
+        parts = dict(house.health())
         # Whoever starts a node again that is not well must not do so for what it works on without.
-        ok = all(alive for name, alive in parts.items() if name not in dispensable)
+        ok = all(alive for name, alive in parts.items() if name not in house.dispensable)
         status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
         missed = sorted(name for name, alive in parts.items() if not alive)
         return JSONResponse({"ok": ok, "missed": missed, "parts": parts}, status_code=status)
+
+    return router
+
+
+#: In the order in which their addresses are looked through.
+_PARTS: Sequence[Callable[[_House], APIRouter | None]] = (
+    _login,
+    _overview,
+    _study_pages,
+    _reading,
+    _queue,
+    _rules,
+    _deeds,
+    _viewer,
+    _machine_readables,
+)
 
 
 def _add_manners(application: FastAPI, pages: Pages, clock: Callable[[], float]) -> None:

@@ -48,6 +48,14 @@ def own_window(look: Dataset) -> tuple[float, float, str] | None:
     return centre, width, function
 
 
+def whole_window(values: NDArray[np.float32]) -> tuple[float, float, str]:
+    """Of an image that names no window: nearly all of its values, so that a few do not darken the rest."""
+    low, high = (float(value) for value in np.percentile(values, (1, 99)))
+    if low == high:
+        low, high = float(values.min()), float(values.max())
+    return (low + high) / 2 + 0.5, high - low + 1.0, LINEAR
+
+
 def least_width(function: str) -> float:
     """Of a window; those that are not linear may be as narrow as they like."""
     return 1.0 if function not in (EXACT, SIGMOID) else 1e-9

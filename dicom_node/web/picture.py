@@ -1,33 +1,23 @@
-"""Pictures of slices: grey values through a window, and the outlines of findings over them; no text of the header."""
+"""Pictures of slices: a frame as it is shown, and the outlines of findings over it; no text of the header."""
 
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from textwrap import fill
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from pydicom import Dataset, dcmread
-from pydicom.encaps import get_frame
-from pydicom.filereader import read_file_meta_info
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom import Dataset
 
-from dicom_node.archive.header import BROKEN_BYTES
-from dicom_node.core.errors import UnreadableInstance
-from dicom_node.web.dicomweb.codestream import pixels_of
-from dicom_node.web.frame_look import LINEAR, look_of, own_window, windowed
+from dicom_node.web.dicomweb.shown_frame import ShownFrame, Window
+from dicom_node.web.frame_look import LINEAR
 
-#: An image with more pixels than this is not drawn: its header may claim whatever it likes.
-MOST_PIXELS = 4096 * 4096
-
-#: Centre and width in Hounsfield units.
-WINDOWS: Mapping[str, tuple[float, float]] = {
-    "lung": (-600.0, 1500.0),
-    "soft": (40.0, 400.0),
-    "bone": (300.0, 1500.0),
+#: In Hounsfield units.
+WINDOWS: Mapping[str, Window] = {
+    "lung": (-600.0, 1500.0, LINEAR),
+    "soft": (40.0, 400.0, LINEAR),
+    "bone": (300.0, 1500.0, LINEAR),
 }
 
 #: Of findings, in turn; each is told from the others, and from grey, by people who confuse red and green, too.
@@ -43,22 +33,14 @@ class Crop:
     half: int
 
 
-def draw(
-    path: Path,
-    masks: Mapping[int, NDArray[np.bool_]],
-    *,
-    window: str,
-    size: int = 0,
-    crop: Crop | None = None,
+def marked(
+    shown: ShownFrame, masks: Mapping[int, NDArray[np.bool_]], *, size: int = 0, crop: Crop | None = None
 ) -> bytes:
-    """A PNG of an image with the outlines of the findings on it, by their numbers.
+    """A PNG of a frame with the outlines of the findings on it, by their numbers.
 
-    `window` is a preset, or anything else for the image's own; `size` is the longest side, 0 for one pixel a pixel;
-    UnreadableInstance where the image cannot be drawn.
+    `size` is the longest side, 0 for one pixel a pixel.
     """
-    ds = _header(path)
-    grey = _grey(path, ds, window)
-    picture = Image.fromarray(grey).convert("RGB")
+    picture = Image.fromarray(shown.pixels).convert("RGB")
     scale = 1 if size == 0 else max(1, round(size / max(picture.size)))
     if crop is not None:
         picture, masks = _cropped(picture, masks, crop)
@@ -68,7 +50,7 @@ def draw(
     for number, mask in masks.items():
         if mask.shape == (picture.height // scale, picture.width // scale):
             pixels[outline(mask, scale)] = COLOURS[(number - 1) % len(COLOURS)]
-    picture = _in_true_proportion(Image.fromarray(pixels), ds)
+    picture = _in_true_proportion(Image.fromarray(pixels), shown.header)
     if size:
         picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     file = io.BytesIO()
@@ -94,47 +76,6 @@ def missing(words: str, size: int = 256) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
-
-
-def _header(path: Path) -> Dataset:
-    """The header of an image whose pixels can be unpacked into no more than it says itself."""
-    with path.open("rb") as file:
-        if read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
-            raise UnreadableInstance("a deflated image is not drawn")
-        ds = dcmread(file, stop_before_pixels=True)
-        if ds.file_meta.TransferSyntaxUID.is_encapsulated:
-            # Behind tag, VR and length (PS3.5 Section A.4).
-            file.seek(12, io.SEEK_CUR)
-            try:
-                frame = get_frame(file, 0, number_of_frames=int(ds.get("NumberOfFrames") or 1))
-            except BROKEN_BYTES as error:
-                raise UnreadableInstance("the pixels cannot be found in the file") from error
-            if pixels_of(frame) > int(ds.get("Rows", 0)) * int(ds.get("Columns", 0)):
-                raise UnreadableInstance("the image is larger than its header says")
-    return ds
-
-
-def _grey(path: Path, ds: Dataset, window: str) -> NDArray[np.uint8]:
-    rows, columns = int(ds.get("Rows", 0)), int(ds.get("Columns", 0))
-    if not 0 < rows * columns <= MOST_PIXELS or int(ds.get("SamplesPerPixel", 1)) != 1:
-        raise UnreadableInstance("no greyscale image of a size that is drawn")
-    try:
-        stored = np.asarray(pixel_array(path, index=0 if int(ds.get("NumberOfFrames") or 1) > 1 else None))
-    except Exception as error:  # a stranger's pixels: decoders raise whatever they like
-        raise UnreadableInstance(f"the pixels cannot be decoded ({type(error).__name__})") from error
-    look = look_of(ds, 1)
-    values = stored.astype(np.float32) * float(look.get("RescaleSlope", 1)) + float(look.get("RescaleIntercept", 0))
-    grey = windowed(values, *_window(look, window, values))
-    return np.invert(grey) if ds.get("PhotometricInterpretation") == "MONOCHROME1" else grey
-
-
-def _window(look: Dataset, window: str, values: NDArray[np.float32]) -> tuple[float, float, str]:
-    if window in WINDOWS:
-        return (*WINDOWS[window], LINEAR)
-    if (own := own_window(look)) is not None:
-        return own
-    low, high = np.percentile(values, (1, 99))
-    return float(low + high) / 2, max(float(high - low), 1.0), LINEAR
 
 
 def _cropped(

@@ -110,7 +110,11 @@ def build_reading(reading: Reading) -> APIRouter:
         return HTMLResponse(_shown(reading, request, whole=True))
 
     @router.get("/worklist")
-    def part(request: Request) -> HTMLResponse:
+    def part(request: Request) -> Response:
+        if _is_navigation(request):
+            # A part of a page, without style and menu: whoever opens its address by hand means the page.
+            query = request.url.query
+            return RedirectResponse(f"/?{query}" if query else "/", HTTPStatus.SEE_OTHER)
         return HTMLResponse(_shown(reading, request, whole=False))
 
     @router.post("/search")
@@ -137,6 +141,12 @@ def build_reading(reading: Reading) -> APIRouter:
         return picture(data)
 
     return router
+
+
+def _is_navigation(request: Request) -> bool:
+    """Whether a person opens the address: browsers say so, but over plain HTTP only by what they accept of a page."""
+    mode = request.headers.get("sec-fetch-mode")
+    return mode == "navigate" if mode else "application/xhtml+xml" in request.headers.get("accept", "")
 
 
 def picture(data: bytes) -> Response:

@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dicom_node.archive.contents import Content
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
-from dicom_node.archive.worklist import SegmentationRow, find_path, read_segmentations
+from dicom_node.archive.worklist import SegmentationRow, read_segmentations
 from dicom_node.core.errors import UnknownStudy, UnreadableInstance
 from dicom_node.core.geometry import dot, normal_of, position_of
 from dicom_node.core.study import Series
-from dicom_node.web.picture import Crop, draw
+from dicom_node.web.dicomweb.reading import Readings
+from dicom_node.web.dicomweb.refusal import Refusal
+from dicom_node.web.dicomweb.shown_frame import ShownFrame, ShownFrames
+from dicom_node.web.dicomweb.transcoding import CannotTranscode
+from dicom_node.web.picture import WINDOWS, Crop, marked
 from dicom_node.web.picture_cache import PictureCache
 from dicom_node.web.segmentation import Segmentation, read_segmentation
 
@@ -23,10 +28,11 @@ PREVIEW_SIZE, _AROUND = 320, 64
 class StudyPictures:
     """Draws them, and keeps what was drawn."""
 
-    def __init__(self, index: Index, archive: Archive, cache: PictureCache) -> None:
+    def __init__(self, index: Index, archive: Archive, cache: PictureCache, readings: Readings) -> None:
         self._index = index
         self._archive = archive
         self._cache = cache
+        self._shown = ShownFrames(readings)
 
     def preview(self, study: str) -> bytes:
         """Around the largest finding; UnreadableInstance where there is none to show."""
@@ -39,14 +45,12 @@ class StudyPictures:
 
     def slice(self, study: str, sop: str, window: str) -> bytes:
         """One slice at one picture element a pixel, with every outline on it."""
-        found = find_path(self._index, study, sop)
-        if found is None:
+        content = self._index.contents.first(study, "", sop)
+        if content is None:
             raise UnknownStudy(f"image {sop} is not in the index")
-        path, sha256 = found
         rows = read_segmentations(self._index, study)
-        made_of = ("slice", sha256, window, *(row.sop_instance_uid for row in rows))
-        file = self._archive.path_of(path)
-        return self._cache.picture(made_of, lambda: draw(file, self._masks(rows, sop), window=window))
+        made_of = ("slice", content.tag, window, *(row.sop_instance_uid for row in rows))
+        return self._cache.picture(made_of, lambda: marked(self._frame(content, window), self._masks(rows, sop)))
 
     def slices(self, study: str, series: str) -> list[dict[str, Any]]:
         """The slices of a series in their order along the patient, and which findings each shows."""
@@ -72,14 +76,21 @@ class StudyPictures:
         segmentation = self._segmentation(row)
         segment = self._largest(study, row)
         sop = segmentation.key_image(segment)
-        found = None if sop is None else find_path(self._index, study, sop)
-        if sop is None or found is None:
+        content = None if sop is None else self._index.contents.first(study, "", sop)
+        if sop is None or content is None:
             raise UnreadableInstance("the image of the finding is not here")
         masks = segmentation.masks(sop)
         rows, columns = np.nonzero(masks[segment])
         half = max(_AROUND, round(0.75 * max(np.ptp(rows), np.ptp(columns))))
         crop = Crop(row=round(float(rows.mean())), column=round(float(columns.mean())), half=half)
-        return draw(self._archive.path_of(found[0]), masks, window="lung", size=PREVIEW_SIZE, crop=crop)
+        return marked(self._frame(content, "lung"), masks, size=PREVIEW_SIZE, crop=crop)
+
+    def _frame(self, content: Content, window: str) -> ShownFrame:
+        """Its first frame, through a preset, or through its own window."""
+        try:
+            return self._shown.draw(content, 1, WINDOWS.get(window))
+        except (CannotTranscode, Refusal) as error:
+            raise UnreadableInstance(str(error)) from error
 
     def _largest(self, study: str, row: SegmentationRow) -> int:
         """The number of the finding with the longest axis, by the job's summary."""

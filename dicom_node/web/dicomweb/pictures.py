@@ -4,28 +4,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
-from pydicom.pixels.utils import pixel_array
 
 from dicom_node.archive.contents import Content
-from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import QueryInvalid
-from dicom_node.web.dicomweb.frames import Frames
-from dicom_node.web.dicomweb.reading import DEFLATED, Readings
-from dicom_node.web.dicomweb.transcoding import CannotTranscode
-from dicom_node.web.frame_look import LINEAR, least_width, look_of, own_window, windowed
+from dicom_node.web.dicomweb.shown_frame import ShownFrames, Window
+from dicom_node.web.frame_look import LINEAR, least_width
 
 #: Pixels along the longer side of a thumbnail.
 THUMBNAIL = 128
-
-#: What the decoder, the values of the modality and those of the window take while a frame is drawn.
-_BYTES_OF_PIXEL = 24
 
 #: Of a picture, on each side.
 _LARGEST = 8192
@@ -44,8 +32,8 @@ _VIEWPORT = re.compile(r"(\d{1,5}),(\d{1,5})(?:,(\d{0,5}),(\d{0,5})(?:,(\d{0,5})
 class Look:
     """How a picture is wanted."""
 
-    #: Centre, width and function in units of the modality, such as HU; None: as the header says.
-    window: tuple[float, float, str] | None = None
+    #: None: as the header says.
+    window: Window | None = None
     #: It fits into so many columns and rows.
     viewport: tuple[int, int] | None = None
     #: Left, top, columns and rows of the part that is wanted; 0 columns or rows: up to the end.
@@ -60,55 +48,15 @@ def parse_look(window: str, viewport: str, quality: str) -> Look:
 
 
 class Pictures:
-    """Draws frames."""
+    """Draws frames as image files."""
 
-    def __init__(self, readings: Readings) -> None:
-        self._readings = readings
-        self._frames = Frames(readings)
+    def __init__(self, shown: ShownFrames) -> None:
+        self._shown = shown
 
     def draw(self, content: Content, number: int, look: Look, media_type: str) -> bytes:
-        """A frame, from 1 on, as an image file; CannotTranscode where it has no pixels that can be drawn."""
-        with self._readings.opened(content) as opened:
-            ds, syntax = opened.ds, opened.transfer_syntax_uid
-        if syntax in DEFLATED:
-            raise CannotTranscode("deflated instances are not drawn")
-        place = self._readings.pixel_place(content)
-        self._frames.check_size(content, place, number)
-        with self._readings.memory.taken(_BYTES_OF_PIXEL * place.rows * place.columns * place.samples):
-            try:
-                image = Image.fromarray(_eight_bits(self._pixels(content, number), look_of(ds, number), look))
-            except (*BROKEN_BYTES, RuntimeError, MemoryError) as error:
-                raise CannotTranscode("the instance has no pixels that can be drawn") from error
-            return _encoded(_fitted(_cropped(image, look), look), look, media_type)
-
-    def _pixels(self, content: Content, number: int) -> NDArray[Any]:
-        place = self._readings.pixel_place(content)
-        if place.bits_allocated != 1 or place.length is None:
-            return pixel_array(self._readings.path_of(content), index=number - 1)
-        # Frames of single bits need not begin at a byte, which pydicom takes for granted.
-        data = np.frombuffer(self._frames.stored(content, place, number), np.uint8)
-        return np.unpackbits(data, bitorder="little")[: place.frame_bits].reshape(place.rows, place.columns)
-
-
-def _eight_bits(pixels: NDArray[Any], ds: Dataset, look: Look) -> NDArray[np.uint8]:
-    if pixels.ndim == 3:
-        return _stretched(pixels) if pixels.dtype != np.uint8 else pixels
-    if ds.get("PhotometricInterpretation") == "PALETTE COLOR":
-        return _stretched(apply_color_lut(pixels, ds))
-    values = apply_modality_lut(pixels, ds).astype(np.float32)
-    grey = windowed(values, *(look.window or own_window(ds) or _whole(values)))
-    return 255 - grey if ds.get("PhotometricInterpretation") == "MONOCHROME1" else grey
-
-
-def _whole(values: NDArray[np.float32]) -> tuple[float, float, str]:
-    lowest, highest = float(values.min()), float(values.max())
-    return (lowest + highest) / 2 + 0.5, highest - lowest + 1.0, LINEAR
-
-
-def _stretched(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    most = max(int(pixels.max()), 1)
-    shift = max(most.bit_length() - 8, 0)
-    return (pixels >> shift).astype(np.uint8)
+        """A frame, from 1 on; CannotTranscode where it has no pixels that can be drawn."""
+        image = Image.fromarray(self._shown.draw(content, number, look.window).pixels)
+        return _encoded(_fitted(_cropped(image, look), look), look, media_type)
 
 
 def _cropped(image: Image.Image, look: Look) -> Image.Image:
@@ -135,7 +83,7 @@ def _encoded(image: Image.Image, look: Look, media_type: str) -> bytes:
     return buffer.getvalue()
 
 
-def _window(text: str) -> tuple[float, float, str] | None:
+def _window(text: str) -> Window | None:
     if not text:
         return None
     found = _WINDOW.fullmatch(text)

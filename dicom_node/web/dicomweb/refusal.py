@@ -31,6 +31,26 @@ class Refusal(Exception):
         return JSONResponse({"error": self.reason}, status_code=self.status, headers=self.headers)
 
 
+#: What is an answer, too.
+REFUSED = (Refusal, QueryInvalid, UnreadableInstance, IndexUnavailable)
+
+_STATUSES: Mapping[type[Exception], HTTPStatus] = {
+    QueryInvalid: HTTPStatus.BAD_REQUEST,
+    UnreadableInstance: HTTPStatus.NOT_FOUND,
+}
+
+
+def refused(error: Exception) -> Response:
+    """The answer to a request that one of REFUSED ended."""
+    if isinstance(error, Refusal):
+        return error.response()
+    status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), None)
+    if status is None:
+        headers = {"Retry-After": _RETRY_SECONDS}
+        return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers).response()
+    return Refusal(status, str(error)).response()
+
+
 class RefusingRoute(APIRoute):
     """A route whose refusals are answers."""
 
@@ -41,15 +61,8 @@ class RefusingRoute(APIRoute):
         async def answer(request: Request) -> Response:
             try:
                 return await handle(request)
-            except Refusal as refusal:
-                return refusal.response()
-            except QueryInvalid as error:
-                return Refusal(HTTPStatus.BAD_REQUEST, str(error)).response()
-            except UnreadableInstance as error:
-                return Refusal(HTTPStatus.NOT_FOUND, str(error)).response()
-            except IndexUnavailable as error:
-                headers = {"Retry-After": _RETRY_SECONDS}
-                return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers).response()
+            except REFUSED as error:
+                return refused(error)
             except ClientDisconnect:
                 return Response(status_code=HTTPStatus.BAD_REQUEST)
 

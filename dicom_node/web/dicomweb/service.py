@@ -5,9 +5,11 @@ keeps the door, and no check by itself.
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI, Request
+from starlette.routing import BaseRoute
 
 from dicom_node.archive.catalogue import Catalogue
 from dicom_node.archive.files import Archive
@@ -25,6 +27,8 @@ from dicom_node.web.dicomweb.refusal import RefusingRoute
 from dicom_node.web.dicomweb.retrieval import Retrieval
 from dicom_node.web.dicomweb.retrieving import add_frames, add_retrieving
 from dicom_node.web.dicomweb.searching import Searching, add_searching
+from dicom_node.web.dicomweb.short_way import ShortWay
+from dicom_node.web.dicomweb.shown_frame import ShownFrames
 from dicom_node.web.dicomweb.storing import Storing, add_storing
 from dicom_node.web.dicomweb.transcoding import Transcoder
 
@@ -33,6 +37,21 @@ READ, WRITE = "dicomweb:read", "dicomweb:write"
 
 #: Where the routes are found.
 PREFIX = "/dicomweb"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dicomweb:
+    """The service, as it is added to an application."""
+
+    router: APIRouter
+    prefix: str
+    #: The routes that only read, without the prefix.
+    short: Sequence[BaseRoute]
+
+    def join(self, application: FastAPI) -> None:
+        """Serve it; of what is added to the application afterwards, a gate stands before it."""
+        application.include_router(self.router)
+        application.add_middleware(ShortWay, prefix=self.prefix, routes=self.short)
 
 
 def build_dicomweb(
@@ -44,15 +63,16 @@ def build_dicomweb(
     ae_title: str = "",
     prefix: str = PREFIX,
     audit: AuditTrail | None = None,
+    readings: Readings | None = None,
     clock: Callable[[], float] = time.time,
-) -> APIRouter:
-    """The routers below `prefix`; `storage` takes instances in these transfer syntaxes, without it nobody does."""
+) -> "Dicomweb":
+    """The service below `prefix`; `storage` takes instances in these transfer syntaxes, without it nobody does."""
 
     def root(request: Request) -> str:
         return f"{_called(request)}{prefix}"
 
     auditing = Auditing(trail=AuditTrail((), source=ae_title) if audit is None else audit, clock=clock)
-    readings, turns = Readings(archive), Turns()
+    readings, turns = readings or Readings(archive), Turns()
     reading = APIRouter(route_class=RefusingRoute, tags=[READ])
     catalogue = Catalogue(index.transactions, archive)
     searching = Searching(
@@ -69,7 +89,7 @@ def build_dicomweb(
         readings=readings,
         transcoder=Transcoder(readings),
         frames=Frames(readings),
-        pictures=Pictures(readings),
+        pictures=Pictures(ShownFrames(readings)),
         metadata=Metadata(readings),
         bulk_data=BulkData(readings),
         turns=turns,
@@ -92,7 +112,7 @@ def build_dicomweb(
         )
         add_storing(writing, storing)
         whole.include_router(writing)
-    return whole
+    return Dicomweb(router=whole, prefix=prefix, short=tuple(reading.routes))
 
 
 def _called(request: Request) -> str:
@@ -108,5 +128,5 @@ def _called(request: Request) -> str:
 def build_application_alone(index: Index, archive: Archive) -> FastAPI:
     """An application of nothing else, and without a door: for measurements on a machine of one's own."""
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    application.include_router(build_dicomweb(index, archive))
+    build_dicomweb(index, archive).join(application)
     return application

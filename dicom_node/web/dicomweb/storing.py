@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from dicom_node.audit import CHANGED
+from dicom_node.reception.pace import Pace
 from dicom_node.reception.storage import Sender, Storage
 from dicom_node.web.dicomweb.answers import json_answer
 from dicom_node.web.dicomweb.auditing import Auditing
@@ -29,7 +30,7 @@ from dicom_node.web.dicomweb.stored_parts import PartOutcome, StoredParts
 #: Who sent it, to the index: a request has no AE title.
 SENDER = "STOW-RS"
 
-#: A body of which nothing comes for so long is given up.
+#: A body of which nothing comes for so long, or hardly anything, is given up.
 SILENCE_SECONDS = 60.0
 
 #: Taken from the network before the thread that writes is called.
@@ -116,11 +117,16 @@ def _boundary(request: Request) -> str:
 
 
 async def _take(request: Request, reader: MultipartReader) -> None:
-    """Read the body to its end; a client that goes away or falls silent is Malformed like any that sends half."""
+    """Read the body to its end; Malformed where a client goes away, falls silent, trickles or sends half."""
+    pace = Pace()
     stream, held, broken = request.stream().__aiter__(), bytearray(), ""
     while not broken:
         try:
-            held += await asyncio.wait_for(anext(stream), SILENCE_SECONDS)
+            piece = await asyncio.wait_for(anext(stream), SILENCE_SECONDS)
+            held += piece
+            pace.came(len(piece))
+            if pace.is_slow(SILENCE_SECONDS):
+                broken = "it comes too slowly"
         except StopAsyncIteration:
             break
         except TimeoutError:
@@ -130,6 +136,8 @@ async def _take(request: Request, reader: MultipartReader) -> None:
         if len(held) >= _FEED_BYTES:
             await run_in_threadpool(reader.feed, bytes(held))
             held.clear()
+            # That took our own time.
+            pace.rest()
     # Also what came before it broke off: a part that is whole is kept.
     await run_in_threadpool(reader.feed, bytes(held))
     if broken:

@@ -5,6 +5,7 @@ import socket
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -250,6 +251,30 @@ def test_a_client_that_goes_away_leaves_what_was_whole_and_nothing_else(service:
         service.ask("/studies")
     assert [path.stem for path in service.room.paths()] == [sop_uid(1)]
     assert service.room.index.studies.receptions()[0].aborted_associations == 1
+    assert files_below(service.room.root / "incoming") == []
+
+
+def test_a_body_that_trickles_is_given_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_node.web.dicomweb.storing.SILENCE_SECONDS", 0.5)
+    whole, half = dicom_file(ct_instance(1)), dicom_file(ct_instance(2))
+    body = multipart_body([whole, half])[: -len(half) // 2]
+    head = (
+        f"POST /dicomweb/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {KIND}\r\nContent-Length: {len(body) * 9}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
+        connection.sendall(head.encode() + body)
+        connection.settimeout(0.1)
+        told = b""
+        # A byte is never long in coming, and never enough.
+        for _ in range(600):
+            with suppress(TimeoutError):
+                told += connection.recv(65536)
+            if told:
+                break
+            connection.sendall(b"x")
+    assert told.startswith(b"HTTP/1.1 202")
+    assert b"ended too soon" in told
+    assert [path.stem for path in service.room.paths()] == [sop_uid(1)]
     assert files_below(service.room.root / "incoming") == []
 
 

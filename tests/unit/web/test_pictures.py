@@ -3,14 +3,16 @@
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
@@ -18,13 +20,17 @@ from dicom_node.core.access import Role
 from dicom_node.core.errors import UnreadableInstance
 from dicom_node.settings import NodeSettings, Settings
 from dicom_node.web.application import build_application
-from dicom_node.web.picture import COLOURS, draw, missing, outline
+from dicom_node.web.dicomweb.pictures import Look, Pictures
+from dicom_node.web.dicomweb.reading import Readings
+from dicom_node.web.dicomweb.shown_frame import ShownFrames
+from dicom_node.web.picture import COLOURS, WINDOWS, marked, missing, outline
 from dicom_node.web.picture_cache import PictureCache
 from dicom_node.web.server import WebServer
 from dicom_node.web.study_pictures import StudyPictures, sides
-from tests.instances import ct_instance, write_instance
+from tests.instances import STUDY_UID, ct_instance, received
 from tests.populated_index import NOW, receive, study_uid
 from tests.read_study import CENTRES, read_study
+from tests.room import Room
 from tests.visitors import Person, session
 
 
@@ -40,7 +46,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Index, Arc
 @pytest.fixture
 def pictures(house: tuple[Index, Archive, Path, str]) -> StudyPictures:
     index, archive, folder, _ = house
-    return StudyPictures(index, archive, PictureCache(folder / "pictures", 2**20))
+    return StudyPictures(index, archive, PictureCache(folder / "pictures", 2**20), Readings(archive))
 
 
 def pixels(data: bytes) -> NDArray[np.uint8]:
@@ -114,25 +120,49 @@ def test_an_outline_lies_just_outside_of_its_mask(scale: int) -> None:
     assert drawn.sum() == 2 * scale * (3 + 5)
 
 
+def received_picture(tmp_path: Path, ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """The picture of an instance that was received."""
+    room = Room(tmp_path)
+    try:
+        request = received(ds, syntax)
+        room.intake.association_opened(request.association_id, "SCANNER")
+        room.intake.store(request)
+        pictures = StudyPictures(
+            room.index, room.archive, PictureCache(tmp_path / "pictures", 2**20), Readings(room.archive)
+        )
+        return pictures.slice(STUDY_UID, ds.SOPInstanceUID, "lung")
+    finally:
+        room.index.close()
+
+
 @pytest.mark.parametrize("changes", [{"Rows": 60000, "Columns": 60000}, {"SamplesPerPixel": 3}, {"PixelData": None}])
 def test_what_cannot_be_drawn_is_said_and_no_memory_taken(tmp_path: Path, changes: dict[str, object]) -> None:
-    path = write_instance(tmp_path / "a.dcm", ct_instance(1, **changes))
     with pytest.raises(UnreadableInstance):
-        draw(path, {}, window="lung")
+        received_picture(tmp_path, ct_instance(1, **changes))
 
 
-def test_an_image_that_unpacks_into_more_than_it_says_is_not_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", [0, 64])
+def test_an_image_that_unpacks_into_more_than_it_says_is_not_drawn(tmp_path: Path, side: int) -> None:
     file = io.BytesIO()
     Image.fromarray(np.zeros((600, 800), dtype=np.uint8)).save(file, "JPEG")
-    ds = ct_instance(1, Rows=600, Columns=800, BitsAllocated=8, BitsStored=8, HighBit=7, PixelRepresentation=0)
+    rows, columns = (side, side) if side else (600, 800)
+    ds = ct_instance(1, Rows=rows, Columns=columns, BitsAllocated=8, BitsStored=8, HighBit=7, PixelRepresentation=0)
     ds.PixelData = encapsulate([file.getvalue()])
-    ds["PixelData"].VR = "OB"
-    path = write_instance(tmp_path / "a.dcm", ds, transfer_syntax=JPEGBaseline8Bit)
-    assert draw(path, {}, window="lung")[:4] == b"\x89PNG"
-    ds.Rows = ds.Columns = 64
-    write_instance(path, ds, transfer_syntax=JPEGBaseline8Bit)
-    with pytest.raises(UnreadableInstance, match="larger than its header says"):
-        draw(path, {}, window="lung")
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    if side:
+        with pytest.raises(UnreadableInstance, match="larger than its header says"):
+            received_picture(tmp_path, ds, JPEGBaseline8Bit)
+    else:
+        assert received_picture(tmp_path, ds, JPEGBaseline8Bit)[:4] == b"\x89PNG"
+
+
+def test_a_page_and_dicomweb_show_the_same_grey_values(house: tuple[Index, Archive, Path, str]) -> None:
+    index, archive, _, study = house
+    (content, *_) = index.contents.of(study, series_of(index, study))
+    shown = ShownFrames(Readings(archive))
+    drawn = Pictures(shown).draw(content, 1, Look(window=WINDOWS["lung"]), "image/png")
+    plain = replace(shown.draw(content, 1, WINDOWS["lung"]), header=Dataset())
+    assert (pixels(marked(plain, {})) == pixels(drawn)).all()
 
 
 def test_the_sides_are_what_the_orientation_says() -> None:

@@ -89,6 +89,15 @@ def test_the_list_can_be_filtered(person: Person, query: str, names: list[str]) 
     assert shown(person.get(f"/worklist?{query}").text) == names
 
 
+@pytest.mark.parametrize(
+    "headers", [{"Sec-Fetch-Mode": "navigate"}, {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}]
+)
+def test_who_opens_the_list_by_hand_is_led_to_its_page(person: Person, headers: dict[str, str]) -> None:
+    answer = person.ask("GET", "/worklist?hours=72&state=FAILED", headers=headers)
+    assert (answer.status, answer.headers["Location"]) == (303, "/?hours=72&state=FAILED")
+    assert person.ask("GET", "/worklist", headers={"Accept": "text/html", "Sec-Fetch-Mode": "cors"}).status == 200
+
+
 def test_an_accession_number_is_found_by_its_hash_and_stands_in_no_address(person: Person, index: Index) -> None:
     index.study_keys.keep({study_uid("yesterday"): (key_of("ACC 4711", KEY), "")})
     answer = person.post("/search", {"number": " ACC 4711 "})

@@ -1,4 +1,4 @@
-"""Pace: how fast the messages of an association come in, so that one that trickles is given up."""
+"""Pace: how fast the messages of an association, or the body of a request, come in: what trickles is given up."""
 
 import time
 
@@ -7,7 +7,7 @@ _SLOWEST = 512
 
 
 class Pace:
-    """Of one association; for its upper layer's thread."""
+    """Of one association, or one request; for one thread at a time."""
 
     def __init__(self) -> None:
         #: Since when a message has been coming in, and how many bytes of it.

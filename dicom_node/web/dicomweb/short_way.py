@@ -1,0 +1,81 @@
+"""The short way of a request that only reads: from its address to its answer, past the framework's layers.
+
+A viewer asks for each frame by itself, and what the framework does around a function of ours takes as long as the
+function. What is not found here, such as a request that stores, goes the framework's way and is answered alike.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from fastapi import Request, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dicom_node.web.dicomweb.refusal import REFUSED, refused
+
+#: Requests that are answered at the same time; the others wait their turn.
+_AT_ONCE = 16
+
+_METHODS = frozenset({"GET", "HEAD"})
+
+
+class _Way(NamedTuple):
+    """An address, cut at its slashes, and what answers there."""
+
+    #: A word, or nothing where a UID stands.
+    words: tuple[str, ...]
+    #: The name of what stands there, or nothing.
+    names: tuple[str, ...]
+    methods: frozenset[str]
+    answer: Callable[[Request], Response]
+
+    def parameters(self, parts: list[str], method: str) -> dict[str, str] | None:
+        """What the address names; None where it is another's."""
+        if method not in self.methods or any(
+            word != part if word else not part for word, part in zip(self.words, parts, strict=True)
+        ):
+            return None
+        return {name: part for name, part in zip(self.names, parts, strict=True) if name}
+
+
+class ShortWay:
+    """ASGI middleware: answers what routes of plain functions would, and lets everything else through."""
+
+    def __init__(self, application: ASGIApp, *, prefix: str, routes: Iterable[BaseRoute]) -> None:
+        self._application, self._prefix = application, f"{prefix}/"
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="dicomweb")
+        self._ways: dict[int, list[_Way]] = {}
+        for route in routes:
+            if isinstance(route, Route) and ":path}" not in route.path and route.methods and route.methods <= _METHODS:
+                way = _way(route)
+                self._ways.setdefault(len(way.words), []).append(way)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or let it through."""
+        answer = self._find(scope) if scope["type"] == "http" and scope["path"].startswith(self._prefix) else None
+        if answer is None:
+            await self._application(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await asyncio.get_running_loop().run_in_executor(self._threads, answer, request)
+        except REFUSED as error:
+            response = refused(error)
+        await response(scope, receive, send)
+
+    def _find(self, scope: Scope) -> Callable[[Request], Response] | None:
+        parts = scope["path"][len(self._prefix) :].split("/")
+        for way in self._ways.get(len(parts), ()):
+            if (parameters := way.parameters(parts, scope["method"])) is not None:
+                scope["path_params"] = parameters
+                return way.answer
+        return None
+
+
+def _way(route: Route) -> _Way:
+    parts = route.path.removeprefix("/").split("/")
+    names = tuple(part[1:-1] if part.startswith("{") else "" for part in parts)
+    words = tuple("" if name else part for name, part in zip(names, parts, strict=True))
+    return _Way(words, names, frozenset(route.methods or ()), route.endpoint)

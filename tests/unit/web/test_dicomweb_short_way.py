@@ -1,0 +1,98 @@
+"""The short way of DICOMweb: whatever is asked, it is answered as the framework would answer it."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+
+from dicom_node.web.dicomweb.service import build_dicomweb
+from dicom_node.web.server import WebServer
+from tests.dicomweb_service import Answer, Service, serving
+from tests.instances import SERIES_UID, STUDY_UID, sop_uid
+from tests.room import Room
+
+INSTANCE = f"/studies/{STUDY_UID}/series/{SERIES_UID}/instances/{sop_uid(1)}"
+
+PATHS = (
+    "/studies",
+    "/studies?PatientID=TEST-1",
+    "/studies?Nonsense=1",
+    "/series?limit=1",
+    f"/studies/{STUDY_UID}",
+    f"/studies/{STUDY_UID}/series",
+    f"/studies/{STUDY_UID}/metadata",
+    f"/studies/{STUDY_UID}/rendered",
+    f"/studies/{STUDY_UID}/series/{SERIES_UID}/instances?limit=1",
+    INSTANCE,
+    f"{INSTANCE}/metadata",
+    f"{INSTANCE}/frames/1",
+    f"{INSTANCE}/frames/2",
+    f"{INSTANCE}/frames/1/rendered",
+    f"{INSTANCE}/thumbnail",
+    f"{INSTANCE}/bulkdata/7FE00010",
+    f"{INSTANCE}/bulkdata/0040A730/1/7FE00010",
+    "/studies/no-uid/metadata",
+    "/studies/1.2.3/series",
+    "/studies//series",
+    "/studies/",
+    "/nothing",
+    "/studies/../metrics",
+)
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Service]]:
+    """The same service by the short way, and by the framework's alone."""
+    room = Room(tmp_path_factory.mktemp("room"))
+    room.receive(1, 2)
+    application = FastAPI()
+    application.include_router(build_dicomweb(room.index, room.archive, ae_title="TRIAGE").router)
+    server = WebServer(application, "127.0.0.1", 0)
+    server.start()
+    with serving(room) as short:
+        yield short, Service(room=room, port=server.port, application=application, metrics=short.metrics)
+    server.stop()
+    room.index.close()
+
+
+def told(service: Service, answer: Answer) -> tuple[int, dict[str, str], bytes]:
+    """What an answer says, but for what is new in each: its time, port and boundary."""
+    port = f":{service.port}"
+    named = [(name.lower(), value.replace(port, ":P")) for name, value in answer.headers.items()]
+    headers = {name: value for name, value in named if name not in ("date", "etag")}
+    boundary = re.search(r"boundary=(\w+)", headers.get("content-type", ""))
+    mark = boundary[1].encode() if boundary else b"no boundary"
+    headers["content-type"] = headers.get("content-type", "").replace(mark.decode(), "B")
+    body = answer.body.replace(mark, b"B").replace(port.encode(), b":P")
+    # Addresses of another length.
+    headers.pop("content-length", None)
+    return answer.status, headers, body
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("path", PATHS)
+def test_the_short_way_answers_as_the_frameworks(ways: tuple[Service, Service], method: str, path: str) -> None:
+    short, long = (told(one, one.ask(path, method=method)) for one in ways)
+    assert short == long
+
+
+def test_frames_and_searches_go_the_short_way(ways: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_given: object) -> None:
+        raise AssertionError("the framework was asked")
+
+    short, _ = ways
+    monkeypatch.setattr(short.application.router, "__call__", fail)
+    monkeypatch.setattr(type(short.application.router), "app", fail)
+    assert short.ask("/studies").status == 200
+    assert short.ask(f"{INSTANCE}/frames/1").status == 200
+
+
+def test_a_defect_is_an_error_of_the_server_and_ends_nothing_else(
+    ways: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, _ = ways
+    monkeypatch.setattr(short.room.index.contents.__class__, "of", lambda *_given: 1 / 0)
+    assert short.ask(INSTANCE).status == 500
+    monkeypatch.undo()
+    assert short.ask(INSTANCE).status == 200
