@@ -55,17 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Play mutated associations; 0 when nothing was found."""
     parser = argparse.ArgumentParser(prog="python -m deploy.fuzz", description=main.__doc__)
     parser.add_argument("--count", type=int, default=100_000, metavar="N", help="mutated associations")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="go on behind so many of the same seed")
     parser.add_argument("--seed", type=int, default=None, help="of the mutations; default: one by chance, printed")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
-    console.print(f"seed {seed}: {options.count} mutated associations")
+    console.print(f"seed {seed}: {options.count} mutated associations from number {options.first} on")
     folder = clean(OUTPUT)
     shared_memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else None) as data:
         watched = Watched(Path(data), folder / "target.log")
         try:
-            found = _fuzz(watched, options.count, seed, folder, console)
+            found = _fuzz(watched, range(options.first, options.first + options.count), seed, folder, console)
         finally:
             watched.stop()
     for fault in found[:20]:
@@ -166,25 +167,22 @@ def is_served(port: int) -> bool:
     return play(port, echo) > 150
 
 
-def _fuzz(watched: Watched, count: int, seed: int, folder: Path, console: Console) -> list[str]:
+def _fuzz(watched: Watched, numbers: range, seed: int, folder: Path, console: Console) -> list[str]:
     known, begun = seeds(), time.monotonic()
     found: list[str] = []
     play(watched.port, b"".join(known[0]))
     idle, warm = watched.settled(None), None
     with ThreadPoolExecutor(_SENDERS) as pool:
-        for first in range(0, count, _ROUND):
-            last = min(first + _ROUND, count)
-            found += [
-                fault
-                for fault in pool.map(lambda n: _one(watched, n, seed, known, folder), range(first, last))
-                if fault
-            ]
+        for done in range(0, len(numbers), _ROUND):
+            some = numbers[done : done + _ROUND]
+            found += [fault for fault in pool.map(lambda n: _one(watched, n, seed, known, folder), some) if fault]
             size = watched.settled(idle)
             warm = warm or size
             found += _grown(idle, warm, size) if watched.lives else ["the process is gone"]
             if not found and not is_served(watched.port):
                 found.append("a sender that keeps to the rules is not served")
-            if found or last == count or last % (10 * _ROUND) == 0:
+            last = done + len(some)
+            if found or last == len(numbers) or last % (10 * _ROUND) == 0:
                 rate = last / (time.monotonic() - begun)
                 held = f"{size.threads} threads, {size.files} files, {size.megabytes:.0f} MB"
                 console.print(f"  {last:7} played, {rate:.0f}/s: {held}")

@@ -1,7 +1,6 @@
 """A received instance: what a C-STORE request announces, and its data set as it came."""
 
 import hashlib
-import io
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -67,10 +66,9 @@ class CollectedDataSet:
         self._at += len(data)
         return data
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to this place."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
-        self._at = max(0, base + offset)
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to this place, from the beginning (0), from here (1) or from the end (2)."""
+        self._at = max(0, offset + (0, self._at, self.size_bytes)[whence])
         return self._at
 
     def tell(self) -> int:
