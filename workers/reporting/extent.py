@@ -190,13 +190,12 @@ def _measured(numbers: Mapping[tuple[str, str], Dataset], segment: Segment) -> I
 
 
 def _axes(long: float, short: float, segment: Segment) -> Iterator[str]:
-    """Long and short axis against the slice of largest area; nothing of that area is longer than its long axis."""
+    """Long and short axis against the slice of largest area, of several alike the one in the middle."""
     _, dy, dx = segment.volume.spacing_mm
     slack = 2 * max(dy, dx)
     area = max(segment.areas.values())
-    slices = [k for k, own in segment.areas.items() if own == area]
-    most = max(segment.extent_mm(k) for k in slices) + slack
-    share = min(_share(segment.planes[k]) for k in slices)
+    most = max(segment.extent_mm(k) for k in segment.middle_ones) + slack
+    share = min(_share(segment.planes[k]) for k in segment.middle_ones)
     # Of shapes of one area a disc has the least diameter.
     least = share * 2 * math.sqrt(area * dy * dx / math.pi) - slack
     if not least <= long <= most:

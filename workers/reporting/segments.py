@@ -66,6 +66,13 @@ class Segment:
         return sum(self.areas.values())
 
     @cached_property
+    def middle_ones(self) -> tuple[int, ...]:
+        """The k of the slices of largest area that are nearest to the middle of the whole: one, or two alike."""
+        most, middle = max(self.areas.values()), sum(k * area for k, area in self.areas.items()) / self.voxels
+        away = {k: abs(k - middle) for k, area in self.areas.items() if area == most}
+        return tuple(k for k, distance in away.items() if distance <= min(away.values()) + 1e-6)
+
+    @cached_property
     def border_voxels(self) -> int:
         """About how many lie at its border, as it is seen from the side where most do."""
         across = sum(int(np.diff(np.pad(plane.mask, 1), axis=1).sum()) for plane in self.planes.values())
