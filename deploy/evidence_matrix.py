@@ -152,6 +152,7 @@ def _told(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.
         replace(
             finding,
             composition=composition,
+            solid_diameter_mm=6.4 if composition is Composition.PART_SOLID else None,
             margin=codes.SPICULATED,
             malignancy=0.34,
             lung_rads=Category.SUSPICIOUS_A,

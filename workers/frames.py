@@ -8,10 +8,8 @@ from collections.abc import Iterator
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-#: SOP classes whose frames may be the slices of one volume.
-MULTI_FRAME_CT = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
+from dicom_node.archive.frame_places import MULTI_FRAME_CT
 
 #: Functional groups, and what of each a slice says of itself (PS3.3 Section C.7.6.16.2).
 _GROUPS = (

@@ -4,16 +4,18 @@ import datetime
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage
 
 from dicom_node.core import codes
 from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.finding import Axis, Finding, Outline
+from dicom_node.core.finding import Finding
 from dicom_node.core.uid import derived_uid
+from workers.measurement import measure
 from workers.reporting.evidence import Evidence
 from workers.reporting.passage import check_objects
 from workers.reporting.report import build_report
-from workers.volume import Volume
+from workers.volume import Region, Volume
 
 _SLICES, _SIDE = 3, 16
 
@@ -32,7 +34,7 @@ def rehearse() -> None:
         evidence="0" * 64,
         completed_at=datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC),
     )
-    check_objects(build_report(evidence, (_finding(volume),), labels), evidence)
+    check_objects(build_report(evidence, (_finding(volume, labels),), labels), evidence)
 
 
 def _volume() -> Volume:
@@ -52,23 +54,14 @@ def _volume() -> Volume:
     return Volume(voxels=voxels, affine=np.eye(4), spacing_mm=(1.0, 1.0, 1.0), headers=tuple(headers))
 
 
-def _finding(volume: Volume) -> Finding:
-    corners = ((3.5, 3.5), (8.5, 3.5), (8.5, 8.5), (3.5, 8.5), (3.5, 3.5))
-    centre = volume.to_patient(6, 6, 1)
-    axis = Axis(length_mm=5.0, start=volume.to_patient(4, 6, 1), end=volume.to_patient(8, 6, 1))
+def _finding(volume: Volume, labels: NDArray[np.uint8]) -> Finding:
+    whole = tuple(slice(0, size) for size in labels.shape)
     return Finding(
         number=1,
         concept=codes.NODULE,
         category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
         site=codes.LUNG,
         laterality=None,
-        centre=centre,
-        long_axis=axis,
-        short_axis=axis,
-        maximum_3d_diameter_mm=5.0,
-        volume_mm3=25.0,
-        mean_hu=0.0,
-        deviation_hu=0.0,
         score=1.0,
-        outline=Outline(sop_instance_uid=volume.sop_instance_uids[1], points=corners),
+        **vars(measure(Region(box=(whole[0], whole[1], whole[2]), mask=labels > 0), volume)),
     )

@@ -16,6 +16,7 @@ from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
+from dicom_node.archive.frame_places import MAXIMUM_BYTES, MULTI_FRAME_CT, frame_places
 from dicom_node.archive.header_scan import Odd, scan
 from dicom_node.core.errors import CannotUnderstand
 from dicom_node.core.received_instance import EncodedDataSet
@@ -135,6 +136,8 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_se
         raise CannotUnderstand("the data set's header cannot be read; check the sender's encoding") from error
     values = _values(found, _kept_tags())
     uids = [str(values.pop(name, "")) for name in _UIDS]
+    if uids[0] in MULTI_FRAME_CT:
+        values = {**_frame_places(readable, transfer_syntax_uid), **values}
     return Header(
         sop_class_uid=uids[0],
         sop_instance_uid=uids[1],
@@ -143,6 +146,19 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_se
         attributes=values,
         searchable=_OnDemand(lambda: _values(found, _searched_tags())),
     )
+
+
+def _frame_places(data_set: EncodedDataSet, transfer_syntax_uid: str) -> dict[str, Any]:
+    """Where the frames lie; nothing where that cannot be read: the instance is kept, and the route says why not."""
+    data_set.seek(0)
+    try:
+        return frame_places(
+            data_set.read(MAXIMUM_BYTES),
+            is_implicit=transfer_syntax_uid in _IMPLICIT,
+            is_little_endian=transfer_syntax_uid not in _BIG_ENDIAN,
+        )
+    except BROKEN_BYTES:
+        return {}
 
 
 def _values(found: _Found, wanted: Mapping[int, _Wanted]) -> dict[str, Any]:

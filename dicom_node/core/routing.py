@@ -112,7 +112,8 @@ class _Candidate:
 
 
 def _candidate(series: Series) -> _Candidate:
-    stack = stack_slices([instance.attributes for instance in series.instances])
+    slices = series.slices
+    stack = stack_slices(slices)
     attributes = series.attributes
     thickness_mm = _number(attributes.get("SliceThickness"), stack.spacing_mm or math.inf)
     return _Candidate(
@@ -122,7 +123,7 @@ def _candidate(series: Series) -> _Candidate:
         thickness_mm=thickness_mm,
         # Positions are rounded by their writers; hundredths of a millimetre decide nothing.
         step_mm=max(thickness_mm, round(stack.spacing_mm or 0.0, 2)),
-        count=len(series.instances),
+        count=len(slices),
         number=_number(attributes.get("SeriesNumber"), math.inf),
     )
 
@@ -143,6 +144,8 @@ def _obstacle(candidate: _Candidate, route: Route) -> str:
         return "it is derived from other images"
     if route.orientation == "axial" and candidate.plane != "axial":
         return f"its slices are {candidate.plane or 'of unknown orientation'}, not axial"
+    if candidate.series.is_multi_frame and len(candidate.series.instances) > 1:
+        return f"it has {len(candidate.series.instances)} instances, some of many frames; a volume is one of them alone"
     if candidate.count < route.minimum_instances:
         return f"it has {candidate.count} slices, fewer than {route.minimum_instances}"
     return ""

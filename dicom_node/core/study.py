@@ -37,6 +37,10 @@ KEPT_KEYWORDS = (
 )
 
 
+#: What is kept beside them of a multi-frame CT: x, y, z of each of its frames, one after another.
+FRAME_POSITIONS = "FramePositions"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Instance:
     """One SOP instance as the index holds it."""
@@ -60,6 +64,16 @@ class Instance:
     #: never read back with the instance, and never shown.
     searchable: Attributes = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def slices(self) -> tuple[Attributes, ...]:
+        """Its attributes, once for each frame whose place is known."""
+        places = self.attributes.get(FRAME_POSITIONS)
+        if not isinstance(places, (tuple, list)):
+            return (self.attributes,)
+        return tuple(
+            {**self.attributes, "ImagePositionPatient": tuple(places[n : n + 3])} for n in range(0, len(places), 3)
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
@@ -72,6 +86,16 @@ class Series:
     def attributes(self) -> Attributes:
         """The attributes of the first instance by SOP Instance UID: those that all share are the series' own."""
         return min(self.instances, key=lambda i: i.sop_instance_uid).attributes
+
+    @property
+    def slices(self) -> tuple[Attributes, ...]:
+        """What geometry asks of every slice: it is an instance, or a frame of one."""
+        return tuple(slice_ for instance in self.instances for slice_ in instance.slices)
+
+    @property
+    def is_multi_frame(self) -> bool:
+        """Whether any of its slices are frames."""
+        return any(FRAME_POSITIONS in instance.attributes for instance in self.instances)
 
     @property
     def modality(self) -> str:

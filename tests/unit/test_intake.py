@@ -6,9 +6,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 from pydicom.uid import MRImageStorage
 
 from dicom_node.archive.files import Archive
@@ -16,10 +18,15 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.kept_instance import read_kept_instance
 from dicom_node.archive.studies import Added
 from dicom_node.core.errors import CannotUnderstand, DatasetMismatch, DuplicateInstance, IntakeError
+from dicom_node.core.geometry import stack_slices
 from dicom_node.core.lifecycle import StudyState
+from dicom_node.core.routing import route_study
+from dicom_node.core.study import FRAME_POSITIONS
 from dicom_node.intake import Intake, IntakeRules
 from dicom_node.settings import AdmissionSettings, Peer, Settings
+from tests.factories import enhanced_ct
 from tests.instances import STUDY_UID, ct_instance, data_set_of, encoded, files_below, received, sop_uid
+from workers.volume import load_volume
 
 ASSOCIATION = "00000000-0000-4000-8000-000000000000"
 NOW = 1_700_000_000.0
@@ -236,3 +243,42 @@ def test_whatever_comes_in_whatever_order_every_content_is_kept_once(
     assert len(rows) == len(kept) == len(files_below(room.root))
     assert room.index.studies.rows()[0].state is StudyState.RECEIVING
     room.index.close()
+
+
+def test_an_enhanced_ct_is_routed_as_the_volume_that_its_frames_are(room: Room, tmp_path: Path) -> None:
+    """Its plane stands in functional groups, once for all frames or once for each; the index keeps where they lie."""
+    for number, shared in enumerate((True, False)):
+        (path,) = enhanced_ct(
+            tmp_path, voxels=np.full((24, 32, 32), -850), shared=shared, seed=f"enhanced {number}", origin=(1, 2, 3)
+        )
+        ds = dcmread(path)
+        room.intake.store(received(ds))
+        instances = room.index.studies.study(ds.StudyInstanceUID)
+        (choice,) = route_study(instances, Settings().routes).chosen
+
+        assert choice.reason == "the only series that fits: 24 slices of 2.5 mm"
+        assert stack_slices(choice.series.slices).spacing_mm == pytest.approx(2.5)
+        (row,) = room.index.studies.find(ds.SOPInstanceUID)
+        kept = read_kept_instance(room.archive.path_of(row.path))
+        assert kept.attributes[FRAME_POSITIONS] == tuple(row.attributes[FRAME_POSITIONS])
+        assert load_volume([room.archive.path_of(row.path)]).spacing_mm[0] == pytest.approx(2.5)
+
+
+def test_an_enhanced_ct_whose_frames_have_no_place_is_kept_and_not_routed(room: Room, tmp_path: Path) -> None:
+    (path,) = enhanced_ct(tmp_path, voxels=np.full((24, 32, 32), -850), PerFrameFunctionalGroupsSequence=None)
+    ds = dcmread(path)
+    assert room.intake.store(received(ds)) is Added.NEW
+    decision = route_study(room.index.studies.study(ds.StudyInstanceUID), Settings().routes)
+    assert not decision.chosen
+    assert "unknown orientation" in decision.reason or "SliceThickness" in decision.reason
+
+
+def test_several_enhanced_instances_make_no_volume(room: Room, tmp_path: Path) -> None:
+    for number in range(2):
+        (path,) = enhanced_ct(tmp_path, voxels=np.full((24, 32, 32), -850))
+        ds = dcmread(path)
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 7}"
+        room.intake.store(received(ds))
+    decision = route_study(room.index.studies.study(ds.StudyInstanceUID), Settings().routes)
+    assert not decision.chosen
+    assert "2 instances, some of many frames; a volume is one of them alone" in decision.reason

@@ -18,11 +18,13 @@ from dicom_node.core.form import STRUCTURED_REPORTS, TRAITS, Form
 from workers.reporting.content_tree import is_named, text_of, value_of, walk
 from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
+from workers.reporting.extent import extent_faults, own_extent_faults
 from workers.reporting.forms import Part
 from workers.reporting.frames import frame_faults, own_frame_faults
 from workers.reporting.measurement_group import BIDIRECTIONAL
 from workers.reporting.places import geometry_faults, image_faults, own_geometry_faults
 from workers.reporting.report import Report
+from workers.reporting.segments import Segment, segments_of
 from workers.reporting.uids import (
     CONTENT,
     CURRENT_REQUESTED_PROCEDURE_EVIDENCE,
@@ -72,6 +74,7 @@ def find_faults(
     written = {part: dcmread(BytesIO(file)) for part, file in files.items()}
     uids = {part: StandingUids(file=file) for part, file in files.items()}
     found: dict[Part, tuple[tuple[str, str], ...]] = {}
+    segments = _segments(written.get(Part(Form.SEG)), evidence)
     for part, dataset in written.items():
         form = part.form
         if form is Form.SEG and TRAITS[report.form].refers_to is form:
@@ -86,11 +89,22 @@ def find_faults(
             outcome=report.ended,
             report_uids=uids[part],
             segmentation_uids=None if with_segments is None else uids.get(with_segments),
+            segments=segments,
         )
         is_first = form is report.form and named is Form.SEG
         rules = RULES_OF_OTHERS if not is_report else RULES if is_first else RULES_OF_FURTHER_REPORTS
         found[part] = tuple((name, fault) for name, rule in rules.items() for fault in _faults(rule, pair))
     return found
+
+
+def _segments(segmentation: Dataset | None, evidence: Evidence) -> dict[str, Segment]:
+    """The voxels of each finding; none of a segmentation that cannot be read, of which other rules tell why."""
+    if segmentation is None:
+        return {}
+    try:
+        return segments_of(segmentation, evidence.volume)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _faults(rule: Callable[[WrittenReport], Iterable[str]], written: WrittenReport) -> list[str]:
@@ -263,6 +277,7 @@ RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "geometry": geometry_faults,
     "images": image_faults,
     "frames": frame_faults,
+    "extent": extent_faults,
     "status": status_faults,
     "summary": summary_faults,
     "equipment": equipment_faults,
@@ -274,6 +289,7 @@ RULES_OF_OTHERS = {
     **{name: RULES[name] for name in ("uid", "study", "equipment", "images")},
     "geometry": own_geometry_faults,
     "frames": own_frame_faults,
+    "extent": own_extent_faults,
 }
 #: Of the same report in another form: the segmentation was judged with the first.
 RULES_OF_FURTHER_REPORTS = {name: rule for name, rule in RULES.items() if name not in ("geometry", "frames")}

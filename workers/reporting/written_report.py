@@ -1,7 +1,7 @@
 """Written report: the objects of one report as they were read back from their files, with what they must agree with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from pydicom import Dataset
@@ -10,6 +10,7 @@ from dicom_node.core.codes import Code
 from dicom_node.core.outcome import Outcome
 from workers.reporting.content_tree import name_of, walk
 from workers.reporting.evidence import Evidence
+from workers.reporting.segments import Segment
 from workers.reporting.uids import StandingUids
 
 
@@ -24,6 +25,8 @@ class WrittenReport:
     #: Of the structured report, and of the segmentation where there is one.
     report_uids: StandingUids
     segmentation_uids: StandingUids | None = None
+    #: The voxels of every finding, by its Tracking UID, whichever segmentation a peer gets.
+    segments: Mapping[str, Segment] = field(default_factory=dict)
 
     @property
     def objects(self) -> tuple[Dataset, ...]:

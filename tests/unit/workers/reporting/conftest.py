@@ -13,9 +13,10 @@ from pydicom import Dataset
 
 from dicom_node.core import codes
 from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.finding import Axis, Finding, Outline, Pixel
+from dicom_node.core.finding import Finding
 from tests.factories import OBLIQUE, ct_series
 from workers.lungs import LUNG_OF_UNKNOWN_SIDE
+from workers.measurement import measure
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
@@ -24,7 +25,7 @@ from workers.reporting.presentation_state import build_presentation_states
 from workers.reporting.report import Report, build_report
 from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import build_lung_segmentation
-from workers.volume import Volume, load_volume
+from workers.volume import Region, Volume, load_volume
 
 #: k, j, i of the centres of the balls that play nodules.
 CENTRES = ((3, 8, 9), (6, 21, 20), (8, 10, 24))
@@ -59,39 +60,23 @@ def algorithm(**changes: Any) -> AlgorithmIdentification:
 
 
 def ball(volume: Volume, number: int, centre: tuple[int, int, int]) -> tuple[NDArray[np.bool_], Finding]:
-    """A ball's voxels, and a finding whose every number is its own."""
+    """A ball's voxels, which it makes dense, and a finding of them; three after each other differ in every number."""
     k, j, i = np.indices(volume.voxels.shape)
     dz, dy, dx = volume.spacing_mm
     ck, cj, ci = centre
-    here = volume.to_patient(ci, cj, ck)
-    inside = ((k - ck) * dz) ** 2 + ((j - cj) * dy) ** 2 + ((i - ci) * dx) ** 2 <= RADIUS_MM**2
+    radius = RADIUS_MM + 0.6 * ((number - 1) % 3)
+    inside = ((k - ck) * dz) ** 2 + ((j - cj) * dy) ** 2 + ((i - ci) * dx) ** 2 <= radius**2
+    volume.voxels[inside] = -13.6 - number + (41.2 + number) * (-1.0) ** (i + j)[inside]
+    measured = measure(Region(box=tuple(slice(0, n) for n in inside.shape), mask=inside), volume)  # type: ignore[arg-type]  # three axes
     return inside, Finding(
         number=number,
         concept=codes.NODULE,
         category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
         site=codes.LUNG,
         laterality=(codes.RIGHT, codes.LEFT, None)[(number - 1) % 3],
-        centre=here,
-        long_axis=Axis(length_mm=8.04 + number, start=here, end=here),
-        short_axis=Axis(length_mm=7.46 + number, start=here, end=here),
-        maximum_3d_diameter_mm=8.23 + number,
-        volume_mm3=268.4 + number,
-        mean_hu=-13.6 - number,
-        deviation_hu=41.2 + number,
-        score=0.937 - 0.1 * number,
-        outline=Outline(
-            sop_instance_uid=volume.sop_instance_uids[ck],
-            points=circle(ci, cj, RADIUS_MM / dx),
-            frame_number=volume.frame_number(ck),
-        ),
+        score=0.937 - 0.1 * ((number - 1) % 9),
+        **vars(measured),
     )
-
-
-def circle(i: float, j: float, radius: float) -> tuple[Pixel, ...]:
-    """A closed outline around the centre of a pixel."""
-    angles = np.arange(16) * np.pi / 8
-    points = [(float(i + 0.5 + radius * np.cos(a)), float(j + 0.5 + radius * np.sin(a))) for a in angles]
-    return (*points, points[0])
 
 
 def reading_of(

@@ -120,6 +120,12 @@ def claim_a_byte_for_each_voxel(_: Dataset, seg: Dataset) -> None:
     seg.BitsAllocated, seg.BitsStored, seg.HighBit = 8, 8, 7
 
 
+def draw_on_another_slice(sr: Dataset, _: Dataset) -> None:
+    image = groups(sr)[-1].ContentSequence[-1].ContentSequence[0].ReferencedSOPSequence[0]
+    other = groups(sr)[-3].ContentSequence[-1].ContentSequence[0].ReferencedSOPSequence[0]
+    image.ReferencedSOPInstanceUID = other.ReferencedSOPInstanceUID
+
+
 def verify(sr: Dataset, _: Dataset) -> None:
     sr.VerificationFlag = "VERIFIED"
 
@@ -160,6 +166,7 @@ BREAKS: dict[str, list[Callable[[Dataset, Dataset], None]]] = {
     ],
     "images": [name_a_frame_of_a_single_frame_image],
     "frames": [empty_a_frame, cut_the_pixels_short, add_pixels, claim_a_byte_for_each_voxel],
+    "extent": [draw_on_another_slice],
     "status": [verify, drop_the_warning],
     "summary": [deny_the_findings],
     "equipment": [hide_the_algorithm, name_another_version],

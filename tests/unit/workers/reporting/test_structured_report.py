@@ -12,7 +12,8 @@ from pydicom import Dataset, dcmread
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
-from dicom_node.core.finding import Finding, Outline
+from dicom_node.core.finding import Border, Finding, Outline
+from dicom_node.core.lung_rads import Composition
 from tests.unit.workers.reporting.conftest import RADIUS_MM, Reading, reading_of
 from workers.reporting.measurement_group import outline_area
 from workers.reporting.report import Report, build_report
@@ -89,9 +90,9 @@ def test_every_number_is_that_of_its_finding(reading: Reading, written: Dataset)
         assert measured(group, codes.CERTAINTY_OF_FINDING, codes.PERCENT) == round(100 * finding.score)
 
 
-def test_whole_numbers_are_written_without_a_decimal_point(written: Dataset) -> None:
+def test_whole_numbers_are_written_without_a_decimal_point(reading: Reading, written: Dataset) -> None:
     volume = child(groups_of(written, "1411")[0], codes.VOLUME.value)
-    assert str(volume.MeasuredValueSequence[0].NumericValue) == "269"
+    assert str(volume.MeasuredValueSequence[0].NumericValue) == str(round(reading.findings[0].volume_mm3))
 
 
 def test_a_finding_is_placed_in_its_lung(reading: Reading, written: Dataset) -> None:
@@ -129,13 +130,11 @@ def test_the_outline_is_drawn_on_its_own_image(reading: Reading, written: Datase
 
 
 def test_the_area_is_that_inside_the_outline(reading: Reading) -> None:
-    """A circle in pixels is an ellipse in mm, as rows are further apart than columns."""
+    """A circle in mm is an ellipse in pixels, as rows are further apart than columns."""
     (_, dy, dx), header = reading.evidence.volume.spacing_mm, reading.evidence.header
     square = Outline(sop_instance_uid="1", points=((1, 1), (4, 1), (4, 3), (1, 3), (1, 1)))
     assert outline_area(square, header) == pytest.approx(6 * dy * dx)
-    sixteen_sided = 16 / 2 * np.sin(np.pi / 8)
-    expected = sixteen_sided * (RADIUS_MM / dx) ** 2 * dy * dx
-    assert outline_area(reading.findings[0].outline, header) == pytest.approx(expected)
+    assert outline_area(reading.findings[0].outline, header) == pytest.approx(np.pi * RADIUS_MM**2, rel=0.1)
 
 
 def summary_of(report: Report) -> dict[str, Any]:
@@ -203,3 +202,48 @@ def test_remarks_stand_in_the_comment(reading: Reading) -> None:
     remarks = ("3456 ml of lung were searched.", "2 further marks are not outlined here.")
     report = build_report(reading.evidence, reading.findings, reading.labels, remarks)
     assert f"nodule 3. {' '.join(remarks)} Not verified by a physician".lower() in summary_of(report)["121106"].lower()
+
+
+def methods_of(group: Dataset) -> dict[str, set[str]]:
+    """By which method each number was measured, by its concept name."""
+    return {
+        name_of(item): {value_of(c) for c in item.get("ContentSequence", []) if name_of(c) == "370129005"}
+        for item in group.ContentSequence
+        if item.ValueType == "NUM"
+    }
+
+
+@pytest.mark.parametrize(
+    ("border", "of_diameters", "of_volume"),
+    [
+        (Border.ATTENUATION, codes.FILLED_BORDER, codes.PARTIAL_VOLUME),
+        (Border.SMOOTHED, codes.SMOOTHED_BORDER, codes.SUM_OF_VOXELS),
+        (Border.VOXELS, codes.VOXEL_BORDER, codes.SUM_OF_VOXELS),
+    ],
+)
+def test_each_measurement_says_how_it_was_measured(
+    reading: Reading, border: Border, of_diameters: Code, of_volume: Code
+) -> None:
+    """One finding of several may have been measured otherwise than the others, and its solid part otherwise than it."""
+    first, *others = reading.findings
+    first = replace(first, border=border, solid_diameter_mm=3.2, solid_border=Border.VOXELS)
+    report = build_report(reading.evidence, (first, *others), reading.labels).structured_report
+    methods, *of_others = (methods_of(group) for group in groups_of(report, "1411"))
+
+    for name in (codes.LONG_AXIS, codes.SHORT_AXIS, codes.DIAMETER, codes.MAXIMUM_3D_DIAMETER):
+        assert methods[name.value] == {of_diameters.value}
+    assert methods[codes.VOLUME.value] == {of_volume.value}
+    assert methods[codes.SOLID_DIAMETER.value] == {codes.VOXEL_BORDER.value}
+    for own, finding in zip(of_others, others, strict=True):
+        assert (own[codes.LONG_AXIS.value] == {codes.SMOOTHED_BORDER.value}) is (finding.border is Border.SMOOTHED)
+        assert codes.SOLID_DIAMETER.value not in own
+
+
+def test_the_solid_parts_diameter_is_a_coded_mean_under_a_name_of_its_own(reading: Reading) -> None:
+    """Who looks for the diameter of a nodule must not find that of a part of it."""
+    first = replace(reading.findings[0], composition=Composition.PART_SOLID, solid_diameter_mm=6.349)
+    report = build_report(reading.evidence, (first, *reading.findings[1:]), reading.labels).structured_report
+    group = groups_of(report, "1411")[0]
+
+    assert measured(group, codes.SOLID_DIAMETER, codes.MILLIMETRE, codes.MEAN) == 6.3
+    assert measured(group, codes.DIAMETER, codes.MILLIMETRE, codes.MEAN) == round(first.mean_diameter_mm, 1)

@@ -1,0 +1,167 @@
+"""Segments: the voxels of a written segmentation, read back from its frames, and how large they are."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from workers.volume import Volume
+
+Mask = NDArray[np.bool_]
+Points = NDArray[np.float64]
+
+#: Directions of half a sphere in which an extent is taken; no direction is farther than so many degrees from one.
+_DIRECTIONS, _APART_DEGREES = 200, 9.0
+_GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """A segment's pixels on one slice, without the empty rows and columns around them."""
+
+    mask: Mask
+    #: Of its first pixel.
+    top: int
+    left: int
+
+    def within(self, margin: int) -> Mask:
+        """The mask with a margin around it."""
+        return np.pad(self.mask, margin)
+
+    @cached_property
+    def ends(self) -> Points:
+        """Row and column of the outer edge of each row's first and last pixel, whole numbers being pixel centres."""
+        rows = np.flatnonzero(self.mask.any(axis=1))
+        first = self.mask[rows].argmax(axis=1)
+        last = self.mask.shape[1] - 1 - self.mask[rows, ::-1].argmax(axis=1)
+        places = np.column_stack([np.concatenate([rows, rows]), np.concatenate([first - 0.5, last + 0.5])])
+        return places + np.array([self.top, self.left])
+
+    def reach_mm(self, directions: Points, spacing_mm: tuple[float, float]) -> tuple[Points, Points]:
+        """How far its pixels reach against and along directions, which are columns of mm down and across."""
+        along = self.ends * spacing_mm @ directions
+        half_a_row = np.abs(directions[0]) * spacing_mm[0] / 2
+        return along.min(axis=0) - half_a_row, along.max(axis=0) + half_a_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One segment by its planes, by k, in a volume."""
+
+    volume: Volume
+    planes: dict[int, Plane] = field(default_factory=dict)
+
+    @cached_property
+    def areas(self) -> Mapping[int, int]:
+        """Pixels by k."""
+        return {k: int(plane.mask.sum()) for k, plane in self.planes.items()}
+
+    @cached_property
+    def voxels(self) -> int:
+        """How many there are."""
+        return sum(self.areas.values())
+
+    @cached_property
+    def middle_ones(self) -> tuple[int, ...]:
+        """The k of the slices of largest area that are nearest to the middle of the whole: one, or two alike."""
+        most, middle = max(self.areas.values()), sum(k * area for k, area in self.areas.items()) / self.voxels
+        away = {k: abs(k - middle) for k, area in self.areas.items() if area == most}
+        return tuple(k for k, distance in away.items() if distance <= min(away.values()) + 1e-6)
+
+    @cached_property
+    def border_voxels(self) -> int:
+        """About how many lie at its border, as it is seen from the side where most do."""
+        across = sum(int(np.diff(np.pad(plane.mask, 1), axis=1).sum()) for plane in self.planes.values())
+        down = sum(int(np.diff(np.pad(plane.mask, 1), axis=0).sum()) for plane in self.planes.values())
+        known = self.areas
+        along = sum(abs(area - known.get(k + step, 0)) for k, area in known.items() for step in (-1, 1))
+        return max(across, down, along)
+
+    @cached_property
+    def attenuation(self) -> tuple[float, float]:
+        """Mean and standard deviation of the volume's HU within it."""
+        values = [self._values(k) for k in self.planes]
+        mean = sum(float(own.sum(dtype=np.float64)) for own in values) / self.voxels
+        squares = sum(float(((own - np.float32(mean)) ** 2).sum(dtype=np.float64)) for own in values)
+        return mean, math.sqrt(squares / self.voxels)
+
+    def _values(self, k: int) -> NDArray[np.float32]:
+        plane = self.planes[k]
+        rows, columns = plane.mask.shape
+        own: NDArray[np.float32] = self.volume.voxels[
+            k, plane.top : plane.top + rows, plane.left : plane.left + columns
+        ][plane.mask]
+        return own
+
+    @cached_property
+    def largest_extent_mm(self) -> float:
+        """At least its largest diameter, from corner to corner of its voxels, and hardly more."""
+        directions, (dz, dy, dx) = _directions(), self.volume.spacing_mm
+        reaches = []
+        for k, plane in self.planes.items():
+            least, most = plane.reach_mm(directions[1:], (dy, dx))
+            reaches.append((least + (k - 0.5) * dz * directions[0], most + (k + 0.5) * dz * directions[0]))
+        least, most = (np.array(side) for side in zip(*reaches, strict=True))
+        return float((most.max(axis=0) - least.min(axis=0)).max()) / math.cos(math.radians(_APART_DEGREES))
+
+    def extent_mm(self, k: int) -> float:
+        """Its largest diameter on a slice, from corner to corner of its pixels."""
+        turns = np.arange(0, math.pi, math.pi / 180)
+        least, most = self.planes[k].reach_mm(np.array([np.sin(turns), np.cos(turns)]), self.volume.spacing_mm[1:])
+        return float((most - least).max()) / math.cos(math.pi / 360)
+
+
+def _directions() -> Points:
+    """Unit vectors over half a sphere, as columns: a spiral of equal areas."""
+    number = np.arange(_DIRECTIONS) + 0.5
+    height, angle = number / _DIRECTIONS, number * _GOLDEN_ANGLE
+    radius = np.sqrt(1 - height**2)
+    return np.array([height, radius * np.sin(angle), radius * np.cos(angle)])
+
+
+def segments_of(segmentation: Dataset, volume: Volume) -> dict[str, Segment]:
+    """The segments of a BINARY segmentation or a label map, by Tracking Unique Identifier.
+
+    What lies on no slice of the volume is left out: a rule of its own tells of it.
+    """
+    uids = {int(s.SegmentNumber): str(s.TrackingUID) for s in segmentation.SegmentSequence if "TrackingUID" in s}
+    found = {uid: Segment(volume=volume) for uid in uids.values()}
+    places = {(uid, volume.frame_number(k)): k for k, uid in enumerate(volume.sop_instance_uids)}
+    is_binary = segmentation.SegmentationType == "BINARY"
+    for frame, groups in zip(_frames(segmentation), segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        source = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        k = places.get((str(source.ReferencedSOPInstanceUID), source.get("ReferencedFrameNumber")))
+        if k is None:
+            continue
+        own = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber) if is_binary else 0
+        for number in [own] if is_binary else np.unique(frame).tolist():
+            if number in uids and (plane := _plane(frame.view(bool) if is_binary else frame == number)) is not None:
+                found[uids[number]].planes[k] = plane
+    return {uid: segment for uid, segment in found.items() if segment.planes}
+
+
+def _plane(mask: Mask) -> Plane | None:
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return None
+    own = mask[rows[0] : rows[-1] + 1]
+    columns = np.flatnonzero(own.any(axis=0))
+    return Plane(mask=own[:, columns[0] : columns[-1] + 1].copy(), top=int(rows[0]), left=int(columns[0]))
+
+
+def _frames(segmentation: Dataset) -> Iterator[NDArray[np.uint8]]:
+    """Each frame [row, column], unpacked when it is asked for where frames begin with a byte."""
+    shape = int(segmentation.Rows), int(segmentation.Columns)
+    count, size, bits = int(segmentation.NumberOfFrames), shape[0] * shape[1], int(segmentation.BitsAllocated)
+    stored = np.frombuffer(segmentation.PixelData, dtype=np.uint16 if bits == 16 else np.uint8)
+    if bits == 1 and size % 8 == 0:
+        for packed in stored[: count * size // 8].reshape(count, -1):
+            yield np.unpackbits(packed, bitorder="little").reshape(shape)
+        return
+    if bits == 1:
+        stored = np.unpackbits(stored, bitorder="little")
+    yield from stored[: count * size].reshape(count, *shape)
