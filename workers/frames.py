@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 
-from dicom_node.archive.frame_places import MULTI_FRAME_CT
+from dicom_node.core.study import MULTI_FRAME_CT
 
 #: Functional groups, and what of each a slice says of itself (PS3.3 Section C.7.6.16.2).
 _GROUPS = (

@@ -74,7 +74,7 @@ def _bounded(region: Region, volume: Volume, level: int, by_attenuation: bool) -
     covered = coverage(region, volume) if by_attenuation else None
     if covered is not None:
         surface = Surface.of_coverage(covered, volume.spacing_mm)
-        if surface.reaches(level):
+        if surface.holds(level, int(region.mask.sum(axis=(1, 2)).max())):
             return surface, float(covered.share.sum(dtype=np.float64))
     origin = np.array([part.start for part in region.box])
     return Surface.of_mask(region.mask, volume.spacing_mm, origin), float(region.mask.sum())

@@ -57,7 +57,7 @@ class Surface:
             values, margin = _soft(own.astype(np.float32), spacing_mm, _STEPS)
             level = _level(values, int(own.sum()))
             smooth = cls(values=values, level=level, start=start - margin, border=Border.SMOOTHED)
-            if smooth.reaches(int(start[0]) + largest_slice(own)):
+            if smooth.holds(int(start[0]) + largest_slice(own), int(own.sum(axis=(1, 2)).max())):
                 return smooth
         return cls(values=np.pad(own, 1).astype(np.float32), level=0.5, start=start - 1, border=Border.VOXELS)
 
@@ -74,9 +74,9 @@ class Surface:
         level = _level(values, round(float(covered.share.sum()) * finer**3))
         return cls(values=values, level=level, start=covered.start + 1, border=Border.ATTENUATION, finer=finer)
 
-    def reaches(self, k: int) -> bool:
-        """Whether there is any of it on a slice."""
-        return bool(self._plane(k).max() > self.level)
+    def holds(self, k: int, pixels: int) -> bool:
+        """Whether it surrounds at least half as many pixels on a slice as the mask has there."""
+        return bool((self._plane(k) > self.level).sum() >= pixels * self.finer**2 / 2)
 
     def border_line(self, k: int) -> Points:
         """The longest line on a slice, as closed (row, column) points in voxel indices."""

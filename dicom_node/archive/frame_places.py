@@ -11,12 +11,8 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
-from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from dicom_node.core.study import FRAME_POSITIONS
-
-#: SOP classes whose frames may be the slices of one volume.
-MULTI_FRAME_CT = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
 
 _SHARED, _PER_FRAME, _PIXELS = 0x52009229, 0x52009230, 0x7FE00000
 

@@ -16,12 +16,12 @@ from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
-from dicom_node.archive.frame_places import MAXIMUM_BYTES, MULTI_FRAME_CT, frame_places
+from dicom_node.archive.frame_places import MAXIMUM_BYTES, frame_places
 from dicom_node.archive.header_scan import Odd, scan
 from dicom_node.core.errors import CannotUnderstand
 from dicom_node.core.received_instance import EncodedDataSet
 from dicom_node.core.searchable import SEARCHED_KEYWORDS
-from dicom_node.core.study import KEPT_KEYWORDS
+from dicom_node.core.study import KEPT_KEYWORDS, MULTI_FRAME_CT
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 

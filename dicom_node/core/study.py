@@ -37,6 +37,9 @@ KEPT_KEYWORDS = (
 )
 
 
+#: SOP classes whose frames may be the slices of one volume: Enhanced CT, and Legacy Converted Enhanced CT.
+MULTI_FRAME_CT = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
+
 #: What is kept beside them of a multi-frame CT: x, y, z of each of its frames, one after another.
 FRAME_POSITIONS = "FramePositions"
 

@@ -193,9 +193,9 @@ def _axes(long: float, short: float, segment: Segment) -> Iterator[str]:
     """Long and short axis against the slice of largest area, of several alike the one in the middle."""
     _, dy, dx = segment.volume.spacing_mm
     slack = 2 * max(dy, dx)
-    area = max(segment.areas.values())
     most = max(segment.extent_mm(k) for k in segment.middle_ones) + slack
     share = min(_share(segment.planes[k]) for k in segment.middle_ones)
+    area = min(_largest_part(segment.planes[k]) for k in segment.middle_ones)
     # Of shapes of one area a disc has the least diameter.
     least = share * 2 * math.sqrt(area * dy * dx / math.pi) - slack
     if not least <= long <= most:
@@ -213,6 +213,12 @@ def _share(plane: Plane) -> float:
     opened = ndimage.binary_opening(padded, _EIGHT)
     is_compact = opened.sum() >= (1 - _LOST) * padded.sum() and ndimage.label(opened)[1] == 1
     return _COMPACT if is_compact else _DIVISIBLE
+
+
+def _largest_part(plane: Plane) -> int:
+    """Pixels of the largest part on a slice."""
+    parts, _ = ndimage.label(plane.mask)
+    return int(np.bincount(parts.ravel())[1:].max())
 
 
 def _largest(largest: float, long: float, segment: Segment) -> Iterator[str]:
