@@ -103,7 +103,7 @@ def compared(
     network = _taught(values[teaches], above[owners[teaches]], minutes, seed)
     teach, judge = (np.unique(owners[rows]) for rows in (teaches, ~teaches))
     x, z = (np.array([measured[n] for n in nodules]) for nodules in (teach, judge))
-    centre, scale = x.mean(axis=0), x.std(axis=0)
+    centre, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
     model = LogisticRegression(max_iter=500).fit((x - centre) / scale, above[teach])
     by_shape = model.decision_function((z - centre) / scale)
     by_network = np.array([_opinion(network, values[owners == n]) for n in judge])
