@@ -17,7 +17,7 @@ from dicom_node.archive.overview import read_study
 from dicom_node.archive.reports import KeptReport
 from dicom_node.audit import SEEN, AuditTrail, Happening
 from dicom_node.core.errors import UnknownStudy, UnreadableInstance
-from dicom_node.core.lifecycle import JobState, StudyState
+from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 from dicom_node.core.routing import Route, route_study
 from dicom_node.core.uid import is_uid
 from dicom_node.settings import WebSettings
@@ -83,9 +83,10 @@ class StudyPages:
 
     def _log(self, detail: StudyDetail) -> list[str]:
         """The log's last lines on it, where a reading or a delivery failed, or is tried again."""
-        study, states = detail.study, [one.state for one in (*detail.jobs, *detail.deliveries)]
-        retried = any(one.next_try_at is not None for one in (*detail.jobs, *detail.deliveries))
-        if not retried and study.state is not StudyState.FAILED and JobState.FAILED not in states:
+        study = detail.study
+        reading = any(job.state is JobState.FAILED or job.next_try_at is not None for job in detail.jobs)
+        sending = any(one.state is DeliveryState.FAILED or one.next_try_at is not None for one in detail.deliveries)
+        if not (reading or sending or study.state is StudyState.FAILED):
             return []
         return list(excerpts(self.data_dir, [study.study_instance_uid], LOG_LINES).get(study.study_instance_uid, ()))
 

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicom_node.web.dicomweb.refusal import REFUSED, refused
 
-#: Requests that are answered at the same time; the others wait their turn.
-_AT_ONCE = 16
+#: Requests that are answered at the same time: more than may be heavy or wait to be, see [budget].
+_AT_ONCE = 40
 
 _METHODS = frozenset({"GET", "HEAD"})
 
