@@ -3,19 +3,22 @@
 The comparison itself is no part of this repository. Where it lies beside it, it is run twice: with a sender that costs
 nothing, and with DCMTK's storescu as it comes, which waits for acknowledgements.
 
-Measured so far, ext4 on two shared cores beside a program that computes, against Orthanc 1.10.1 and DCMTK 3.6.7; these
-rates vary by a factor of two from round to round, so the ratios of each of three rounds are given. CT slices over one
-association 1.6, 0.7 and 1.2 times Orthanc's rate (goal 2), and 0.47, 0.29 and 0.65 times that of storescp with fsync
-(goal 0.9); over eight 1.5, 2.6 and 2.1 times (goal 4), and 0.27, 0.24 and 0.24 times (goal 0.9). CPU time of a gigabyte
-0.56, 0.81 and 0.75 times Orthanc's (goal 0.5). With storescu as it comes, before the journal, one round: 7.6 and 6.6
-times (goal 5).
+Measured so far on two shared cores beside a program that computes, ext4 without a journal of its own, against Orthanc
+1.10.1 and DCMTK 3.6.7; these rates vary by a factor of two from round to round, so the ratio of each of three rounds is
+given. CT slices over one association 1.6, 0.7 and 1.2 times Orthanc's rate (goal 2), and 0.47, 0.29 and 0.65 times that
+of storescp with fsync (goal 0.9); over eight 1.5, 2.6 and 2.1 times (goal 4), and 0.27, 0.24 and 0.24 times (goal 0.9).
+CPU time of a gigabyte 0.56, 0.81 and 0.75 times Orthanc's (goal 0.5). With storescu as it comes, before the journal,
+one round: 7.6 and 6.6 times (goal 5).
 
-The journal (`dicom_node/archive/journal.py`) made it 1.8, 1.8 and 1.8 times as fast over one association where another
-program kept both cores busy, since each of the waits that it saves then costs a tick of 4 ms, and 1.3, 1.0 and 1.3
-times in other rounds; over eight associations it made no difference. There the threads' handing on of the interpreter
-takes the time: 32 switches an instance in place of 6, a quarter of the CPU time. What did not change that: one lock
-round the making of files, two or three instances at once, one at once. Without any wait for the disk at all (fsync
-that does nothing) the node took 480 slices a second over one association, and 330 to 370 over eight.
+Our journal (`dicom_node/archive/journal.py`) made it 1.8, 1.8 and 1.8 times as fast over one association where others
+kept both cores busy, since each of the waits that it saves then costs a tick of 4 ms, and 1.3, 1.0 and 1.3 times in
+other rounds; with tiny instances 0.8, 0.9 and 1.0 times. On ext4 with a journal of its own, as is usual, in a file of
+the same disk: slices 1.1 and 1.4 times, which was 1.4 and 1.4 times Orthanc's rate and 0.7 and 0.9 times that of
+storescp with fsync; tiny instances, one round, 1.5 times, and 1.5 times storescp with fsync. Over eight associations it
+made no difference, or was slower (0.9 times, two rounds). There the threads' handing on of the interpreter takes the
+time: 32 switches an instance in place of 6, a quarter of the CPU time. What did not change that: one lock round the
+making of files; one, two or three instances at once; longer turns of the interpreter. Without any wait for the disk at
+all (fsync that does nothing) the node took 480 slices a second over one association, and 330 to 370 over eight.
 """
 
 import argparse
