@@ -125,7 +125,7 @@ def _second_look(course: Course) -> Facts:
     area = task.auc(run.network)
     told = f"AUC {area} on {area.cases} crops that did not teach, of lungs and shapes that did"
     said = f"{networks.parameters(run.network):,} parameters, {run.step} steps of {second.data['batch']} crops; {told}."
-    return {"said": said}
+    return {"seconds": round(run.seconds, 1), "said": said}
 
 
 def _reader_ratings(course: Course) -> Facts:

@@ -27,7 +27,7 @@ from workers.calibration import Calibration
 #: Times that each lung is searched for places where the first network is wrong, scanned anew, and slices each time.
 _SEARCHES, _SLICES = 3, 72
 #: So many crops are drawn; later ones are these turned over, since drawing takes longer than learning from them.
-_POOL = 3000
+_POOL = 8000
 #: Of the numbers of crops, from here on they judge; training never comes so far.
 _JUDGING_FROM, _JUDGED, _JUDGED_OF_A_TOY = 10**9, 400, 20
 
