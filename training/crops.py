@@ -65,7 +65,7 @@ class Crops:
         if again not in self._kept:
             self._kept[again] = self.drawn(again)
         kept, flips = self._kept[again], np.random.default_rng((self._seed, 2, number)).random(3) < 0.5
-        turned = np.flip(kept.values, [axis for axis in range(3) if flips[axis]])
+        turned = np.flip(kept.values, tuple(axis for axis in range(3) if flips[axis]))
         return Crop(values=np.ascontiguousarray(turned), is_nodule=kept.is_nodule)
 
     def drawn(self, number: int) -> Crop:

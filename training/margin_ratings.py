@@ -90,14 +90,16 @@ def _told(name: str, shapes: Sequence[Shape], x: Array, held: NDArray[np.bool_])
     model = LogisticRegression(C=_INVERSE_RIDGE, max_iter=500).fit(x[teach], y[teach])
     said, truth = model.decision_function(x[judge]), y[judge]
     size = x[judge, list(FEATURES).index("log volume")]
-    patients = [shapes[n].patient for n in np.flatnonzero(judge)]
+    patients = [shapes[n].patient for n in np.flatnonzero(judge).tolist()]
     # Where a description goes with small nodules, smallness tells it.
     towards = 1.0 if classification.auc(y[teach], x[teach, 0]) >= 0.5 else -1.0
+    of_held = np.flatnonzero(held).tolist()
+    held_votes, held_patients = [votes[n] for n in of_held], [shapes[n].patient for n in of_held]
     return Told(
         description=name,
         positives=int(truth.sum()),
-        kappa=_agreement([votes[n] for n in np.flatnonzero(held)], [shapes[n].patient for n in np.flatnonzero(held)]),
-        reader=_reader([votes[n] for n in np.flatnonzero(held)], [shapes[n].patient for n in np.flatnonzero(held)]),
+        kappa=_agreement(held_votes, held_patients),
+        reader=_reader(held_votes, held_patients),
         shape=bootstrap(lambda cases: classification.auc(truth[cases], said[cases]), patients),
         volume=bootstrap(lambda cases: classification.auc(truth[cases], towards * size[cases]), patients),
     )

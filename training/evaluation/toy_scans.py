@@ -1,6 +1,7 @@
 """Toy volumes with balls in them, for a run of seconds without outside data: they show that the way runs, no more."""
 
 import numpy as np
+from scipy import ndimage
 
 from training.evaluation.drawn_scans import Case, DrawnNodule, DrawnScan
 from workers.preprocessing import GRID_MM
@@ -22,12 +23,11 @@ def toy_scan(case: Case) -> DrawnScan:
         lungs |= ((k - 45) / 44) ** 2 + ((j - 85) / 62) ** 2 + ((i - middle) / 44) ** 2 < 1
     hu[lungs] = -860.0
     nodules = []
-    for middle in _MIDDLES if case.with_nodules else ():
-        at = np.array(middle) * GRID_MM + rng.uniform(-4.0, 4.0, 3)
+    for place in _MIDDLES if case.with_nodules else ():
+        at = np.array(place) * GRID_MM + rng.uniform(-4.0, 4.0, 3)
         ball = (k - at[0]) ** 2 + (j - at[1]) ** 2 + (i - at[2]) ** 2 < _RADIUS_MM**2
         hu[ball] = 30.0
-        low, high = (end(np.argwhere(ball), axis=0) for end in (np.min, np.max))
-        box = tuple(slice(int(a), int(b) + 1) for a, b in zip(low, high, strict=True))
+        (box,) = ndimage.find_objects(ball.astype(np.int8))
         region = Region(box=box, mask=ball[box])
         nodules.append(DrawnNodule(region=region, kind="solid", diameter_mm=2 * _RADIUS_MM))
     return DrawnScan(

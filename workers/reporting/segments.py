@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,11 +158,11 @@ def _frames(segmentation: Dataset) -> Iterator[NDArray[np.uint8]]:
     """Each frame [row, column], unpacked when it is asked for where frames begin with a byte."""
     shape = int(segmentation.Rows), int(segmentation.Columns)
     count, size, bits = int(segmentation.NumberOfFrames), shape[0] * shape[1], int(segmentation.BitsAllocated)
-    stored = np.frombuffer(segmentation.PixelData, dtype=np.uint16 if bits == 16 else np.uint8)
+    stored: NDArray[Any] = np.frombuffer(segmentation.PixelData, dtype=np.uint16 if bits == 16 else np.uint8)
     if bits == 1 and size % 8 == 0:
         for packed in stored[: count * size // 8].reshape(count, -1):
             yield np.unpackbits(packed, bitorder="little").reshape(shape)
         return
     if bits == 1:
-        stored = np.unpackbits(stored, bitorder="little")
+        stored = np.unpackbits(stored.astype(np.uint8, copy=False), bitorder="little")
     yield from stored[: count * size].reshape(count, *shape)
