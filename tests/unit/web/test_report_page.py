@@ -50,6 +50,12 @@ def house(tmp_path: Path) -> Iterator[House]:
     built.index.close()
 
 
+def test_the_study_page_tells_what_scores_depended_on_where_that_is_known(house: House) -> None:
+    text = house.person.get(f"/studies/{house.study}").text
+    assert text.count("<li>Nodule 1: score 0.91; without what is outlined 0.12.</li>") == 1
+    assert text.count("scores depended on") == 1
+
+
 def test_a_withdrawn_report_says_so_when_and_why_before_anything_else(house: House) -> None:
     before = house.page()
     assert (before.status, FINDING in before.text.lower(), "WITHDRAWN" in before.text) == (200, True, False)
