@@ -3,22 +3,23 @@
 The comparison itself is no part of this repository. Where it lies beside it, it is run twice: with a sender that costs
 nothing, and with DCMTK's storescu as it comes, which waits for acknowledgements.
 
-Measured so far on two shared cores beside a program that computes, ext4 without a journal of its own, against Orthanc
-1.10.1 and DCMTK 3.6.7; these rates vary by a factor of two from round to round, so the ratio of each of three rounds is
-given. CT slices over one association 1.6, 0.7 and 1.2 times Orthanc's rate (goal 2), and 0.47, 0.29 and 0.65 times that
-of storescp with fsync (goal 0.9); over eight 1.5, 2.6 and 2.1 times (goal 4), and 0.27, 0.24 and 0.24 times (goal 0.9).
-CPU time of a gigabyte 0.56, 0.81 and 0.75 times Orthanc's (goal 0.5). With storescu as it comes, before the journal,
-one round: 7.6 and 6.6 times (goal 5).
+Measured on two shared cores, against Orthanc 1.10.1 and DCMTK 3.6.7, one quiet run: CT slices over one association
+135/s, 1.1 times Orthanc's rate (goal 2) and 0.42 times that of storescp with fsync (goal 0.9); over eight 219/s, 2.4
+times (goal 4) and 0.36 times (goal 0.9); with storescu as it comes 7.6 and 6.6 times (goal 5). CPU time of a gigabyte
+0.74 times Orthanc's (goal 0.5). Since then a slice takes about 1.85 in place of 2.2 ms of CPU from its last byte to
+its row.
 
-Our journal (`dicom_node/archive/journal.py`) made it 1.8, 1.8 and 1.8 times as fast over one association where others
-kept both cores busy, since each of the waits that it saves then costs a tick of 4 ms, and 1.3, 1.0 and 1.3 times in
-other rounds; with tiny instances 0.8, 0.9 and 1.0 times. On ext4 with a journal of its own, as is usual, in a file of
-the same disk: slices 1.1 and 1.4 times, which was 1.4 and 1.4 times Orthanc's rate and 0.7 and 0.9 times that of
-storescp with fsync; tiny instances, one round, 1.5 times, and 1.5 times storescp with fsync. Over eight associations it
-made no difference, or was slower (0.9 times, two rounds). There the threads' handing on of the interpreter takes the
-time: 32 switches an instance in place of 6, a quarter of the CPU time. What did not change that: one lock round the
-making of files; one, two or three instances at once; longer turns of the interpreter. Without any wait for the disk at
-all (fsync that does nothing) the node took 480 slices a second over one association, and 330 to 370 over eight.
+A pre-written log with one wait for the disk, with files and rows behind the answer, was built, measured and left out.
+Beside a program that computes it made slices 1.8 times as fast over one association (three rounds; each wait that it
+saves then costs a tick of 4 ms), 1.0 to 1.3 times in other rounds; tiny instances 0.8 to 1.0 times, on ext4 with a
+journal of its own 1.5 times (one round); over eight associations nothing, or 0.9 times. For that it was not worth
+what a review found: records that outlive the eviction of their study, or the checksum of a torn file that `reindex`
+took for true, bring back or replace what they must not.
+
+Over eight associations the threads' handing on of the interpreter takes the time: 32 switches an instance in place of
+6, a quarter of the CPU time. What did not change that: one lock round the making of files; one, two or three
+instances at once; longer turns of the interpreter. Without any wait for the disk at all (fsync that does nothing) the
+node took 480 slices a second over one association, and 330 to 370 over eight.
 """
 
 import argparse

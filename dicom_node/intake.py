@@ -1,8 +1,8 @@
 """One received instance on its way in: check, file, index; only then may its sender be told that it is kept.
 
-The file is on the disk, or in the archive's journal, before its row is in the index, and has a second name in the
-archive's incoming/ until the row is there. A crash between the two leaves that name behind: the next start finds the
-file by it, without a look at any other, and indexes it, though its sender got no success and sends again.
+The file is on the disk before its row is in the index, and has a second name in the archive's incoming/ until the row
+is there. A crash between the two leaves that name behind: the next start finds the file by it, without a look at any
+other, and indexes it, though its sender got no success and sends again.
 """
 
 import logging
@@ -65,11 +65,6 @@ class Intake:
     def start(self) -> None:
         """No association of an earlier process is still open; before the first one, and in one process only."""
         self._studies.end_open_associations(self._clock())
-        self._archive.open_journal(self._studies.settle)
-
-    def stop(self) -> None:
-        """Leave nothing to be made good by the next start; what comes later waits for the disk."""
-        self._archive.close_journal()
 
     def store(self, received: ReceivedInstance) -> Added:
         """Check, file and index one instance.
@@ -104,31 +99,23 @@ class Intake:
     def _keep(self, received: ReceivedInstance, header: Header) -> tuple[KeptFile, Added]:
         with self._archive.filing(header.study_instance_uid):
             kept = self._file(received, header)
-            with kept.held:
-                row = self._row(received, header, kept)
-                try:
-                    added = self._studies.add_instance(
-                        row,
-                        received.association_id,
-                        written=kept.written,
-                        refuses_conflicts=self._rules.refuses_conflicts,
-                        durable=kept.entry is None,
-                    )
-                except DuplicateInstance:
-                    self._archive.withdraw(kept)
-                    raise
-                self._archive.indexed(kept)
+            row = self._row(received, header, kept)
+            try:
+                added = self._studies.add_instance(
+                    row,
+                    received.association_id,
+                    written=kept.written,
+                    refuses_conflicts=self._rules.refuses_conflicts,
+                )
+            except DuplicateInstance:
+                self._archive.withdraw(kept)
+                raise
+            self._archive.indexed(kept)
         return kept, added
 
     def _file(self, received: ReceivedInstance, header: Header) -> KeptFile:
-        # What may be refused yet must not come back by the journal.
-        return self._archive.store(
-            received.data_set,
-            _file_meta(received),
-            study_uid=header.study_instance_uid,
-            series_uid=header.series_instance_uid,
-            journal=not self._rules.refuses_conflicts,
-        )
+        study_uid, series_uid = header.study_instance_uid, header.series_instance_uid
+        return self._archive.store(received.data_set, _file_meta(received), study_uid=study_uid, series_uid=series_uid)
 
     def _row(self, received: ReceivedInstance, header: Header, kept: KeptFile) -> Instance:
         return Instance(

@@ -275,11 +275,7 @@ def _receiving(
         intake.start()
         entity.start()
 
-    def stop() -> None:
-        entity.stop()
-        intake.stop()
-
-    return entity, Served("receiver", start, lambda: entity.alive, stop)
+    return entity, Served("receiver", start, lambda: entity.alive, entity.stop)
 
 
 def _worker(settings: Settings, config: Path | None, url: str, holdings: Holdings) -> ChildProcess:

@@ -1,8 +1,8 @@
 """Recovery: after a stop at any moment, a power cut too, archive and index agree again before anything is received.
 
 It costs what was in hand when the node stopped, not what the archive holds: the second names in incoming/ (see
-`intake`), the records of the journal, the directories of studies that are still to be read, and a few rows. The whole
-archive is looked at by `stocktaking`.
+`intake`), the directories of studies that are still to be read, and a few rows. The whole archive is looked at by
+`stocktaking`.
 """
 
 import logging
@@ -15,10 +15,8 @@ from pathlib import Path
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
-from dicom_node.archive.journal_segment import Record
 from dicom_node.archive.kept_instance import read_kept_instance
 from dicom_node.archive.stock import Stock
-from dicom_node.archive.study_rows import Added
 from dicom_node.core.errors import NodeError, SettingsError, UnreadableInstance
 from dicom_node.core.lifecycle import StudyState
 
@@ -33,8 +31,6 @@ class Recovered:
 
     #: Whole files that the index did not know, and now knows.
     instances_indexed: int = 0
-    #: Files that the disk had lost, written again from the journal.
-    files_restored: int = 0
     #: Files that were not whole; their senders had no success for them.
     unfinished_removed: int = 0
     #: Results that a worker had not finished.
@@ -78,10 +74,8 @@ class Recovery:
         associations = self._end_associations()
         evictions = self.finish_evictions()
         indexed, removed = self.adopt()
-        restored, indexed_again = self._replay()
         recovered = Recovered(
-            instances_indexed=indexed + indexed_again,
-            files_restored=restored,
+            instances_indexed=indexed,
             unfinished_removed=removed,
             results_removed=self._archive.sweep(),
             evictions_finished=evictions,
@@ -141,49 +135,6 @@ class Recovery:
         uids = {"study_instance_uid": instance.study_instance_uid, "sop_instance_uid": instance.sop_instance_uid}
         log.warning("a stored instance was not in the index; it is now", extra=uids)
         return True
-
-    def _replay(self) -> tuple[int, int]:
-        """Make again what the disk lost of what the journal answers for: files, and rows; how many of each."""
-        restored = indexed = 0
-        is_empty = is_done = True
-        try:
-            for record in self._archive.journalled():
-                is_empty = False
-                try:
-                    is_restored, is_indexed = self._make_again(record)
-                except NodeError as error:
-                    # As of a leftover: it stays for the next start, and this one goes on.
-                    log.error("a file of the journal could not be indexed", extra={"reason": str(error)})
-                    is_done = False
-                else:
-                    restored, indexed = restored + is_restored, indexed + is_indexed
-        except OSError as error:
-            log.error("the journal of an earlier run could not be read", extra={"error": type(error).__name__})
-            is_done = False
-        if is_done:
-            if not is_empty:
-                self._index.studies.settle()
-            self._archive.forget_journal()
-        return restored, indexed
-
-    def _make_again(self, record: Record) -> tuple[bool, bool]:
-        """Let a file and its row be on the disk; whether each was not there."""
-        known = self._index.inventory.content_at(record.path)
-        if known is not None and known != record.sha256:
-            # Its study has left the disk, or another content has its place by now.
-            return False, False
-        return self._archive.restore(record), known is None and self._index_again(record.path)
-
-    def _index_again(self, place: str) -> bool:
-        instance = read_kept_instance(self._archive.path_of(place), place, self._character_sets)
-        with self._archive.filing(instance.study_instance_uid):
-            found = replace(instance, received_at=self._clock())
-            added = self._index.studies.add_instance(found, written=True)
-        cause = (
-            f"instance {instance.sop_instance_uid} was received but not yet indexed when the node stopped; it is now"
-        )
-        self._index.inventory.remark(instance.study_instance_uid, cause, actor=ACTOR, at=self._clock())
-        return added is not Added.IDENTICAL
 
     def _withdraw(self, incoming: Path) -> None:
         """Take its place from a file that did not become whole; nobody had success for it."""

@@ -10,12 +10,9 @@ from tests.room import Room
 STUDIES = ("1.2.826.0.1.3680043.10.7", "1.2.826.0.1.3680043.10.8")
 
 
-def store_until_killed(folder: Path, first: int, answered: Connection, journal: bool) -> None:
+def store_until_killed(folder: Path, first: int, answered: Connection) -> None:
     """Store instances from this number on in every study, each of them sent twice."""
     room = Room(folder)
-    if journal:
-        # Of so little room that its segments are soon full.
-        room.archive.open_journal(room.index.studies.settle, first=0, segment_bytes=32 << 10)
     telling = threading.Lock()
     threads = [threading.Thread(target=_store, args=(room, study, first, answered, telling)) for study in STUDIES]
     for thread in threads:

@@ -8,27 +8,23 @@ Layout below the root; paths are given relative to it:
     incoming/                                       a file while it is written, and a second name of it until the index
                                                     knows it: what a start after a power cut has to look at is here
     outgoing/                                       results that are not whole yet
-    journal/                                        copies of files that the disk does not have for certain yet
 """
 
 import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydicom.errors import InvalidDicomError
 
-from dicom_node.archive.checksum import pieces_of, sha256_of, whole_of
+from dicom_node.archive.checksum import pieces_of, sha256_of
 from dicom_node.archive.directories import Directories, make_directory, sync_directory
-from dicom_node.archive.disk import Disk
 from dicom_node.archive.file_meta import FileMeta, encode_file_meta, open_data_set
-from dicom_node.archive.journal import FIRST, SEGMENT_BYTES, Entry, Journal, forget, journalled
-from dicom_node.archive.journal_segment import Record
 from dicom_node.archive.leftovers import leftovers, torn_place
 from dicom_node.archive.places import place, places
 from dicom_node.archive.second_name import second_name
@@ -61,13 +57,6 @@ class KeptFile:
     size_bytes: int
     #: Its second name, in incoming/, for `indexed`; None where the same content lay there already.
     incoming: Path | None
-    #: That the journal answers for the file, to be held until its row is committed; None where the disk has it.
-    entry: Entry | None = field(default=None, repr=False)
-
-    @property
-    def held(self) -> AbstractContextManager[object]:
-        """To be held until its row is committed, or will not be."""
-        return self.entry or nullcontext()
 
     @property
     def written(self) -> bool:
@@ -89,65 +78,13 @@ class Archive:
         self._locks = StudyLocks(root / "studies")
         # Of two threads that file the same instance, one waits until the other's file is on the disk.
         self._filing = [threading.Lock() for _ in range(_LOCKS)]
-        self._journal: Journal | None = None
-        self._disk: Disk | None = None
 
     def spool(self, meta: FileMeta) -> Spool:
         """A file for a data set that comes in, to be given to `store` or discarded; OSError as of that."""
         return Spool(self._root / "incoming" / uuid.uuid4().hex, encode_file_meta(meta))
 
-    def open_journal(
-        self, sync_rows: Callable[[], None], *, first: int = FIRST, segment_bytes: int = SEGMENT_BYTES
-    ) -> None:
-        """Let the journal answer for new files; in one process, and only after `forget_journal`.
-
-        `sync_rows` lets every committed row be on the disk at return; the others as of `Journal`.
-        """
-        if self._journal is not None:
-            return
-        self._disk = Disk(self._top)
-        self._journal = Journal(
-            self._root / "journal",
-            sync_files=self._sync_files,
-            restore=self._write_anew,
-            sync_rows=sync_rows,
-            free_bytes=self.free_bytes,
-            first=first,
-            segment_bytes=segment_bytes,
-        )
-
-    def close_journal(self) -> None:
-        """Let everything be on the disk; files that come later wait for it by themselves."""
-        journal, self._journal = self._journal, None
-        if journal is not None:
-            journal.close()
-        if self._disk is not None:
-            self._disk.close()
-            self._disk = None
-
-    def journalled(self) -> Iterator[Record]:
-        """What the journal of an earlier process answers for; OSError where the disk fails."""
-        return journalled(self._root / "journal")
-
-    def forget_journal(self) -> None:
-        """All that the journal of an earlier process answered for is on the disk."""
-        forget(self._root / "journal")
-
-    def restore(self, record: Record) -> bool:
-        """Let a file of the journal be on the disk at return; whether it was not whole, and was written anew."""
-        if self._is_as_recorded(record):
-            self.settle(record.path)
-            return False
-        self._write_record(record)
-        return True
-
-    def store(
-        self, data_set: EncodedDataSet, meta: FileMeta, *, study_uid: str, series_uid: str, journal: bool = False
-    ) -> KeptFile:
+    def store(self, data_set: EncodedDataSet, meta: FileMeta, *, study_uid: str, series_uid: str) -> KeptFile:
         """Keep a data set's bytes behind a file meta information of ours, durable at return.
-
-        `journal`: it may be the journal that has them, if there is one; then `held` is to be held, and its row needs
-        not wait for the disk.
 
         The same content under the same UIDs is found and kept as it is; other content is put beside it. A new file has
         a second name until `indexed` is called with it. OSError where the disk does not take it, CannotUnderstand where
@@ -157,14 +94,11 @@ class Archive:
         first = place("studies", study_uid, series_uid, meta.sop_instance_uid)
         with self._filing[hash(first) % _LOCKS]:
             for path in places(first, meta.transfer_syntax_uid, sha256):
-                keep = self._journal.keep if journal and self._journal is not None else _nowhere
-                incoming, entry = self._write_new(path, data_set, meta, sha256, keep)
+                incoming = self._write_new(path, data_set, meta, sha256)
                 if incoming or self._holds(path, sha256, meta.transfer_syntax_uid):
                     if incoming is None:
                         self.settle(str(path))
-                    return KeptFile(
-                        path=str(path), sha256=sha256, size_bytes=size_bytes, incoming=incoming, entry=entry
-                    )
+                    return KeptFile(path=str(path), sha256=sha256, size_bytes=size_bytes, incoming=incoming)
         raise OutOfResources(f"its file was damaged on disk; move {path} away and send again")
 
     def settle(self, relative: str) -> None:
@@ -285,41 +219,25 @@ class Archive:
         with file:
             return syntax == transfer_syntax_uid and sha256_of(file) == sha256
 
-    def _write_new(
-        self,
-        path: PurePosixPath,
-        data_set: EncodedDataSet,
-        meta: FileMeta,
-        sha256: str,
-        keep: Callable[[Record], Entry | None],
-    ) -> tuple[Path | None, Entry | None]:
-        """Write the file unless its name is taken; its name in incoming/, which it keeps, and what `keep` says of it.
-
-        On the disk at return, where that is nothing.
-        """
+    def _write_new(self, path: PurePosixPath, data_set: EncodedDataSet, meta: FileMeta, sha256: str) -> Path | None:
+        """Write the file unless its name is taken; returns its name in incoming/, which it keeps."""
         final = f"{self._top}/{path}"
         if os.path.exists(final):
-            return None, None
+            return None
         folder = os.path.dirname(final)
         self._directories.make(folder)
         if isinstance(data_set, Spool):
-            return self._name_spool(data_set, final, folder), None
+            return self._name_spool(data_set, final, folder)
         incoming, is_linked = f"{self._top}/incoming/{second_name(path, sha256)}", False
-        entry: Entry | None = None
-        file_meta = encode_file_meta(meta)
         try:
             descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
             try:
-                _write(descriptor, file_meta, data_set)
+                _write(descriptor, data_set, meta)
                 is_linked = _linked(incoming, final)
                 if is_linked:
-                    whole = whole_of(data_set)
-                    if whole is not None:
-                        entry = keep(Record(path=str(path), sha256=sha256, file_meta=file_meta, data_set=whole))
-                    if entry is None:
-                        # The bytes and both names at once.
-                        os.fsync(descriptor)
-                        self._directories.sync(folder, levels=_LEVELS)
+                    # The bytes and both names at once.
+                    os.fsync(descriptor)
+                    self._directories.sync(folder, levels=_LEVELS)
             finally:
                 os.close(descriptor)
         except BaseException:  # also what ends the process: half a file must not stay
@@ -330,8 +248,8 @@ class Archive:
             raise
         if not is_linked:
             _remove(incoming)
-            return None, None
-        return Path(incoming), entry
+            return None
+        return Path(incoming)
 
     def _name_spool(self, spool: Spool, final: str, folder: str) -> Path | None:
         spool.sync()
@@ -344,48 +262,6 @@ class Archive:
             raise
         spool.keep()
         return spool.path
-
-    def _sync_files(self, paths: Sequence[str]) -> list[str]:
-        """Let files be on the disk with their names; those of which the disk failed. Who is gone is not waited for."""
-        if self._disk is not None and self._disk.can_be_synced:
-            try:
-                self._disk.sync()
-            except OSError:
-                # Whose bytes those were it does not say.
-                return list(paths)
-            return []
-        failed = [path for path in paths if not _is_synced(f"{self._top}/{path}")]
-        for folder in dict.fromkeys(path.rpartition("/")[0] for path in paths):
-            # A study that left the disk took it along.
-            with suppress(FileNotFoundError):
-                self._directories.sync(f"{self._top}/{folder}", levels=_LEVELS)
-        return failed
-
-    def _write_anew(self, record: Record) -> None:
-        """Write a file again that the disk did not take, unless it is gone by now; on the disk at return."""
-        with self.filing(record.path.split("/")[2]):
-            if os.path.exists(f"{self._top}/{record.path}"):
-                self._write_record(record)
-
-    def _write_record(self, record: Record) -> None:
-        final = self._root / record.path
-        make_directory(final.parent)
-
-        def write(file: BinaryIO) -> None:
-            file.write(record.file_meta)
-            file.write(record.data_set)
-
-        with self._temporary("incoming", write) as temporary:
-            temporary.replace(final)
-        self._directories.sync(os.fspath(final.parent), levels=_LEVELS)
-
-    def _is_as_recorded(self, record: Record) -> bool:
-        try:
-            file = (self._root / record.path).open("rb")
-        except FileNotFoundError:
-            return False
-        with file:
-            return file.read(len(record.file_meta)) == record.file_meta and sha256_of(file) == record.sha256
 
     @contextmanager
     def _temporary(self, area: str, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
@@ -436,9 +312,9 @@ def _written_before(path: Path, moment: float) -> bool:
         return False
 
 
-def _write(descriptor: int, file_meta: bytes, data_set: EncodedDataSet) -> None:
+def _write(descriptor: int, data_set: EncodedDataSet, meta: FileMeta) -> None:
     data_set.seek(0)
-    pieces = pieces_of(data_set)
+    file_meta, pieces = encode_file_meta(meta), pieces_of(data_set)
     first = next(pieces, b"")
     # At once what is in memory; the kernel may take less of it than it is given.
     written = os.writev(descriptor, [file_meta, first])
@@ -446,25 +322,6 @@ def _write(descriptor: int, file_meta: bytes, data_set: EncodedDataSet) -> None:
     write_all(descriptor, memoryview(first)[max(0, written - len(file_meta)) :])
     for piece in pieces:
         write_all(descriptor, piece)
-
-
-def _nowhere(_record: Record) -> Entry | None:
-    return None
-
-
-def _is_synced(path: str) -> bool:
-    """Let a file be on the disk, unless it is gone; False where the disk fails."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _remove(path: str | Path) -> None:

@@ -29,19 +29,19 @@ class GroupCommit:
 
     def __init__(
         self,
-        transaction: Callable[[bool], AbstractContextManager[sa.Connection]],
+        transaction: Callable[[], AbstractContextManager[sa.Connection]],
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`transaction` begins one that commits at its end, or leaves nothing behind; durable where that is asked."""
+        """`transaction` begins one that commits at its end, or leaves nothing behind."""
         self._rest = rest
         self._transaction = transaction
         self._waiting: list[_Deed[Any]] = []
         self._joining = threading.Lock()
         self._leading = threading.Lock()
 
-    def run(self, do: Callable[[sa.Connection], Answer], *, durable: bool = True) -> Answer:
+    def run(self, do: Callable[[sa.Connection], Answer]) -> Answer:
         """Do it, and return its answer when that is committed; whatever it raises, or the transaction does."""
-        deed = _Deed(do, durable)
+        deed = _Deed(do)
         with self._joining:
             self._waiting.append(deed)
         with self._leading:
@@ -58,7 +58,7 @@ class GroupCommit:
 
     def _commit(self, deeds: "list[_Deed[Any]]", attempts: int = _ATTEMPTS) -> None:
         try:
-            with self._transaction(any(deed.durable for deed in deeds)) as connection:
+            with self._transaction() as connection:
                 answers = [deed.do(connection) for deed in deeds]
         except IndexConflict as error:
             # Somebody else wanted the same rows, and has had them by now; who of us it was, nobody says.
@@ -89,8 +89,8 @@ class GroupCommit:
 class _Deed(Generic[Answer]):
     """What one thread wants done, and what came of it."""
 
-    def __init__(self, do: Callable[[sa.Connection], Answer], durable: bool) -> None:
-        self.do, self.durable = do, durable
+    def __init__(self, do: Callable[[sa.Connection], Answer]) -> None:
+        self.do = do
         self.is_done = False
         self._answer: Answer | None = None
         self._error: Exception | None = None

@@ -60,24 +60,6 @@ class Inventory:
         with self._transactions.read() as connection:
             return connection.execute(query).first() is not None
 
-    def content_at(self, path: str) -> str | None:
-        """The checksum of the content that this file of the area studies must have; None where no row names it.
-
-        Empty where its study has left the disk.
-        """
-        instances, studies = self._tables["instances"], self._tables["studies"]
-        study = path.split("/")[2]
-        query = (
-            sa.select(instances.c.sha256, studies.c.evicted_at)
-            .join(studies, studies.c.study_instance_uid == instances.c.study_instance_uid)
-            .where(instances.c.study_instance_uid == study, instances.c.path == path)
-        )
-        with self._transactions.read() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            return None
-        return str(row.sha256) if row.evicted_at is None else ""
-
     def is_empty(self) -> bool:
         """Whether no instance should be on the disk."""
         studies, instances = self._tables["studies"], self._tables["instances"]

@@ -81,9 +81,8 @@ class Studies:
         *,
         written: bool = False,
         refuses_conflicts: bool = False,
-        durable: bool = True,
     ) -> Added:
-        """Make a stored file part of its study, `durable` at return; a late one opens the study again.
+        """Make a stored file part of its study, durable at return; a late one opens the study again.
 
         Same SOP Instance UID, SHA-256 and transfer syntax as a kept one: IDENTICAL; same UID, else: CONFLICT. NEW also
         where a study failed by the kept one, in whose place this one is read from now on, and where the study had left
@@ -97,7 +96,7 @@ class Studies:
                 return None
             return self._add(connection, instance, association_id, written=written, refuses_conflicts=refuses_conflicts)
 
-        added = self._transactions.together(add, durable=durable)
+        added = self._transactions.together(add)
         if added is None:
             raise DuplicateInstance(_REFUSAL)
         return added
@@ -130,10 +129,6 @@ class Studies:
         if association_id is not None:
             self._note_association(connection, instance, association_id)
         return added
-
-    def settle(self) -> None:
-        """Let all that was committed so far be on the disk at return."""
-        self._transactions.settle()
 
     def association_opened(self, association_id: str, calling_ae_title: str, at: float) -> None:
         """A sender's association was accepted."""

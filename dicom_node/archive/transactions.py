@@ -1,6 +1,5 @@
 """Transactions on the index, and the one place where the state of a study or a job changes."""
 
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
@@ -20,9 +19,6 @@ Answer = TypeVar("Answer")
 
 #: No transaction is under way for longer, where several may be: what is missing by then never comes.
 UNDERWAY_SECONDS = 10.0
-
-#: Among the index's marks: when all before was put on the disk.
-_SETTLED = "settled"
 
 #: SQLSTATE of serialisation failures and deadlocks (PostgreSQL's manual, Appendix A): to be done again.
 _TAKEN_BACK = ("40001", "40P01")
@@ -64,7 +60,7 @@ class Transactions:
         self._writer = engine
         self._brisk = engine.execution_options(sqlite_synchronous="NORMAL")
         self._reader = engine.execution_options(sqlite_begin="DEFERRED")
-        self._group = GroupCommit(self._write_again if lies_in_file(engine) else self._write)
+        self._group = GroupCommit(self._write_again if lies_in_file(engine) else self.write)
         #: A connection that the last group left open for the next.
         self._standing: sa.Connection | None = None
         # To build a statement takes longer than to execute it: what is executed often is built once, here as in others.
@@ -90,16 +86,12 @@ class Transactions:
         with _answering(), self._turn(), (self._writer if durable else self._brisk).begin() as connection:
             yield connection
 
-    def _write(self, durable: bool) -> AbstractContextManager[sa.Connection]:
-        return self.write(durable=durable)
-
     @contextmanager
-    def _write_again(self, durable: bool) -> Iterator[sa.Connection]:
+    def _write_again(self) -> Iterator[sa.Connection]:
         """As `write`, for one thread at a time: to take a connection from the pool takes longer than the commit."""
         with _answering(), self._turn():
             connection, self._standing = self._standing or self._writer.connect(), None
             try:
-                connection.execution_options(sqlite_synchronous="FULL" if durable else "NORMAL")
                 with connection.begin():
                     yield connection
             except BaseException:  # whatever it is, the connection may be at fault
@@ -113,19 +105,12 @@ class Transactions:
         if standing is not None:
             standing.close()
 
-    def together(self, deed: Callable[[sa.Connection], Answer], *, durable: bool = True) -> Answer:
-        """Do something short in a transaction that other threads' deeds may share; its answer, `durable` as of `write`.
+    def together(self, deed: Callable[[sa.Connection], Answer]) -> Answer:
+        """Do something short in a transaction that other threads' deeds may share; its answer, durable at return.
 
         It may be done twice, the first time without effect; what it raises is its caller's alone.
         """
-        return self._group.run(deed, durable=durable)
-
-    def settle(self) -> None:
-        """Let all that was committed so far be on the disk at return."""
-        row = {"name": _SETTLED, "value": str(time.time())}
-        with self.write() as connection:
-            # What changes nothing commits nothing; the wait for a change is one for all before it.
-            self.upsert(connection, self.tables["marks"], row, {"value": row["value"]})
+        return self._group.run(deed)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:

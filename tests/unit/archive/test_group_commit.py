@@ -22,8 +22,6 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.index = Index.open(f"sqlite:///{folder / 'index.sqlite'}")
         self.begun = 0
-        #: Whether each was to be durable.
-        self.durable: list[bool] = []
         self.open = threading.Event()
         self.open.set()
         self.away = False
@@ -34,13 +32,12 @@ class Ledger:
         self.group = GroupCommit(self.transaction, self.rests.append)
 
     @contextmanager
-    def transaction(self, durable: bool) -> Iterator[sa.Connection]:
+    def transaction(self) -> Iterator[sa.Connection]:
         self.begun += 1
-        self.durable.append(durable)
         assert self.open.wait(10)
         if self.away:
             raise IndexUnavailable("the index does not answer")
-        with self.index.transactions.write(durable=durable) as connection:
+        with self.index.transactions.write() as connection:
             yield connection
             if self.conflicts:
                 self.conflicts -= 1
