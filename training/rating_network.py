@@ -8,7 +8,8 @@ neither.
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from training.augmentation import aerate, draw, insert, scan
 from training.dataset import Background, Patches, load, site
 from training.experiment import CACHE, DATA
 from training.metrics import classification
-from training.metrics.bootstrap import Estimate, bootstrap
+from training.metrics.bootstrap import REPLICATES, Estimate, bootstrap
 from training.shapes import Shape
 from workers.preprocessing import normalise
 from workers.reader_estimate import features
@@ -88,7 +89,12 @@ class RatedCrops:
 
 
 def compared(
-    backgrounds: Sequence[Background], shapes: Sequence[Shape], minutes: float, kept: Path, seed: int = 0
+    backgrounds: Sequence[Background],
+    shapes: Sequence[Shape],
+    minutes: float,
+    kept: Path,
+    seed: int = 0,
+    replicates: int = REPLICATES,
 ) -> dict[str, Estimate]:
     """The area under the curve of network and features, on the same nodules; `minutes` of this process teach.
 
@@ -107,7 +113,13 @@ def compared(
     model = LogisticRegression(max_iter=500).fit((x - centre) / scale, above[teach])
     by_shape = model.decision_function((z - centre) / scale)
     by_network = np.array([_opinion(network, values[owners == n]) for n in judge])
-    return _figures(above[judge], by_network, by_shape, z[:, 0], [rated[n].patient for n in judge])
+    said = {
+        "network": by_network,
+        "shape features": by_shape,
+        "both, their logits added": by_network + by_shape,
+        "volume alone": z[:, 0],
+    }
+    return _figures(above[judge], said, [rated[n].patient for n in judge], replicates)
 
 
 def _crops(
@@ -124,20 +136,15 @@ def _crops(
         return found["owners"], found["values"].astype(np.float32)
 
 
-def _figures(y: Array, by_network: Array, by_shape: Array, size: Array, patients: list[str]) -> dict[str, Estimate]:
-    def area(of: Array) -> Estimate:
-        return bootstrap(lambda cases: classification.auc(y[cases], of[cases]), patients)
+def _figures(y: Array, said: Mapping[str, Array], patients: list[str], replicates: int) -> dict[str, Estimate]:
+    def area(name: str, cases: NDArray[np.int_]) -> float:
+        return classification.auc(y[cases], said[name][cases])
 
     def gain(cases: NDArray[np.int_]) -> float:
-        return classification.auc(y[cases], by_network[cases]) - classification.auc(y[cases], by_shape[cases])
+        return area("network", cases) - area("shape features", cases)
 
-    return {
-        "network": area(by_network),
-        "shape features": area(by_shape),
-        "both, their logits added": area(by_network + by_shape),
-        "volume alone": area(size),
-        "network less features": bootstrap(gain, patients),
-    }
+    figures = {name: bootstrap(partial(area, name), patients, replicates=replicates) for name in said}
+    return figures | {"network less features": bootstrap(gain, patients, replicates=replicates)}
 
 
 def _taught(values: Floats, target: Array, minutes: float, seed: int) -> nn.Module:

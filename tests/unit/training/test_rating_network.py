@@ -67,11 +67,11 @@ def test_both_are_judged_on_the_same_nodules_of_patients_that_taught_neither(
     rng = np.random.default_rng(3)
     shapes = [ball(number, float(rng.uniform(3.0, 8.0))) for number in range(60)]
     shapes.append(replace(ball(61, 5.0), malignancy=3.0))
-    figures = compared(backgrounds, shapes, 0.01, tmp_path / "crops.npz")
+    figures = compared(backgrounds, shapes, 0.01, tmp_path / "crops.npz", replicates=30)
     held_out = [shape for shape in shapes if shape.held_out and shape.malignancy != 3.0]
 
     assert {estimate.cases for estimate in figures.values()} == {len(held_out)}
     # The readers went by size, and by nothing else.
     assert figures["volume alone"].value > 0.9
-    again = compared(backgrounds, shapes, 0.01, tmp_path / "crops.npz")
+    again = compared(backgrounds, shapes, 0.01, tmp_path / "crops.npz", replicates=30)
     assert again["shape features"] == figures["shape features"]
