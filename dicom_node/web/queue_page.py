@@ -85,6 +85,7 @@ class QueuePage:
             "overview": overview,
             "messages": self.queue_lengths(),
             "waiting": read_waiting(self.index, now, self.settings.queue.maximum_waiting_seconds),
+            "overdue": self.settings.queue.maximum_waiting_seconds,
             "failed": failed,
             "excerpts": excerpts(self.settings.node.data_dir, {job.study_instance_uid for job in failed}, LOG_LINES),
             "service": service,

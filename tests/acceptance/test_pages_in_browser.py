@@ -202,6 +202,8 @@ def test_slices_scroll_by_wheel_and_keys_and_findings_are_found(
     assert page.locator("#slice").get_attribute("src") != lung
     page.keyboard.press("1")
     page.locator("#slice").evaluate("image => image.decode()")
+    page.get_by_text("scores depended on").click()
+    assert page.get_by_text("without what is outlined").is_visible()
     keep(page, "study")
     assert faults(page) == []
 

@@ -57,10 +57,10 @@ class Turns:
     def answer(self, make: Callable[[], Response]) -> Response:
         """What `make` answers; the turn lasts until the last byte is sent. Refused where too many wait."""
         if not self._places.acquire(blocking=False):
-            raise _busy()
+            raise busy()
         if not self._turns.acquire(timeout=self._patience):
             self._places.release()
-            raise _busy()
+            raise busy()
         try:
             response = make()
         except BaseException:  # also what ends the process: nobody else gives the turn back
@@ -91,5 +91,6 @@ class _Held(StreamingResponse):
             self._release()
 
 
-def _busy() -> Refusal:
+def busy() -> Refusal:
+    """What a request is told that finds no place."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests of this kind are being answered", _RETRY)

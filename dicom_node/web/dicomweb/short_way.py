@@ -5,18 +5,24 @@ function. What is not found here, such as a request that stores, goes the framew
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import NamedTuple
 
 from fastapi import Request, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dicom_node.web.dicomweb.budget import busy
 from dicom_node.web.dicomweb.refusal import REFUSED, refused
 
 #: Requests that are answered at the same time: more than may be heavy or wait to be, see [budget].
 _AT_ONCE = 40
+
+#: Requests that wait for one of these to end; whoever comes then is told at once to come again.
+_WAITING = 200
 
 _METHODS = frozenset({"GET", "HEAD"})
 
@@ -43,9 +49,18 @@ class _Way(NamedTuple):
 class ShortWay:
     """ASGI middleware: answers what routes of plain functions would, and lets everything else through."""
 
-    def __init__(self, application: ASGIApp, *, prefix: str, routes: Iterable[BaseRoute]) -> None:
+    def __init__(
+        self,
+        application: ASGIApp,
+        *,
+        prefix: str,
+        routes: Iterable[BaseRoute],
+        at_once: int = _AT_ONCE,
+        waiting: int = _WAITING,
+    ) -> None:
         self._application, self._prefix = application, f"{prefix}/"
-        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="dicomweb")
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="dicomweb")
+        self._places = threading.Semaphore(at_once + waiting)
         self._ways: dict[int, list[_Way]] = {}
         for route in routes:
             if isinstance(route, Route) and ":path}" not in route.path and route.methods and route.methods <= _METHODS:
@@ -60,10 +75,19 @@ class ShortWay:
             return
         request = Request(scope, receive)
         try:
-            response = await asyncio.get_running_loop().run_in_executor(self._threads, answer, request)
+            response = await self._in_a_thread(answer, request)
         except REFUSED as error:
             response = refused(error)
         await response(scope, receive, send)
+
+    async def _in_a_thread(self, answer: Callable[[Request], Response], request: Request) -> Response:
+        if not self._places.acquire(blocking=False):
+            raise busy()
+        # What the log says of a request goes with it.
+        work = self._threads.submit(copy_context().run, answer, request)
+        # Of the work, not of whoever awaits it: he may go away, and the thread is taken all the same.
+        work.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(work)
 
     def _find(self, scope: Scope) -> Callable[[Request], Response] | None:
         parts = scope["path"][len(self._prefix) :].split("/")

@@ -1,12 +1,19 @@
 """The short way of DICOMweb: whatever is asked, it is answered as the framework would answer it."""
 
+import asyncio
 import re
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
+from httpx import ASGITransport, AsyncClient
 
+from dicom_node.telemetry import context_keys, log_context
+from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.service import build_dicomweb
+from dicom_node.web.dicomweb.short_way import ShortWay
 from dicom_node.web.server import WebServer
 from tests.dicomweb_service import Answer, Service, serving
 from tests.instances import SERIES_UID, STUDY_UID, sop_uid
@@ -96,3 +103,88 @@ def test_a_defect_is_an_error_of_the_server_and_ends_nothing_else(
     assert short.ask(INSTANCE).status == 500
     monkeypatch.undo()
     assert short.ask(INSTANCE).status == 200
+
+
+def short_way(heavy: Callable[[Request], Response], light: Callable[[Request], Response], **places: int) -> AsyncClient:
+    """A client of a short way to two functions."""
+    router = APIRouter()
+    router.add_api_route("/heavy", heavy)
+    router.add_api_route("/light", light)
+    short = ShortWay(FastAPI(), prefix="/d", routes=router.routes, **places)
+    return AsyncClient(transport=ASGITransport(short), base_url="http://node/d", timeout=30)
+
+
+def test_what_is_light_is_answered_while_all_that_may_be_heavy_is() -> None:
+    turns, end, entered = Turns(), threading.Event(), threading.Semaphore(0)
+
+    def make() -> Response:
+        end.wait(20)
+        return Response()
+
+    def heavy(_request: Request) -> Response:
+        entered.release()
+        return turns.answer(make)
+
+    async def ask() -> tuple[float, list[int], list[int]]:
+        async with short_way(heavy, lambda _request: Response()) as client:
+            held = [asyncio.create_task(client.get("/heavy")) for _ in range(16)]
+            for _ in held:
+                assert await asyncio.to_thread(entered.acquire, timeout=10)
+            await asyncio.sleep(0.1)
+            begun = time.monotonic()
+            now = [await client.get(path) for path in ("/light", "/heavy")]
+            took = time.monotonic() - begun
+            end.set()
+            return took, [each.status_code for each in now], [(await each).status_code for each in held]
+
+    took, now, later = asyncio.run(ask())
+    assert now == [200, 503]
+    assert later == [200] * 16
+    # Nobody's patience: that is ten seconds.
+    assert took < 5
+
+
+def test_whoever_finds_no_thread_and_no_place_to_wait_is_told_at_once_to_come_again() -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def heavy(_request: Request) -> Response:
+        begun.set()
+        end.wait(20)
+        return Response()
+
+    async def ask() -> None:
+        async with short_way(heavy, lambda _request: Response(), at_once=1, waiting=1) as client:
+            held = asyncio.create_task(client.get("/heavy"))
+            assert await asyncio.to_thread(begun.wait, 10)
+            waits = asyncio.create_task(client.get("/light"))
+            await asyncio.sleep(0.1)
+            told = await client.get("/light")
+            assert (told.status_code, told.headers["Retry-After"]) == (503, "5")
+            # One that goes away leaves its place to another.
+            waits.cancel()
+            await asyncio.sleep(0.1)
+            leaves = asyncio.create_task(client.get("/light"))
+            await asyncio.sleep(0.1)
+            assert not leaves.done()
+            end.set()
+            assert [(await each).status_code for each in (held, leaves)] == [200, 200]
+            assert [(await client.get("/light")).status_code for _ in range(5)] == [200] * 5
+
+    asyncio.run(ask())
+
+
+def test_what_the_log_says_of_a_request_goes_with_it_into_its_thread() -> None:
+    seen: list[object] = []
+
+    def light(_request: Request) -> Response:
+        seen.append(dict(context_keys()))
+        return Response()
+
+    async def ask() -> None:
+        async with short_way(light, light) as client:
+            with log_context(request="1"):
+                await client.get("/light")
+            await client.get("/light")
+
+    asyncio.run(ask())
+    assert seen == [{"request": "1"}, {}]

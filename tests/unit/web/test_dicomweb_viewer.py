@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from deploy.viewer import MARK, ViewerUnavailable, is_there, unpack
+from dicom_node.telemetry import Metrics
 from dicom_node.web.dicomweb.viewer import build_viewer
 from dicom_node.web.server import WebServer
 from tests.dicomweb_service import Answer, Service
@@ -34,7 +35,7 @@ def service(folder: Path, tmp_path: Path) -> Iterator[Service]:
     room = Room(tmp_path / "room")
     server = WebServer(application, "127.0.0.1", 0)
     server.start()
-    yield Service(room=room, port=server.port, application=application)
+    yield Service(room=room, port=server.port, application=application, metrics=Metrics())
     server.stop()
     room.index.close()
 
