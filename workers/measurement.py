@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dicom_node.core.finding import Axis, Border, Outline, Point
 from workers.coverage import coverage
-from workers.surface import Points, Surface, axes, farthest, largest_slice, lines, largest_line
+from workers.surface import Points, Surface, axes, farthest, largest_line, largest_slice, lines
 from workers.volume import Region, Volume
 
 Mask = NDArray[np.bool_]
