@@ -54,7 +54,8 @@ def coverage(region: Region, volume: Volume) -> Coverage | None:
     share = _share(hu, core, _around(near))
     if share is None or _is_unlike(share, mask, core):
         return None
-    outside = np.where(near & (share < _FULL), np.clip(share, -_NOISE, 0.5), 0.0)
+    # A sharp kernel's undershoot is no less than empty, as its overshoot in the core is no more than full.
+    outside = np.where(near & (share < _FULL), np.clip(share, 0.0, 0.5), 0.0)
     inside = np.where(core, 1.0, np.clip(share, 0.5, 1.0 + _NOISE))
     return Coverage(share=np.where(mask, inside, outside).astype(np.float32), start=start)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import binary_dilation, gaussian_filter, label, zoom
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 from skimage.measure import find_contours
@@ -26,6 +26,9 @@ Spacing = tuple[float, float, float]
 
 #: In pixels, across slices as many mm: as far as the steps of a mask reach, and the noise of a voxel.
 _STEPS, _NOISE = 1.5, 0.7
+#: A surface that surrounds less of a slice's largest part has lost what the mask shows.
+_HELD = 0.75
+_EIGHT = np.ones((3, 3), dtype=bool)
 #: How often that far a soft voxel reaches.
 _REACH = 3.5
 #: What has fewer pixels is measured as it is: it has no border apart from its steps.
@@ -55,9 +58,11 @@ class Surface:
         own, start = mask[box], origin + [part.start for part in box]
         if own.sum(axis=(1, 2)).max() >= _FEWEST_PIXELS and own.sum() <= _MOST_VOXELS:
             values, margin = _soft(own.astype(np.float32), spacing_mm, _STEPS)
-            level = _level(values, int(own.sum()))
-            smooth = cls(values=values, level=level, start=start - margin, border=Border.SMOOTHED)
-            if smooth.holds(int(start[0]) + largest_slice(own), int(own.sum(axis=(1, 2)).max())):
+            smooth = cls(
+                values=values, level=_level(values, int(own.sum())), start=start - margin, border=Border.SMOOTHED
+            )
+            level = largest_slice(own)
+            if smooth.holds(int(start[0]) + level, own[level], start[1:]):
                 return smooth
         return cls(values=np.pad(own, 1).astype(np.float32), level=0.5, start=start - 1, border=Border.VOXELS)
 
@@ -74,13 +79,22 @@ class Surface:
         level = _level(values, round(float(covered.share.sum()) * finer**3))
         return cls(values=values, level=level, start=covered.start + 1, border=Border.ATTENUATION, finer=finer)
 
-    def holds(self, k: int, pixels: int) -> bool:
-        """Whether it surrounds at least half as many pixels on a slice as the mask has there."""
-        return bool((self._plane(k) > self.level).sum() >= pixels * self.finer**2 / 2)
+    def holds(self, k: int, plane: Mask, first: NDArray[np.intp]) -> bool:
+        """Whether its line on a slice is the mask's, whose pixels there begin at a row and column.
+
+        It surrounds three quarters of the largest part, and nowhere bridges what lies between parts.
+        """
+        if not lines(self._plane(k), self.level):
+            return False
+        line = self.border_line(k)
+        padded = np.pad(plane, 2)
+        near = binary_dilation(padded, _EIGHT)
+        place = np.clip(np.rint(line - first + 2).astype(int), 0, np.array(near.shape) - 1)
+        return bool(_area(line) >= _HELD * largest_part(plane) and near[tuple(place.T)].all())
 
     def border_line(self, k: int) -> Points:
-        """The longest line on a slice, as closed (row, column) points in voxel indices."""
-        return self._in_voxels(longest_line(self._plane(k), self.level), self.start[1:])
+        """The line that surrounds most on a slice, as closed (row, column) points in voxel indices."""
+        return self._in_voxels(largest_line(self._plane(k), self.level), self.start[1:])
 
     def _plane(self, k: int) -> Floats:
         plane: Floats = self.values[(k - int(self.start[0])) * self.finer + self.finer // 2]
@@ -132,9 +146,21 @@ def lines(values: Floats, level: float) -> list[Points]:
     return [np.asarray(line, dtype=np.float64) for line in find_contours(values, level)]
 
 
-def longest_line(values: Floats, level: float) -> Points:
-    """The longest of them."""
-    return max(lines(values, level), key=lambda line: float(np.abs(np.diff(line, axis=0)).sum()))
+def largest_line(values: Floats, level: float) -> Points:
+    """That of them which surrounds most."""
+    return max(lines(values, level), key=_area)
+
+
+def largest_part(plane: Mask) -> int:
+    """Pixels of the largest connected part of a slice."""
+    parts, _ = label(plane)
+    return int(np.bincount(parts.ravel())[1:].max())
+
+
+def _area(line: Points) -> float:
+    """What a closed line surrounds, in pixels."""
+    (y, x), (next_y, next_x) = line[:-1].T, line[1:].T
+    return abs(float((y * next_x - next_y * x).sum())) / 2
 
 
 def axes(border: Points, spacing_mm: tuple[float, float]) -> tuple[Points, Points]:

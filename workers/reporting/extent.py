@@ -28,10 +28,9 @@ DERIVATION = Code("121401", "DCM", "Derivation")
 
 #: How far beside its voxels' edges, in pixels, the end of an axis may lie; and an outline, which is the mask's own.
 _AXIS_PIXELS, _OUTLINE_PIXELS = 2, 1
-#: So much of its area's round diameter a compact shape's long axis has at least, and one that smoothing may divide.
-_COMPACT, _DIVISIBLE = 0.85, 0.4
-#: A shape is compact that loses less of its pixels when what is thinner than three of them is taken away.
-_LOST = 0.15
+#: So much of its largest part's area the axes' line surrounds at least, and of its volume's round diameter a largest
+#: diameter has, which smoothing may divide.
+_SURROUNDED, _DIVISIBLE = 0.75, 0.4
 #: What rounding may change of a number of tenths and of a whole one.
 _TENTH, _ONE = 0.11, 0.75
 #: Mean and deviation are those of the very voxels.
@@ -39,11 +38,15 @@ _HU = 1.0
 #: Points of an axis; an outline is closed, and has more.
 _ENDS = 2
 _EIGHT = np.ones((3, 3), dtype=bool)
+_UNREADABLE = "the voxels of its segmentation cannot be read"
 _ELSEWHERE = "it is drawn on a slice where its segment has no voxel"
 
 
 def extent_faults(written: WrittenReport) -> Iterator[str]:
     """What the report draws and measures of each finding is its segment's."""
+    if written.segments is None:
+        yield _UNREADABLE
+        return
     for group in (item for item in walk(written.structured_report) if is_named(item, MEASUREMENT_GROUP)):
         uid = text_of(group, TRACKING_UID)
         # That a group tracks no segment is said by another rule.
@@ -56,6 +59,9 @@ def extent_faults(written: WrittenReport) -> Iterator[str]:
 def own_extent_faults(written: WrittenReport) -> Iterator[str]:
     """The same of an object that is judged by itself: outlines of a presentation state, voxels of a label map."""
     judged = written.structured_report
+    if written.segments is None:
+        yield _UNREADABLE
+        return
     for annotation in judged.get("GraphicAnnotationSequence", []):
         for graphic in annotation.get("GraphicObjectSequence", []):
             segment = written.segments.get(str(graphic.get("TrackingUID")))
@@ -194,25 +200,16 @@ def _axes(long: float, short: float, segment: Segment) -> Iterator[str]:
     _, dy, dx = segment.volume.spacing_mm
     slack = 2 * max(dy, dx)
     most = max(segment.extent_mm(k) for k in segment.middle_ones) + slack
-    share = min(_share(segment.planes[k]) for k in segment.middle_ones)
-    area = min(_largest_part(segment.planes[k]) for k in segment.middle_ones)
+    area = min(_largest_part(segment.planes[k]) for k in segment.middle_ones) * dy * dx
     # Of shapes of one area a disc has the least diameter.
-    least = share * 2 * math.sqrt(area * dy * dx / math.pi) - slack
+    least = 2 * math.sqrt(_SURROUNDED * area / math.pi) - slack
     if not least <= long <= most:
         yield f"a long axis of {long:g} mm does not fit its segment, of {max(0.0, least):.1f} to {most:.1f} mm"
     if not 0 < short <= long + _TENTH:
         yield f"a short axis of {short:g} mm is not the shorter one beside {long:g} mm"
     # Each place along the long axis is at most as wide as the short one.
-    if not (short + slack) * (long + slack) >= share**2 * area * dy * dx:
-        yield f"axes of {long:g} and {short:g} mm do not span the {area * dy * dx:.0f} mm2 of its segment"
-
-
-def _share(plane: Plane) -> float:
-    """How much of a shape's size its axes have at least."""
-    padded = plane.within(2)
-    opened = ndimage.binary_opening(padded, _EIGHT)
-    is_compact = opened.sum() >= (1 - _LOST) * padded.sum() and ndimage.label(opened)[1] == 1
-    return _COMPACT if is_compact else _DIVISIBLE
+    if not (short + slack) * (long + slack) >= _SURROUNDED * area:
+        yield f"axes of {long:g} and {short:g} mm do not span the {area:.0f} mm2 of its segment's largest part"
 
 
 def _largest_part(plane: Plane) -> int:

@@ -97,14 +97,14 @@ def find_faults(
     return found
 
 
-def _segments(segmentation: Dataset | None, evidence: Evidence) -> dict[str, Segment]:
-    """The voxels of each finding; none of a segmentation that cannot be read, of which other rules tell why."""
+def _segments(segmentation: Dataset | None, evidence: Evidence) -> dict[str, Segment] | None:
+    """The voxels of each finding, none without a segmentation; None of one that cannot be read, which is a fault."""
     if segmentation is None:
         return {}
     try:
         return segments_of(segmentation, evidence.volume)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        return {}
+        return None
 
 
 def _faults(rule: Callable[[WrittenReport], Iterable[str]], written: WrittenReport) -> list[str]:

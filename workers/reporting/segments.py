@@ -134,15 +134,26 @@ def segments_of(segmentation: Dataset, volume: Volume) -> dict[str, Segment]:
     places = {(uid, volume.frame_number(k)): k for k, uid in enumerate(volume.sop_instance_uids)}
     is_binary = segmentation.SegmentationType == "BINARY"
     for frame, groups in zip(_frames(segmentation), segmentation.PerFrameFunctionalGroupsSequence, strict=True):
-        source = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        source = _group(segmentation, groups, "DerivationImageSequence").SourceImageSequence[0]
         k = places.get((str(source.ReferencedSOPInstanceUID), source.get("ReferencedFrameNumber")))
         if k is None:
             continue
-        own = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber) if is_binary else 0
+        own = _segment_number(segmentation, groups) if is_binary else 0
         for number in [own] if is_binary else np.unique(frame).tolist():
             if number in uids and (plane := _plane(frame.view(bool) if is_binary else frame == number)) is not None:
                 found[uids[number]].planes[k] = plane
     return {uid: segment for uid, segment in found.items() if segment.planes}
+
+
+def _segment_number(segmentation: Dataset, groups: Dataset) -> int:
+    return int(_group(segmentation, groups, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+
+
+def _group(segmentation: Dataset, groups: Dataset, keyword: str) -> Dataset:
+    """A functional group of a frame, which stands once for all frames where it is the same (PS3.3 C.7.6.16)."""
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    found: Dataset = (groups if keyword in groups else shared)[keyword].value[0]
+    return found
 
 
 def _plane(mask: Mask) -> Plane | None:

@@ -25,8 +25,8 @@ class WrittenReport:
     #: Of the structured report, and of the segmentation where there is one.
     report_uids: StandingUids
     segmentation_uids: StandingUids | None = None
-    #: The voxels of every finding, by its Tracking UID, whichever segmentation a peer gets.
-    segments: Mapping[str, Segment] = field(default_factory=dict)
+    #: The voxels of every finding, by its Tracking UID, whichever segmentation a peer gets; None if it cannot be read.
+    segments: Mapping[str, Segment] | None = field(default_factory=dict)
 
     @property
     def objects(self) -> tuple[Dataset, ...]:

@@ -212,6 +212,34 @@ def test_a_vessel_that_the_mask_leaves_out_adds_nothing() -> None:
     assert found.long_axis.length_mm == pytest.approx(alone.long_axis.length_mm, abs=0.5)
 
 
+@pytest.mark.parametrize(("diameter_mm", "vessel_mm"), [(8.0, 2.0), (10.0, 3.0)])
+def test_a_vessel_through_a_nodule_makes_it_no_longer_than_its_mask(diameter_mm: float, vessel_mm: float) -> None:
+    """A straight vessel along a row, drawn as a scanner averages it, of which the mask ends a pixel from the ball."""
+    shape, places = (29, 41, 41), 4
+    steps = (np.arange(places) + 0.5) / places - 0.5
+    k, j, i = (
+        (np.add.outer(np.arange(n) - n // 2, steps).ravel() * mm).astype(np.float32)
+        for n, mm in zip(shape, SPACING_MM, strict=True)
+    )
+    across = np.add.outer(k**2, j**2)[..., None]
+    there = (across + i**2 <= (diameter_mm / 2) ** 2) | (across <= (vessel_mm / 2) ** 2)
+    share = there.reshape(shape[0], places, shape[1], places, shape[2], places).mean(axis=(1, 3, 5))
+    voxels = ndimage.gaussian_filter(LUNG_HU + (NODULE_HU - LUNG_HU) * share, 0.5 / np.array(SPACING_MM))
+    voxels += np.random.default_rng(3).normal(0.0, 20.0, shape)
+    k, j, i = (np.arange(n) - n // 2 for n in shape)
+    k, j, i = (np.asarray(at * mm) for at, mm in zip((k, j, i), SPACING_MM, strict=True))
+    within = np.sqrt(np.add.outer(np.add.outer(k**2, j**2), i**2)) <= diameter_mm / 2 + 0.7
+    region = Region(
+        box=(slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])),
+        mask=within & (voxels >= (LUNG_HU + NODULE_HU) / 2),
+    )
+    volume = volume_of(voxels, SPACING_MM)
+
+    assert fallen_back(region, volume)
+    found = measure(region, volume, by_attenuation=True)
+    assert (found.long_axis.length_mm + found.short_axis.length_mm) / 2 <= diameter_mm + 0.7
+
+
 def test_only_who_outlined_by_attenuation_measures_by_it() -> None:
     region, volume = drawn(ball(5.0))
 

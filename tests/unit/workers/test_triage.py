@@ -196,7 +196,7 @@ def test_a_series_is_read_and_its_report_is_in_archive_and_index(room: Room) -> 
     assert summary is not None
     assert (summary["findings"], summary["slices"], summary["inference_seconds"]) == (2, 10, 1.25)
     assert summary["algorithm"] == "Lung nodules 0.1.0"
-    assert summary["result"] == "2 nodules found, the largest 10.0 mm"
+    assert summary["result"] == "2 nodules found, the largest 9.4 mm"
     assert [row["number"] for row in summary["rows"]] == [1, 2]
     assert "TEST-1" not in str(summary)
     assert "Tess" not in str(summary)
@@ -237,7 +237,7 @@ def test_a_report_is_dated_when_the_last_of_its_evidence_arrived(room: Room) -> 
 def test_marks_that_are_not_outlined_are_told_on_the_page_and_in_the_report(room: Room) -> None:
     room.algorithm.not_reported = 3
     room.read()
-    assert room.row.reason == "1 nodule found, the largest 9.0 mm; 3 not outlined"
+    assert room.row.reason == "1 nodule found, the largest 8.3 mm; 3 not outlined"
     (_, sr) = room.index.jobs.report_rows(room.job.job_uid)
     written = room.archive.path_of(sr.path).read_bytes()
     assert b"3457 ml of lung were searched. 3 further marks are not outlined here. Not verified" in written

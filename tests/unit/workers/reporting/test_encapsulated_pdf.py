@@ -52,7 +52,7 @@ def test_it_says_what_was_found_and_that_it_is_no_diagnosis(reading: Reading) ->
         "AI result, not for diagnosis",
         "3 findings were marked",
         "lung_nodule 0.1.0 (Test manufacturer) read 12 slices of series 2.",
-        "Nodule 1 right 9.0 x 8.5",
+        "Nodule 1 right 8.3 x 8.1",
         "5032 ml of lung were searched.",
         "Not verified by a physician",
     ):

@@ -19,7 +19,7 @@ from dicom_node.core import codes
 from dicom_node.core.finding import Border, Finding
 from dicom_node.core.form import Form
 from tests.factories import OBLIQUE, ct_series
-from tests.unit.workers.reporting.conftest import Reading, evidence_of, reading_of
+from tests.unit.workers.reporting.conftest import CENTRES, Reading, evidence_of, reading_of
 from tests.unit.workers.reporting.test_structured_report import child, groups_of, name_of, walk
 from workers.measurement import measure
 from workers.reporting.encoding import as_file
@@ -182,29 +182,36 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Volume:
     return load_volume(ct_series(folder, voxels=np.full(SHAPE, -850), spacing=(2.0, 0.9, 0.8), directions=OBLIQUE))
 
 
-@st.composite
-def shapes(draw: st.DrawFn) -> NDArray[np.bool_]:
-    """Something between a ball and a handful of crumbs: balls run together, thin lines, holes, noise."""
-    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+#: A shape by a number: one that is told voxel by voxel is too long to be shown.
+numbers = st.integers(0, 10**6)
+
+
+def shape_of(number: int) -> NDArray[np.bool_]:
+    """Something between a ball and a handful of crumbs: balls run together, lines, plates, holes, noise, many parts."""
+    random = np.random.default_rng(number)
     mask = np.zeros(SHAPE, dtype=bool)
     k, j, i = np.indices(SHAPE)
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(random.integers(0, 5)):
         ck, cj, ci = (random.uniform(2, size - 3) for size in SHAPE)
         radius = random.uniform(0.5, 4.5)
         mask |= ((k - ck) * 2.0) ** 2 + (j - cj) ** 2 + (i - ci) ** 2 <= radius**2
-    if draw(st.booleans()):
+    for _ in range(random.integers(0, 41) if random.random() < 0.3 else 0):
+        start, sides = [random.integers(0, size) for size in SHAPE], random.choice((1, 1, 2, 3, 8), 3)
+        mask[tuple(slice(first, first + side) for first, side in zip(start, sides, strict=True))] = True
+    if random.random() < 0.5:
         mask[random.integers(0, SHAPE[0]), random.integers(0, SHAPE[1]), 2 : random.integers(4, SHAPE[2])] = True
-    if draw(st.booleans()):
+    if random.random() < 0.5:
         mask &= random.random(SHAPE) > 0.3
-    if draw(st.booleans()):
+    if random.random() < 0.5:
         mask ^= ndimage.binary_erosion(mask, iterations=2)
     mask[4, 12, 12] = True
     return mask
 
 
 @settings(max_examples=40, deadline=None)
-@given(mask=shapes(), by_attenuation=st.booleans())
-def test_no_measured_shape_is_held_however_odd(empty: Volume, mask: NDArray[np.bool_], by_attenuation: bool) -> None:
+@given(number=numbers, by_attenuation=st.booleans())
+def test_no_measured_shape_is_held_however_odd(empty: Volume, number: int, by_attenuation: bool) -> None:
+    mask = shape_of(number)
     hu = np.where(mask, 30.0, -850.0).astype(np.float32) + np.random.default_rng(2).normal(0, 20, SHAPE)
     volume = replace(empty, voxels=hu.astype(np.float32))
     measured = measure(Region(box=tuple(slice(0, n) for n in SHAPE), mask=mask), volume, by_attenuation=by_attenuation)  # type: ignore[arg-type]  # three axes
@@ -230,8 +237,9 @@ def of_finding(volume: Volume, mask: NDArray[np.bool_], **measured: Any) -> Read
 
 
 @settings(max_examples=25, deadline=None)
-@given(mask=shapes())
-def test_a_segments_voxels_are_read_back_as_they_were_marked(empty: Volume, mask: NDArray[np.bool_]) -> None:
+@given(number=numbers)
+def test_a_segments_voxels_are_read_back_as_they_were_marked(empty: Volume, number: int) -> None:
+    mask = shape_of(number)
     measured = measure(Region(box=tuple(slice(0, n) for n in SHAPE), mask=mask), empty)  # type: ignore[arg-type]  # three axes
     reading = of_finding(empty, mask, **vars(measured))
     for form in (Form.SEG, Form.LABEL_MAP):
@@ -250,11 +258,31 @@ def test_a_segments_voxels_are_read_back_as_they_were_marked(empty: Volume, mask
 
 def test_a_volume_by_attenuation_may_differ_from_its_mask_by_half_of_its_border(reading: Reading) -> None:
     first = replace(reading.findings[0], border=Border.ATTENUATION)
-    for factor, is_held in ((1.08, False), (0.92, False), (1.8, True), (0.4, True)):
+    for factor, is_held in ((1.08, False), (0.92, False), (1.8, True), (0.3, True)):
         changed = replace(first, volume_mm3=first.volume_mm3 * factor)
         report = build_report(reading.evidence, (changed, *reading.findings[1:]), reading.labels)
         files = {part: as_file(dataset) for part, dataset in report.objects.items()}
         assert ("a volume of" in judged(files, reading)[Form.SR]) is is_held, factor
+
+
+def test_the_segment_of_one_finding_is_judged_too(tmp_path: Path) -> None:
+    """What is the same of all frames stands once for them, as the number of the only segment."""
+    reading = reading_of(tmp_path, CENTRES[:1])
+    report = build_report(reading.evidence, reading.findings, reading.labels)
+    files = {part: as_file(dataset) for part, dataset in report.objects.items()}
+    assert set(judged(files, reading).values()) == {""}
+    assert "a long axis of" in broken(files, Form.SR, set_number(codes.LONG_AXIS, 1.5), reading)
+
+
+def test_a_segmentation_whose_voxels_cannot_be_read_is_held(reading: Reading, written: dict[Part, bytes]) -> None:
+    def forget_the_numbers(dataset: Dataset) -> None:
+        for groups in (*dataset.PerFrameFunctionalGroupsSequence, *dataset.SharedFunctionalGroupsSequence):
+            groups.pop("SegmentIdentificationSequence", None)
+
+    dataset = dcmread(BytesIO(written[Part(Form.SEG)]))
+    forget_the_numbers(dataset)
+    said = judged({**written, Part(Form.SEG): as_file(dataset)}, reading)
+    assert said[Form.SR] == said[Form.PRESENTATION_STATE] == "the voxels of its segmentation cannot be read"
 
 
 def test_a_report_without_findings_has_no_extent(tmp_path_factory: pytest.TempPathFactory) -> None:

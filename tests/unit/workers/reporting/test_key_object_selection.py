@@ -38,7 +38,7 @@ def test_its_text_names_each_finding_with_its_axes_and_its_slice(reading: Readin
     (text,) = (i.TextValue for i in items if i.ConceptNameCodeSequence[0].CodeValue == "113012")
 
     assert text.startswith("AI result, not for diagnostic use.")
-    assert "Nodule 1: 9.0 x 8.5 mm, slice 4 of 12 (image 9)." in text
+    assert "Nodule 1: 8.3 x 8.1 mm, slice 4 of 12 (image 9)." in text
     assert "Nodule 3:" in text
 
 

@@ -123,7 +123,7 @@ def test_a_report_that_names_no_predecessor_or_that_of_another_study_is_not_sent
 
 
 #: Of the nodules of the first report, and one that is none of them.
-PLACES = {**dict(zip("ABC", CENTRES, strict=True)), "D": (6, 8, 9)}
+PLACES = {**dict(zip("ABC", CENTRES, strict=True)), "D": (7, 8, 9)}
 
 
 def moved(reading: Reading, finding: Finding, by_mm: tuple[float, float, float]) -> Finding:
@@ -214,12 +214,14 @@ def test_no_nodule_gets_the_tracking_uid_of_another_one(
 ) -> None:
     """Law: what is found again keeps its UID whatever its number, and what is new has one that no earlier one has."""
     before = dict(zip("ABC", tracked(report).values(), strict=True))
+    volume = replace(reading.evidence.volume, voxels=reading.evidence.volume.voxels.copy())
     labels, findings = np.zeros_like(reading.labels), []
     for number, place in enumerate(places, start=1):
-        inside, finding = ball(reading.evidence.volume, number, PLACES[place])
+        inside, finding = ball(volume, number, PLACES[place])
+        assert not labels[inside].any(), "two nodules share no voxel"
         labels[inside] = number
         findings.append(finding)
-    grown_evidence = grown(reading, first, evidence=evidence)
+    grown_evidence = grown(reading, first, evidence=evidence, volume=volume)
     made = build_report(grown_evidence, tuple(findings), labels)
     check_report(made, grown_evidence)
     after = tuple(tracked(made).values())

@@ -88,7 +88,7 @@ def test_texts_stand_in_the_image_and_tell_axes_on_the_slice_of_largest_extent(r
             )
             corners = [*text.BoundingBoxTopLeftHandCorner, *text.BoundingBoxBottomRightHandCorner]
             assert 0 <= min(corners) <= max(corners) <= 32
-    assert texts["Nodule 1: 9.0 x 8.5 mm"] == [reading.findings[0].outline.sop_instance_uid]
+    assert texts["Nodule 1: 8.3 x 8.1 mm"] == [reading.findings[0].outline.sop_instance_uid]
     assert len(texts["Nodule 1"]) == len(np.flatnonzero((reading.labels == 1).any(axis=(1, 2)))) - 1
 
 
