@@ -93,7 +93,7 @@ def test_the_priority_has_its_reason(reading: Reading) -> None:
     (reason,) = urgency.ContentSequence
     assert reason.RelationshipType == "INFERRED FROM"
     assert reason.TextValue == (
-        "Nodule 3, of 10.8 mm mean diameter and 2 more: something was marked; to be seen within days."
+        "Nodule 3, of 10.7 mm mean diameter and 2 more: something was marked; to be seen within days."
     )
 
 
