@@ -131,12 +131,6 @@ def test_before_it_is_done_again_there_is_a_rest_that_grows(ledger: Ledger) -> N
     assert ledger.rests == [0.005, 0.01, 0.02]
 
 
-def test_one_that_is_to_be_durable_makes_its_group_so(ledger: Ledger) -> None:
-    ledger.group.run(ledger.note(1), durable=False)
-    ledger.group.run(ledger.note(2))
-    assert ledger.durable == [False, True]
-
-
 @pytest.mark.parametrize("conflicts", [1, 2, 4])
 def test_a_conflict_with_another_process_is_an_error_of_nobody(ledger: Ledger, conflicts: int) -> None:
     ledger.conflicts = conflicts
