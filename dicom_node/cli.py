@@ -14,9 +14,10 @@ from dicom_node import __version__
 from dicom_node.accounts import add_commands, first_admin, run_tokens, run_users
 from dicom_node.archive.holdings import Holdings
 from dicom_node.archive.overview import read_overview, read_study, to_json
+from dicom_node.composition_root import build_node, build_receiver
 from dicom_node.core.errors import NodeError, SettingsError, UnreadableInstance
 from dicom_node.doctor import examine
-from dicom_node.node import Node, build_node, build_receiver, sole_owner
+from dicom_node.node import Node, sole_owner
 from dicom_node.reindexing import reindex
 from dicom_node.scu.storage import FileToSend, store
 from dicom_node.scu.verification import echo

@@ -30,10 +30,12 @@ from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
 from dicom_node.settings import QueueSettings
 from dicom_node.telemetry import log_context
 from workers.heartbeat import Heartbeat
+from workers.outlet import Outlet
 from workers.owed import Owed
 from workers.pipe import Prepare, Read
 from workers.readings import Readings, Stopped
 from workers.series import instances_of, keep, series_to_read
+from workers.unread import Unread
 
 T = TypeVar("T")
 
@@ -41,12 +43,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds to wait for a disk or an index that may come back, before one try after the other.
 _WAITS = (1.0, 5.0, 15.0)
-#: The name among the index's conditions of algorithms that are wanted and that no worker has.
-NO_READER = "algorithms"
-#: It is looked for them this often.
-_LOOK_FOR_UNREAD_SECONDS = 10.0
-#: An archive that does not take so much, or as much as the largest report so far, is called full.
-_PROBE_BYTES = 1 << 20
 
 
 class Triage:
@@ -88,12 +84,8 @@ class Triage:
         self._working = threading.Lock()
         #: When a stop that was asked for waits no longer, of time.monotonic.
         self._stop_at: float | None = None
-        #: Whether the archive failed, and did not take a probe since: no job is claimed.
-        self._archive_away = False
-        self._largest_report_bytes = _PROBE_BYTES
-        #: The algorithms that nobody reads, as last told (None: never yet), and when they were looked for.
-        self._unread: list[str] | None = None
-        self._looked_at = 0.0
+        self._outlet = Outlet(archive)
+        self._unread = Unread(index)
 
     @property
     def stopping(self) -> bool:
@@ -116,10 +108,10 @@ class Triage:
         Called by every message and every few seconds; whoever finds another at work waits for him.
         """
         with self._working:
-            while self._readings.ready(lambda: self.stopping) and self._archive_is_back() and self._next():
+            while self._readings.ready(lambda: self.stopping) and self._outlet.is_back() and self._next():
                 pass
             if not self.stopping:
-                self._look_for_unread()
+                self._unread.look(self._readings.algorithms, self._clock())
 
     def prepare(self, *, study_instance_uid: str, series_instance_uid: str, algorithm: str, evidence: str) -> None:
         """A job for this series may soon come: what can be done before is begun, unless there is work."""
@@ -141,10 +133,10 @@ class Triage:
         that neither holds up the other.
         """
         withdrawn = self._write_owed(self._owed.withdraw_next)
-        if withdrawn or self._archive_away:
+        if withdrawn or self._outlet.away:
             return withdrawn
         read = self._read_next()
-        if self._archive_away or self.stopping:
+        if self._outlet.away or self.stopping:
             return read
         return self._write_owed(self._owed.explain_next) or read
 
@@ -153,7 +145,7 @@ class Triage:
         try:
             return write()
         except ArchiveUnusable as error:
-            self._archive_away = not self._archive_takes()
+            self._outlet.failed()
             log.error("the archive was not usable", extra={"reason": str(error)})
             return False
 
@@ -186,25 +178,6 @@ class Triage:
         broken = self._readings.broken
         unread = self._index.workers.unread(self._clock() - SILENT_AFTER_SECONDS) if broken else []
         return (*self._readings.algorithms, *(name for name in broken if name in unread))
-
-    def _look_for_unread(self) -> None:
-        """Let people see the algorithms for which a job waits, and which no worker has."""
-        now = self._clock()
-        if self._unread is not None and 0 <= now - self._looked_at < _LOOK_FOR_UNREAD_SECONDS:
-            return
-        own = self._readings.algorithms
-        try:
-            unread = [name for name in self._index.workers.unread(now - SILENT_AFTER_SECONDS) if name not in own]
-            if unread and unread != self._unread:
-                reason = f"jobs wait that no worker reads: {', '.join(unread)}; add the bundle or correct the route"
-                log.error("no worker has an algorithm that is wanted", extra={"reason": reason})
-                self._index.conditions.began(NO_READER, reason=reason, at=now)
-            elif unread != self._unread:
-                self._index.conditions.ended(NO_READER)
-        except IndexUnavailable as error:
-            log.info("the index was not asked for waiting jobs", extra={"reason": str(error)})
-            return
-        self._unread, self._looked_at = unread, now
 
     def _read_to_an_end(self, job: Job, lease: Lease) -> None:
         """Read a job, and tell the index the end it came to."""
@@ -241,7 +214,7 @@ class Triage:
         reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
         self._renew(lease)
         size_bytes = sum(len(kept.data) for kept in reported.objects)
-        self._largest_report_bytes = max(self._largest_report_bytes, size_bytes)
+        self._outlet.taken(size_bytes)
         if not self._archive.holds_studies():
             raise ArchiveUnusable("the archive that this worker writes to is empty; see its mount")
         began = time.monotonic()
@@ -288,33 +261,18 @@ class Triage:
 
     def _end_by_archive(self, job: Job, lease: Lease, error: ArchiveUnusable) -> None:
         """The attempt counts only where the archive is there: otherwise one job would end this worker's reading."""
-        self._archive_away = not self._archive_takes()
+        self._outlet.failed()
         self._end(job, lease, error)
-        if self._archive_away:
+        if self._outlet.away:
             log.error("the archive is not usable; no job is taken until it is", extra={"reason": str(error)})
         else:
             # It may be full but for a little: the next job would only meet the same.
             self._rest(_WAITS[min(job.attempts, len(_WAITS)) - 1])
 
-    def _archive_is_back(self) -> bool:
-        """Whether nothing is wrong with the archive, or not any more."""
-        if self._archive_away and self._archive_takes():
-            log.info("the archive is usable again")
-            self._archive_away = False
-        return not self._archive_away
-
-    def _archive_takes(self) -> bool:
-        """Whether a study lies in the archive, and a report can be written."""
-        try:
-            self._archive.probe(self._largest_report_bytes)
-            return self._archive.holds_studies()
-        except OSError:
-            return False
-
     def _ended(self, job: Job, lease: Lease, error: TriageError) -> JobState:
         reason, now = str(error), self._clock()
         # A worker that is asked to end, or has no archive, says nothing about the job: another reads it at once.
-        if isinstance(error, Stopped) or (isinstance(error, ArchiveUnusable) and self._archive_away):
+        if isinstance(error, Stopped) or (isinstance(error, ArchiveUnusable) and self._outlet.away):
             self._index.jobs.give_back(lease, reason=reason, at=now)
             return JobState.QUEUED
         if error.retryable:

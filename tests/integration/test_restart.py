@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.composition_root import build_receiver
 from dicom_node.core.errors import SettingsError
-from dicom_node.node import Node, build_receiver
+from dicom_node.node import Node
 from dicom_node.scu.verification import echo
 from dicom_node.settings import NodeSettings, Peer, Settings
 from tests.room import Room

@@ -252,7 +252,7 @@ def test_whatever_the_history_no_span_ends_before_it_begins(
 def test_a_node_without_traces_imports_nothing_of_them() -> None:
     # What FastAPI imports for itself, with or without ours, is not asked for.
     ours = "('opentelemetry.sdk.trace', 'opentelemetry.exporter')"
-    run = f"import sys, dicom_node.node; sys.exit(any(name.startswith({ours}) for name in sys.modules))"
+    run = f"import sys, dicom_node.composition_root; sys.exit(any(name.startswith({ours}) for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", run], cwd=ROOT).returncode == 0
 
 

@@ -9,13 +9,20 @@ from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from tests.factories import ct_series
 from tests.received_study import queued, receive
-from tests.unit.workers.test_triage import NOW, Room
+from tests.triage_room import NOW, Room
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    """A received study, its job, and a worker."""
-    index, archive = Index.open("sqlite://"), Archive(tmp_path / "archive")
-    receive(index, archive, ct_series(tmp_path / "series", slices=10), at=NOW - 10)
-    yield Room(index, archive, queued(index, at=NOW - 5))
+def holdings(tmp_path: Path) -> Iterator[tuple[Index, Archive]]:
+    """An index and an archive with nothing in them."""
+    index = Index.open("sqlite://")
+    yield index, Archive(tmp_path / "archive")
     index.close()
+
+
+@pytest.fixture
+def room(holdings: tuple[Index, Archive], tmp_path: Path) -> Room:
+    """A received study, its job, and a worker."""
+    index, archive = holdings
+    receive(index, archive, ct_series(tmp_path / "series", slices=10), at=NOW - 10)
+    return Room(index, archive, queued(index, at=NOW - 5))

@@ -14,7 +14,7 @@ from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.delivery import Delivery
 from dicom_node.settings import Peer, Settings
 from tests.received_study import STUDY, queued
-from tests.unit.workers.test_triage import Room, accept, late_slice
+from tests.triage_room import Room, accept, late_slice
 from workers import writing
 from workers.reporting import report
 from workers.reporting.evidence import Evidence

@@ -16,8 +16,8 @@ from dicom_node.terminal import print_study
 from dicom_node.web.metrics import IndexCollector
 from dicom_node.web.pages import Pages
 from tests.received_study import STUDY
+from tests.triage_room import Room
 from tests.unit.workers.test_explanation import ask_again, comment, processing
-from tests.unit.workers.test_triage import Room
 from workers import reading
 from workers.reporting import passage
 from workers.reporting.forms import Part

@@ -18,8 +18,9 @@ from dicom_node.core.lung_rads import Composition
 from dicom_node.core.priority import Priority
 from dicom_node.core.urgency import TriageRule
 from dicom_node.settings_loading import load_settings
+from tests.received_study import STUDY
+from tests.triage_room import NOW, FakeAlgorithm, Room
 from tests.unit.workers.reporting.test_summary import items
-from tests.unit.workers.test_triage import NOW, STUDY, FakeAlgorithm, Room, holdings, room  # noqa: F401 - fixtures
 from workers.algorithms import Prepared, Reading
 from workers.triage import Triage
 from workers.volume import Volume
@@ -43,7 +44,7 @@ class Solid(FakeAlgorithm):
         return replace(reading, findings=findings)
 
 
-def reported(room: Room, folder: Path, screening: str, algorithm: FakeAlgorithm | None = None) -> Path:  # noqa: F811 - the fixture's name
+def reported(room: Room, folder: Path, screening: str, algorithm: FakeAlgorithm | None = None) -> Path:
     """The files of the report on the room's study, whose route says so of its examinations."""
     settings = folder / "node.toml"
     settings.write_text(ROUTE.format(name=room.job.route, screening=screening), encoding="utf-8")
@@ -62,7 +63,7 @@ def reported(room: Room, folder: Path, screening: str, algorithm: FakeAlgorithm 
 
 
 def test_a_first_screening_has_a_category_for_each_nodule_and_for_the_examination(
-    room: Room,  # noqa: F811 - the fixture's name
+    room: Room,
     tmp_path: Path,
     shared: Path,
     program: Callable[[str], Path],
@@ -94,7 +95,7 @@ class TooMany(Solid):
 
 
 def test_marks_that_were_not_measured_leave_the_examination_without_a_category(
-    room: Room,  # noqa: F811 - the fixture's name
+    room: Room,
     tmp_path: Path,
 ) -> None:
     said = dcmread(reported(room, tmp_path, "baseline", TooMany()) / "SR.dcm")
@@ -102,12 +103,12 @@ def test_marks_that_were_not_measured_leave_the_examination_without_a_category(
     assert not items(said, RECOMMENDED_INTERVAL.value)
 
 
-def test_any_other_examination_has_none(room: Room, tmp_path: Path) -> None:  # noqa: F811 - the fixture's name
+def test_any_other_examination_has_none(room: Room, tmp_path: Path) -> None:
     assert not items(dcmread(reported(room, tmp_path, "no") / "SR.dcm"), LUNG_RADS_ASSESSMENT.value)
 
 
 def test_other_rules_of_urgency_write_another_report_and_never_the_same_uid_with_other_content(
-    room: Room,  # noqa: F811 - the fixture's name
+    room: Room,
 ) -> None:
     room.read()
     before = {row.sop_instance_uid for row in room.index.jobs.report_rows(room.job.job_uid)}

@@ -18,8 +18,8 @@ from dicom_node.terminal import print_study
 from tests.peers import Behaviour, storage_peer
 from tests.populated_index import SEG, SR
 from tests.received_study import STUDY
+from tests.triage_room import Room, accept
 from tests.unit.workers.test_explanation import written
-from tests.unit.workers.test_triage import Room, accept
 
 pytestmark = [
     # pynetdicom leaves the socket of a refused connection to the garbage collector.

@@ -14,10 +14,10 @@ from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.reindexing import reindex
 from dicom_node.settings import NodeSettings, Settings
+from tests import triage_room
 from tests.received_study import STUDY, queued
-from tests.unit.workers import test_triage
+from tests.triage_room import Room, accept, late_slice
 from tests.unit.workers.test_explanation import ask_again, fail, named, written
-from tests.unit.workers.test_triage import Room, accept, late_slice
 from tests.unit.workers.test_withdrawal import REASON, notes, rejected, withdraw
 
 pytestmark = [
@@ -56,8 +56,8 @@ def current(room: Room) -> set[str]:
 
 
 def read_again_by_another_version(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = replace(test_triage.IDENTIFICATION, version="9.9", checksum="c" * 64)
-    monkeypatch.setattr(test_triage, "IDENTIFICATION", other)
+    other = replace(triage_room.IDENTIFICATION, version="9.9", checksum="c" * 64)
+    monkeypatch.setattr(triage_room, "IDENTIFICATION", other)
     room.triage = room.triage_with(lung_nodule=room.algorithm)
     ask_again(room)
     room.read()
