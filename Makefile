@@ -8,7 +8,7 @@
 #   INSTANCES=N ORTHANC=N       bench-web: rows of our index, and instances in Orthanc
 #   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is     SOAK=SECONDS  chaos, soak: how long it goes on
 #   CASES=N             evaluate: so many volumes with nodules, half as many without
-#   FUZZ=N              fuzz: how many mutated associations   ROWS=N   bench-index: of the full index
+#   FUZZ=N              fuzz: how many associations, of about two mutations each   ROWS=N   bench-index: of the full index
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -72,7 +72,7 @@ chaos: $(READY)  ## studies under faults: kill, stop, fill the disk, cut the wir
 soak: $(READY)  ## the second part of chaos: senders that abort, and a receiver that is killed
 	@$(RUN) -m deploy.soak $(if $(SEED),--seed "$(SEED)") $(if $(SOAK),--seconds "$(SOAK)")
 
-fuzz: $(READY)  ## 100,000 mutated associations against the receive path
+fuzz: $(READY)  ## 55,000 associations with 100,000 mutated PDUs and command sets against the receive path
 	@$(RUN) -m deploy.fuzz $(if $(FUZZ),--count "$(FUZZ)") $(if $(SEED),--seed "$(SEED)")
 
 overhead: $(READY)  ## measure what the node adds to the inference, over small studies

@@ -1,4 +1,4 @@
-"""Fuzzing: mutated associations against the receive path, in a process that is watched; `make fuzz`.
+"""Fuzzing: mutated PDUs and command sets against the receive path, in a process that is watched; `make fuzz`.
 
 Exit status 0 only if the process lives, logs no fault of its own, ends every connection in time, serves the next
 association, and has in the end no more threads and open files than in the beginning, and hardly more memory. What is
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy.fuzz_mutation import SEEDS, Pdus, mutated, pdus_of, seeds
+from deploy.fuzz_mutation import SEEDS, mutated, pdus_of, seeds
 from deploy.rig import clean
 
 OUTPUT = Path("fuzz-output")
@@ -54,7 +54,13 @@ class Size:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play mutated associations; 0 when nothing was found."""
     parser = argparse.ArgumentParser(prog="python -m deploy.fuzz", description=main.__doc__)
-    parser.add_argument("--count", type=int, default=100_000, metavar="N", help="mutated associations")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=55_000,
+        metavar="N",
+        help="mutated associations, with about two mutated PDUs or command sets each",
+    )
     parser.add_argument("--first", type=int, default=0, metavar="N", help="go on behind so many of the same seed")
     parser.add_argument("--seed", type=int, default=None, help="of the mutations; default: one by chance, printed")
     options = parser.parse_args(arguments)
@@ -170,12 +176,16 @@ def is_served(port: int) -> bool:
 def _fuzz(watched: Watched, numbers: range, seed: int, folder: Path, console: Console) -> list[str]:
     known, begun = seeds(), time.monotonic()
     found: list[str] = []
+    mutations = 0
     play(watched.port, b"".join(known[0]))
     idle, warm = watched.settled(None), None
     with ThreadPoolExecutor(_SENDERS) as pool:
         for done in range(0, len(numbers), _ROUND):
             some = numbers[done : done + _ROUND]
-            found += [fault for fault in pool.map(lambda n: _one(watched, n, seed, known, folder), some) if fault]
+            mutants = [mutated(random.Random(f"{seed} {number}"), known) for number in some]
+            mutations += sum(mutant.mutations for mutant in mutants)
+            faults = pool.map(lambda n, mutant: _one(watched, n, mutant.data, folder), some, mutants)
+            found += [fault for fault in faults if fault]
             size = watched.settled(idle)
             warm = warm or size
             found += _grown(idle, warm, size) if watched.lives else ["the process is gone"]
@@ -185,15 +195,14 @@ def _fuzz(watched: Watched, numbers: range, seed: int, folder: Path, console: Co
             if found or last == len(numbers) or last % (10 * _ROUND) == 0:
                 rate = last / (time.monotonic() - begun)
                 held = f"{size.threads} threads, {size.files} files, {size.megabytes:.0f} MB"
-                console.print(f"  {last:7} played, {rate:.0f}/s: {held}")
+                console.print(f"  {last:7} played, {mutations} PDUs or command sets mutated, {rate:.0f}/s: {held}")
             if found:
                 break
     return found
 
 
-def _one(watched: Watched, number: int, seed: int, known: Sequence[Pdus], folder: Path) -> str:
+def _one(watched: Watched, number: int, conversation: bytes, folder: Path) -> str:
     """Play one conversation; what is wrong, or nothing."""
-    conversation = mutated(random.Random(f"{seed} {number}"), known)
     try:
         try:
             play(watched.port, conversation)

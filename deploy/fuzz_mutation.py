@@ -6,6 +6,7 @@ The seeds are the bytes of whole associations, as DCMTK's and pynetdicom's sende
 import random
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 SEEDS = Path(__file__).with_name("fuzz_seeds")
@@ -36,17 +37,29 @@ def pdus_of(data: bytes) -> Pdus:
     return [*found, data[at:]] if at < len(data) else found
 
 
-def mutated(rng: random.Random, known: Sequence[Pdus]) -> bytes:
-    """A conversation that differs from a recorded one at one to three places."""
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """A conversation that differs from a recorded one."""
+
+    data: bytes
+    #: How many PDUs or command sets were changed, moved or left out; one may be changed again.
+    mutations: int
+
+
+def mutated(rng: random.Random, known: Sequence[Pdus]) -> Mutant:
+    """A conversation that was changed at one to three places."""
     pdus = list(rng.choice(known))
+    mutations = 0
     for _ in range(rng.randint(1, _MOST_MUTATIONS)):
+        before = list(pdus)
         # The first PDU is the request of the association: most conversations get behind it.
         number = 0 if rng.random() < 0.2 else rng.randrange(min(1, len(pdus) - 1), len(pdus))
         mutation = rng.choices(list(_MUTATIONS), list(_MUTATIONS.values()))[0]
         mutation(rng, pdus, number, known)
+        mutations += pdus != before
         if not pdus:
             break
-    return b"".join(pdus)
+    return Mutant(data=b"".join(pdus), mutations=mutations)
 
 
 def _flip(rng: random.Random, pdus: Pdus, number: int, _known: Sequence[Pdus]) -> None:

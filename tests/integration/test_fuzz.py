@@ -36,8 +36,10 @@ def test_a_mutation_follows_from_its_seed_and_changes_something() -> None:
     whole = {b"".join(pdus) for pdus in known}
     made = [mutated(random.Random(number), known) for number in range(300)]
     assert made == [mutated(random.Random(number), known) for number in range(300)]
-    assert sum(conversation not in whole for conversation in made) > 280
-    assert all(b"".join(pdus_of(conversation)) == conversation for conversation in made)
+    assert sum(mutant.data not in whole for mutant in made) > 280
+    assert all((mutant.mutations > 0) >= (mutant.data not in whole) for mutant in made)
+    assert sum(mutant.mutations for mutant in made) > 500
+    assert all(b"".join(pdus_of(mutant.data)) == mutant.data for mutant in made)
 
 
 def test_mutated_associations_end_in_time_and_the_next_one_is_served(
@@ -45,7 +47,7 @@ def test_mutated_associations_end_in_time_and_the_next_one_is_served(
 ) -> None:
     known = seeds()
     for number in range(300):
-        play(port, mutated(random.Random(f"suite {number}"), known))
+        play(port, mutated(random.Random(f"suite {number}"), known).data)
     assert [record.message for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
     assert is_served(port)
 
