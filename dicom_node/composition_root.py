@@ -26,6 +26,7 @@ from dicom_node.keying import KEYING_SECONDS, Keying
 from dicom_node.node import Node
 from dicom_node.notice import Notices
 from dicom_node.parts import ChildProcess, Part, Periodic, Served, Supervisor
+from dicom_node.patience import PATIENCE_SECONDS, Patience
 from dicom_node.promise import Promising
 from dicom_node.reception.storage import Storage
 from dicom_node.reception.watermark import DiskWatermark
@@ -135,6 +136,7 @@ def build_node(settings: Settings, config: Path | None) -> Node:
         *_dispatching(base, dispatch),
         *_keeping(base),
         *sending,
+        Periodic("patience", Patience(settings, base.index, time.time).step, PATIENCE_SECONDS),
         Periodic("keying", Keying(base.index, base.archive, base.key).step, KEYING_SECONDS),
         Served("web", web.start, lambda: web.alive, web.stop),
         *tracing,

@@ -34,6 +34,7 @@ from dicom_node.archive.tokens import Tokens
 from dicom_node.archive.transactions import Transactions, lies_in_file
 from dicom_node.archive.turns import Turns
 from dicom_node.archive.users import Users
+from dicom_node.archive.waits import Waits
 from dicom_node.archive.withdrawals import Withdrawals
 from dicom_node.archive.workers import Workers
 from dicom_node.core.errors import IndexUnavailable
@@ -75,6 +76,7 @@ class Index:
         self.study_keys = StudyKeys(transactions)
         self.searches = Searches(transactions)
         self.contents = Contents(transactions)
+        self.waits = Waits(transactions)
 
     @classmethod
     def open(cls, url: str) -> "Index":

@@ -161,7 +161,12 @@ def still_waits(until: float, now: float, longest: float) -> bool:
 
     All in seconds.
     """
-    return now < until <= now + longest * (1.0 + _SPREAD)
+    return now < until <= now + longest_wait(longest)
+
+
+def longest_wait(longest: float) -> float:
+    """Seconds that `growing_wait` comes to at most."""
+    return longest * (1.0 + _SPREAD)
 
 
 def growing_wait(attempts: int, *, first: float, longest: float, spread_by: str) -> float:

@@ -89,7 +89,7 @@ def test_a_signal_ends_every_process_in_order_and_without_a_fault(rig: Rig, numb
         if '"a part stopped"' in line
     ]
     inner = ["stocktaking", "retention", "dispatch", "leases", "assembly", "commitment", "delivery to pacs", "delivery"]
-    assert stopped == ["receiver", "promises", "web", "keying", *inner, "worker", "redis"]
+    assert stopped == ["receiver", "promises", "web", "keying", "patience", *inner, "worker", "redis"]
 
 
 def test_a_node_that_is_killed_leaves_no_process_behind(rig: Rig) -> None:
