@@ -24,8 +24,8 @@ from dicom_node.settings import Settings
 log = logging.getLogger(__name__)
 
 _OUTCOMES = {
-    Added.NEW: (logging.INFO, "instance stored"),
-    Added.IDENTICAL: (logging.INFO, "instance was already stored"),
+    Added.NEW: (logging.DEBUG, "instance stored"),
+    Added.IDENTICAL: (logging.DEBUG, "instance was already stored"),
     Added.CONFLICT: (logging.WARNING, "instance conflicts with a stored one; kept beside it"),
 }
 
@@ -77,7 +77,8 @@ class Intake:
         _check_header(header, received)
         kept, added = self._keep(received, header)
         level, message = _OUTCOMES[added]
-        log.log(level, message, extra=_facts(received, header, kept))
+        if log.isEnabledFor(level):
+            log.log(level, message, extra=_facts(received, header, kept))
         return added
 
     def spool(self, announced: ReceivedInstance) -> Spool:

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,21 +33,25 @@ class FileMeta:
 
 def encode_file_meta(meta: FileMeta) -> bytes:
     """Preamble, prefix and group 0002 in Explicit VR Little Endian; the data set's bytes follow it unchanged."""
-    elements = b"".join(
-        (
-            # OB has two reserved bytes and a length of four (PS3.5 Section 7.1.2).
-            struct.pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01",
-            _element(0x0002, b"UI", meta.sop_class_uid),
-            _element(0x0003, b"UI", meta.sop_instance_uid),
-            _element(0x0010, b"UI", meta.transfer_syntax_uid),
-            _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
-            _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-            _element(0x0016, b"AE", meta.sending_ae_title),
-            _element(0x0017, b"AE", meta.sending_ae_title),
-            _element(0x0018, b"AE", meta.receiving_ae_title),
-        )
-    )
+    ends = _ends(meta.sop_class_uid, meta.transfer_syntax_uid, meta.sending_ae_title, meta.receiving_ae_title)
+    elements = _element(0x0003, b"UI", meta.sop_instance_uid).join(ends)
     return _PREAMBLE + struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements)) + elements
+
+
+@lru_cache(maxsize=64)
+def _ends(sop_class_uid: str, transfer_syntax_uid: str, sender: str, receiver: str) -> tuple[bytes, bytes]:
+    """What stands before the SOP instance's UID, and behind it: the same for all that an association sends."""
+    # OB has two reserved bytes and a length of four (PS3.5 Section 7.1.2).
+    version = struct.pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01"
+    behind = (
+        _element(0x0010, b"UI", transfer_syntax_uid),
+        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+        _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+        _element(0x0016, b"AE", sender),
+        _element(0x0017, b"AE", sender),
+        _element(0x0018, b"AE", receiver),
+    )
+    return version + _element(0x0002, b"UI", sop_class_uid), b"".join(behind)
 
 
 def open_data_set(path: Path) -> tuple[str, BinaryIO]:

@@ -225,7 +225,6 @@ class Archive:
         if os.path.exists(final):
             return None
         folder = os.path.dirname(final)
-        self._directories.make(folder)
         if isinstance(data_set, Spool):
             return self._name_spool(data_set, final, folder)
         incoming, is_linked = f"{self._top}/incoming/{second_name(path, sha256)}", False
@@ -233,7 +232,7 @@ class Archive:
             descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
             try:
                 _write(descriptor, data_set, meta)
-                is_linked = _linked(incoming, final)
+                is_linked = self._linked(incoming, final, folder)
                 if is_linked:
                     # The bytes and both names at once.
                     os.fsync(descriptor)
@@ -251,9 +250,17 @@ class Archive:
             return None
         return Path(incoming)
 
+    def _linked(self, temporary: str, final: str, folder: str) -> bool:
+        """As `_linked`, in a folder that is made where it is missing: of most instances it is there."""
+        try:
+            return _linked(temporary, final)
+        except FileNotFoundError:
+            self._directories.make(folder)
+            return _linked(temporary, final)
+
     def _name_spool(self, spool: Spool, final: str, folder: str) -> Path | None:
         spool.sync()
-        if not _linked(os.fspath(spool.path), final):
+        if not self._linked(os.fspath(spool.path), final, folder):
             return None
         try:
             self._directories.sync(folder, levels=_LEVELS)

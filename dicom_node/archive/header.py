@@ -6,8 +6,8 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, Protocol
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
@@ -48,6 +48,9 @@ _MAXIMUM_INFLATED_BYTES = 64 << 20
 
 # LO holds 64 characters and real writers a little more; this much is no description any more.
 _MAXIMUM_VALUE_BYTES = 4096
+
+#: So many values are not decoded a second time.
+_REMEMBERED = 512
 
 #: What broken bytes make pydicom raise: values and keys that are none, an end too soon, sequences without end.
 BROKEN_BYTES = (
@@ -134,7 +137,8 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_se
             found = replace(found, encodings=_encodings(character_set) or ["iso8859"])
     except BROKEN_BYTES as error:
         raise CannotUnderstand("the data set's header cannot be read; check the sender's encoding") from error
-    values = _values(found, _kept_tags())
+    # Of a series most are the same in each instance; none of them says who the patient is.
+    values = _values(found, _kept_tags(), _value_again)
     uids = [str(values.pop(name, "")) for name in _UIDS]
     if uids[0] in MULTI_FRAME_CT:
         values = {**_frame_places(readable, transfer_syntax_uid), **values}
@@ -144,7 +148,7 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_se
         study_instance_uid=uids[2],
         series_instance_uid=uids[3],
         attributes=values,
-        searchable=_OnDemand(lambda: _values(found, _searched_tags())),
+        searchable=_OnDemand(lambda: _values(found, _searched_tags(), _value)),
     )
 
 
@@ -161,12 +165,13 @@ def _frame_places(data_set: EncodedDataSet, transfer_syntax_uid: str) -> dict[st
         return {}
 
 
-def _values(found: _Found, wanted: Mapping[int, _Wanted]) -> dict[str, Any]:
+def _values(found: _Found, wanted: Mapping[int, _Wanted], read: "_Read") -> dict[str, Any]:
     """The wanted elements that are there and can be read, by keyword."""
+    rest = found.is_little_endian, tuple(found.encodings)
     return {
         element.keyword: value
-        for tag, element in wanted.items()
-        if (raw := found.values.get(tag)) and (value := _value(raw, element, found)) is not None
+        for tag, raw in found.values.items()
+        if raw and (element := wanted.get(tag)) and (value := read(raw, element.vr, element.vm, *rest)) is not None
     }
 
 
@@ -282,15 +287,18 @@ def _inflated(data_set: EncodedDataSet, transfer_syntax_uid: str) -> EncodedData
     return inflated
 
 
-def _value(raw: bytes, element: _Wanted, found: _Found) -> Any:
+class _Read(Protocol):
+    def __call__(self, raw: bytes, vr: str, vm: str, is_little_endian: bool, encodings: tuple[str, ...]) -> Any: ...
+
+
+def _value(raw: bytes, vr: str, vm: str, is_little_endian: bool, encodings: tuple[str, ...]) -> Any:
     """The attribute's value, or None where it is empty, or not what its VR and VM allow."""
     if len(raw) > _MAXIMUM_VALUE_BYTES:
         return None
-    vr, vm = element.vr, element.vm
     try:
         if vr == "US":
-            return struct.unpack("<H" if found.is_little_endian else ">H", raw)[0]
-        text = _text(raw, found.encodings)
+            return struct.unpack("<H" if is_little_endian else ">H", raw)[0]
+        text = _text(raw, encodings)
         # Descriptions hold backslashes that were not meant to separate anything.
         parts = [text] if vm == "1" else text.split("\\")
         values = tuple(map(_READERS.get(vr, _as_text), parts))
@@ -329,5 +337,7 @@ def _as_integer(text: str) -> int:
         raise ValueError(f"{number} is no integer string")
     return int(number)
 
+
+_value_again = lru_cache(maxsize=_REMEMBERED)(_value)
 
 _READERS: dict[str, Callable[[str], Any]] = {"DS": _as_decimal, "IS": _as_integer}

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.archive.familiar import Familiar
 from dicom_node.archive.faults import Faults
 from dicom_node.archive.prepared import Prepared, unless_there
 from dicom_node.archive.prepared_query import PreparedQuery
@@ -45,6 +46,7 @@ class Studies:
         uid: sa.BindParameter[str] = sa.bindparam("uid")
         self._new_instance = Prepared(sa.insert(instances), *_ROW, "conflict")
         self._searched = Searched(self._tables)
+        self._familiar = Familiar(self._tables)
         # Of associations that begin a study at once, one does so, and the others find it.
         self._new_study = unless_there(studies, *_NEW_STUDY)
         self._evidence = PreparedQuery(
@@ -111,8 +113,9 @@ class Studies:
         refuses_conflicts: bool,
     ) -> Added:
         before = self._begin_study(connection, instance)
-        came_back = self._faults.end(connection, instance.path) or written
-        added = self._compare(connection, instance)
+        known = self._familiar.of(connection, instance, association_id)
+        came_back = (known.fault and self._faults.end(connection, instance.path)) or written
+        added = self._compare(connection, instance) if known.instance else Added.NEW
         if added is not Added.NEW and self._replace(connection, instance, came_back=came_back):
             added = Added.NEW
         elif added is Added.IDENTICAL:
@@ -125,8 +128,9 @@ class Studies:
             if before is not None:
                 self._open_study(connection, instance, added, before)
             self._insert(connection, instance, conflict=added is Added.CONFLICT)
-            self._searched.add(connection, instance, begins_study=before is None)
-        if association_id is not None:
+            if before is None or not known.series:
+                self._searched.add(connection, instance, begins_study=before is None)
+        if association_id is not None and not known.sending:
             self._note_association(connection, instance, association_id)
         return added
 

@@ -7,6 +7,10 @@ from typing import Protocol
 #: Of what it was grown to, no more is kept for the next data set.
 _KEPT_BYTES = 1 << 20
 
+#: So much waits to be summed at once: each time other threads take the interpreter, and hand it back late. More would
+#: have left the processor's cache by then.
+_SUMMED_BYTES = 256 << 10
+
 
 class EncodedDataSet(Protocol):
     """An encoded data set without file meta information, as a file that can be read from any place."""
@@ -34,26 +38,36 @@ class CollectedDataSet:
     @property
     def sha256(self) -> str:
         """The checksum of what it holds so far, 64 hex digits."""
+        self._sum()
         return self._digest.hexdigest()
 
     def clear(self) -> None:
         """It holds nothing; whoever has a view of what it held must have no use for it any more."""
-        self.size_bytes = self._at = 0
+        self.size_bytes = self._at = self._summed = 0
         self._digest = hashlib.sha256()
         if len(self._view) > _KEPT_BYTES:
             self._view = memoryview(bytearray())
 
     def write(self, data: bytes | memoryview, /) -> int:
         """Take what comes next."""
-        end = self.size_bytes + len(data)
+        self.room(len(data))[:] = data
+        self.filled(len(data))
+        return len(data)
+
+    def room(self, size: int) -> memoryview:
+        """Where so many bytes that come next can be put, for `filled`."""
+        end = self.size_bytes + size
         if end > len(self._view):
             grown = memoryview(bytearray(max(end, 2 * len(self._view))))
             grown[: self.size_bytes] = self.held()
             self._view = grown
-        self._view[self.size_bytes : end] = data
-        self._digest.update(data)
-        self.size_bytes = end
-        return len(data)
+        return self._view[self.size_bytes : end]
+
+    def filled(self, size: int) -> None:
+        """So many bytes were put there."""
+        self.size_bytes += size
+        if self.size_bytes - self._summed >= _SUMMED_BYTES:
+            self._sum()
 
     def held(self) -> memoryview:
         """What it holds, uncopied."""
@@ -74,6 +88,10 @@ class CollectedDataSet:
     def tell(self) -> int:
         """Where this is."""
         return self._at
+
+    def _sum(self) -> None:
+        self._digest.update(self._view[self._summed : self.size_bytes])
+        self._summed = self.size_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

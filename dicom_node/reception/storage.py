@@ -6,8 +6,9 @@ Here is the rim where every error ends: whatever goes wrong inside, the sender g
 import logging
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from dicom_node.core.errors import IndexUnavailable, IntakeError, OutOfResources
 from dicom_node.core.received_instance import CollectedDataSet, EncodedDataSet, ReceivedInstance
@@ -22,6 +23,9 @@ _MAXIMUM_COMMENT = 64
 
 #: A data set that is longer goes to the disk as it comes; shorter ones wait in memory.
 _LONGEST_IN_MEMORY = 4 << 20
+
+#: Memory is given before bytes come: no more of it at once, whatever length a sender announces.
+_LARGEST_ROOM = 256 << 10
 
 #: Of a long one, after so many bytes the room on the disk is looked at again.
 _LOOK_AT_ROOM_BYTES = 64 << 20
@@ -99,8 +103,10 @@ class Storage:
         self._watermark = watermark
         self._classes = frozenset(sop_classes)
         # Only associations that stored something: an echo leaves no trace in the index.
-        self._sending: dict[Hashable, str] = {}
+        self._sending: dict[Hashable, _Sending] = {}
         self._opening = threading.Lock()
+        #: How many instances were kept, by association: a log line for each would take longer than its row.
+        self._stored: Counter[str] = Counter()
         self._refusals = Refusals()
 
     def stores(self, sop_class_uid: str) -> bool:
@@ -140,6 +146,7 @@ class Storage:
     def store(self, received: ReceivedInstance) -> None:
         """Keep an instance, durable at return."""
         self._reception.store(received)
+        self._stored[received.association_id] += 1
 
     def spool(self, announced: ReceivedInstance) -> Spool:
         """A file for the data set of an instance that is long."""
@@ -171,11 +178,11 @@ class Storage:
 
     def association_ended(self, association: Hashable, ending: str) -> None:
         """An association is over; what it is told a second time is nothing new."""
-        association_id = self._sending.get(association)
-        if association_id is not None:
+        sending = self._sending.get(association)
+        if sending is not None:
             # Forgotten only once it is noted: where the index is away, the end of its thread tells it again.
-            self._reception.association_ended(association_id, ending)
-            self._sending.pop(association, None)
+            self._reception.association_ended(sending.association_id, ending)
+            self._forget(association, ending)
 
     def association_is_over(self, sender: Sender, ending: str = "lost") -> None:
         """The last word on an association: `ending` where nobody said yet how it ended, or could not."""
@@ -185,21 +192,34 @@ class Storage:
         except IndexUnavailable as error:
             # Its studies wait longer, as for a sender that hangs, and the next start ends it.
             log.warning("the end of an association could not be noted", extra={"reason": str(error)})
-            self._sending.pop(association, None)
+            self._forget(association, ending)
         self._refusals.ended(association, sender.calling_ae_title)
+
+    def _forget(self, association: Hashable, ending: str) -> None:
+        """Tell once how many instances an association brought."""
+        sending = self._sending.pop(association, None)
+        if sending is not None and (count := self._stored.pop(sending.association_id, 0)):
+            log.info("instances stored", extra={**sending._asdict(), "ending": ending, "instances": count})
 
     def _association_id(self, sender: Sender) -> str:
         known = self._sending.get(sender.association)
         if known is not None:
-            return known
+            return known.association_id
         # The threads of an association may both be at it, where its peer does not wait for answers.
         with self._opening:
             known = self._sending.get(sender.association)
             if known is None:
-                known = str(uuid.uuid4())
-                self._reception.association_opened(known, sender.calling_ae_title)
+                known = _Sending(str(uuid.uuid4()), sender.calling_ae_title)
+                self._reception.association_opened(known.association_id, sender.calling_ae_title)
                 self._sending[sender.association] = known
-        return known
+        return known.association_id
+
+
+class _Sending(NamedTuple):
+    """An association that stored something, as the index knows it."""
+
+    association_id: str
+    calling_ae_title: str
 
 
 class _Deed(Protocol):
@@ -233,6 +253,18 @@ class Arrival:
             self._data.write(piece)
         else:
             self._try(lambda: self._write_to_disk(piece))
+
+    def room(self, size: int) -> memoryview | None:
+        """Where so many bytes, or less, of the data set can be put for `filled`; None where `write` must have them."""
+        data, size = self._data, min(size, _LARGEST_ROOM)
+        if self._refusal is not None or self._size + size > _LONGEST_IN_MEMORY:
+            return None
+        return data.room(size) if isinstance(data, CollectedDataSet) else None
+
+    def filled(self, size: int) -> None:
+        """So many bytes were put there."""
+        self._size += size
+        cast(CollectedDataSet, self._data).filled(size)
 
     def finish(self, look: Callable[[ReceivedInstance], None] | None = None) -> Outcome:
         """The data set is whole: keep the instance; what its sender is told.

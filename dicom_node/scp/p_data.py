@@ -6,6 +6,9 @@ from typing import NamedTuple
 #: The type of a P-DATA-TF PDU.
 P_DATA_TF = 0x04
 
+#: Of a PDU and its first fragment: what stands before the fragment's bytes.
+HEADERS_SIZE = 12
+
 #: Of any PDU: its type, a reserved byte, the length of what follows.
 PDU_HEADER = struct.Struct(">BxL")
 # Of a presentation data value: the length of what follows, its context, its message control header (PS3.8 Annex E.2).
@@ -47,6 +50,27 @@ class Cutter:
     def left(self) -> int:
         """Bytes of the current PDU that are still to come."""
         return self._pdu_left
+
+    @property
+    def context_id(self) -> int:
+        """The presentation context of the current fragment."""
+        return self._context_id
+
+    @property
+    def data_left(self) -> int:
+        """Bytes of the current fragment that are still to come, where it is one of a data set."""
+        return 0 if self._control & _IS_COMMAND else self._pdv_left
+
+    @property
+    def more_follows(self) -> bool:
+        """Whether another fragment of the message must come behind this one."""
+        return not self._control & _IS_LAST
+
+    def came(self, size: int) -> bool:
+        """So many bytes of the current fragment came another way; whether its data set ends with them."""
+        self._pdv_left -= size
+        self._pdu_left -= size
+        return not self._pdv_left and not self.more_follows
 
     def skip(self, size: int) -> int:
         """Leave out so much of the current PDU, or what is left of it; how much that is."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Real commands have some hundred bytes.
 _LONGEST_COMMAND = 64 << 10
 
+#: What is left of a fragment is read to where it stays; less is cheaper to copy than to ask the kernel for.
+_LONG_REST = 32 << 10
+
 _TWO_CONTEXTS = "fragments of one message came in two presentation contexts"
 
 
@@ -76,6 +79,24 @@ class StoreMessages:
             elif self._take_data(piece):
                 return Taken(at, True, [])
         return Taken(at, False, [])
+
+    def room(self) -> memoryview | None:
+        """Where the rest of the current fragment, or some of it, can be read to; None where `take` must have it."""
+        cutter, arrival = self._cutter, self._arrival
+        left = cutter.data_left
+        if left < _LONG_REST or arrival is None or cutter.context_id != self._context_id:
+            return None
+        return arrival.room(left)
+
+    def more_follows(self, room: memoryview) -> bool:
+        """Whether the headers of another fragment must come behind what this room is for."""
+        return len(room) == self._cutter.data_left and self._cutter.more_follows
+
+    def filled(self, size: int) -> None:
+        """So many bytes were read there; where the message is over, it is answered."""
+        cast(Arrival, self._arrival).filled(size)
+        if self._cutter.came(size):
+            self._finish()
 
     def skip(self, size: int) -> int:
         """Leave out so much of the current PDU, or what is left of it; how much that is."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pynetdicom.transport import AssociationServer, AssociationSocket
 
 from dicom_node.scp.p_data import PDU_HEADER
-from dicom_node.scu.connection import acknowledge_at_once, limit_sending, send_at_once
+from dicom_node.scu.connection import acknowledge_at_once, limit_reading, limit_sending, send_at_once
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -47,6 +47,7 @@ class Connection(AssociationSocket):
             self._poll.register(descriptor, select.POLLIN)
         send_at_once(accepted)
         limit_sending(accepted, patience_seconds)
+        limit_reading(accepted, LOOK_SECONDS)
 
     def __del__(self) -> None:
         """Where no thread could be started for it, nobody has given it up."""
@@ -107,6 +108,21 @@ class Connection(AssociationSocket):
         read = self.socket.recv_into(memoryview(self._buffer)[self._end :])
         self._end += read
         self.hungry = False
+        self.acknowledge()
+        return read
+
+    def read_into(self, room: memoryview, behind: int) -> int:
+        """Fill the room, and read so many bytes behind it ahead, or what comes of all that in a moment; 0 at the end.
+
+        Nothing must have been read ahead. The kernel waits for it by itself: between pieces nobody is woken.
+        """
+        assert self.socket is not None
+        if behind:
+            read = self.socket.recvmsg_into([room, memoryview(self._buffer)[:behind]], 0, socket.MSG_WAITALL)[0]
+        else:
+            read = self.socket.recv_into(room, 0, socket.MSG_WAITALL)
+        self._start, self._end = 0, max(0, read - len(room))
+        self.hungry = not self._end
         self.acknowledge()
         return read
 

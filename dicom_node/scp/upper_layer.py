@@ -24,6 +24,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from pynetdicom.pdu import A_ABORT_RQ
@@ -31,7 +32,7 @@ from pynetdicom.pdu_primitives import A_RELEASE
 
 from dicom_node.reception.pace import Pace
 from dicom_node.reception.storage import Storage
-from dicom_node.scp.p_data import P_DATA_TF, PDU_HEADER, BrokenPDU
+from dicom_node.scp.p_data import HEADERS_SIZE, P_DATA_TF, PDU_HEADER, BrokenPDU
 from dicom_node.scp.store_messages import StoreMessages
 from dicom_node.scp.transport import LOOK_SECONDS, Connection
 from dicom_node.scu.service_provider import IDLE, NoticedStateMachine, ServiceProvider
@@ -146,9 +147,11 @@ class UpperLayer(ServiceProvider):
 
     def _read_pdu_data(self) -> None:
         connection = self.connection
-        if (connection.hungry or not connection.available) and not self._read():
-            return
         try:
+            if not connection.available and self._fill_rooms():
+                return
+            if (connection.hungry or not connection.available) and not self._read():
+                return
             if self.state_machine.current_state != _ESTABLISHED and self._messages.in_pdu:
                 # The association was aborted in the middle of a PDU, whose rest nobody wants.
                 connection.use_up(self._messages.skip(connection.available))
@@ -160,15 +163,40 @@ class UpperLayer(ServiceProvider):
             self._give_up(f"{error}; its association was aborted")
 
     def _read(self) -> bool:
+        wanted, self._wanted = self._wanted, 0
+        return self._came(partial(self.connection.read_ahead, wanted)) > 0
+
+    def _came(self, read: Callable[[], int]) -> int:
+        """How many bytes were read; none at the end of the connection, or where none came for a moment."""
         try:
-            read = self.connection.read_ahead(self._wanted)
+            size = read()
+        except BlockingIOError:
+            return 0
         except OSError:
-            read = 0
-        self._wanted = 0
-        self._pace.came(read)
-        if not read:
+            size = 0
+        self._pace.came(size)
+        if not size:
             self.event_queue.put(_CLOSED)
-        return bool(read)
+        return size
+
+    def _fill_rooms(self) -> bool:
+        """Read long fragments to where they stay, one after another; whether there was one to read."""
+        found = False
+        while self._is_undisturbed() and (room := self._messages.room()) is not None:
+            found = True
+            behind = HEADERS_SIZE if self._messages.more_follows(room) else 0
+            read = self._came(partial(self.connection.read_into, room, behind))
+            self._messages.filled(min(read, len(room)))
+            if self.connection.available:
+                self._take_pieces()
+            if read < len(room) + behind:
+                break
+        return found
+
+    def _is_undisturbed(self) -> bool:
+        """Whether nothing else is to be done on an association that is established."""
+        waiting = self.event_queue.queue or self.to_provider_queue.queue or self._outgoing or self._kill_thread
+        return not waiting and not self.connection.available and self.state_machine.current_state == _ESTABLISHED
 
     def _is_ours(self) -> bool:
         """Whether what comes next is for `_take_pieces`: data, and no message of it is with pynetdicom."""

@@ -24,10 +24,19 @@ def acknowledge_at_once(connection: socket.socket) -> None:
             pass
 
 
+def limit_reading(connection: socket.socket, seconds: float) -> None:
+    """Let what waits in the kernel for a number of bytes go on with fewer after so long (socket(7), SO_RCVTIMEO)."""
+    _limit(connection, socket.SO_RCVTIMEO, seconds)
+
+
 def limit_sending(connection: socket.socket, seconds: float) -> None:
     """Let a peer that takes nothing for so long make what is being sent fail, instead of holding its sender for ever.
 
     By the kernel (socket(7), SO_SNDTIMEO): a limit of Python's would hold for reading, too.
     """
+    _limit(connection, socket.SO_SNDTIMEO, seconds)
+
+
+def _limit(connection: socket.socket, option: int, seconds: float) -> None:
     whole, rest = divmod(seconds, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(whole), int(rest * 1_000_000)))
+    connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(whole), int(rest * 1_000_000)))

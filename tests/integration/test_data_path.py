@@ -1,6 +1,7 @@
 """Our own data path: what breaks the rules ends its own association alone, and what keeps to them is answered."""
 
 import struct
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.scp.application_entity import ApplicationEntity
+from dicom_node.scp.transport import LOOK_SECONDS
 from tests.instances import ct_instance, encoded, files_below, received, sop_uid
 from tests.receivers import Receiver, eventually, receiving
 from tests.rude_peer import (
@@ -110,6 +112,29 @@ def test_an_end_in_the_middle_leaves_nothing_half(
     assert receiver.kept(sop_uid(2)) == []
     assert len(files_below(receiver.root)) == 1
     assert serves(entity.port, received(ct_instance(2)))
+
+
+def test_a_long_fragment_whose_rest_comes_late_is_kept(entity: ApplicationEntity, receiver: Receiver) -> None:
+    long = ct_instance(3)
+    long.PixelData = bytes(200_000)
+    request = whole(received(long))
+    with rude_peer(entity.port) as peer:
+        for at in range(0, len(request), 70_000):
+            peer.send(request[at : at + 70_000])
+            # Longer than the kernel waits for the rest by itself.
+            time.sleep(2 * LOOK_SECONDS)
+        assert status_of(peer.pdu()) == 0x0000
+    assert len(files_below(receiver.root)) == 1
+
+
+def test_a_long_fragment_whose_rest_never_comes_ends_its_association(
+    entity: ApplicationEntity, receiver: Receiver
+) -> None:
+    with rude_peer(entity.port) as peer:
+        peer.send(SENT, p_data_tf(pdv(bytes(100_000)))[:50_000])
+        assert peer.pdu()[0] == A_ABORT[0]
+    assert files_below(receiver.root) == []
+    assert serves(entity.port, received(ct_instance(9)))
 
 
 def test_a_cancel_and_an_echo_between_two_instances_disturb_neither(

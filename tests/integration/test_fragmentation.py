@@ -1,5 +1,7 @@
 """Our own data path beside pynetdicom's: whatever a peer sends in whatever pieces, both keep and answer alike."""
 
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -112,6 +114,42 @@ def messages(draw: st.DrawFn) -> list[bytes]:
                 together = []
         found.append(b"".join(pdus) + (p_data_tf(*together) if together else b""))
     return found
+
+
+@st.composite
+def long_messages(draw: st.DrawFn) -> tuple[bytes, list[int]]:
+    """A C-STORE request whose fragments are read to where they stay, and where in it the peer holds its breath."""
+    size = draw(st.integers(1, 400_000))
+    data = random.Random(size).randbytes(size)
+    asked = command(received(ct_instance(), sop_instance_uid=sop_uid(size)))
+    sizes = draw(st.lists(st.sampled_from([0, 1, 32_767, 32_768, 65_536, 131_060]), max_size=5))
+    together = draw(st.booleans())
+    values = fragments(data, sizes, is_command=False)
+    pdus = [p_data_tf(*values)] if together and size < 100_000 else [p_data_tf(value) for value in values]
+    request = p_data_tf(*fragments(asked, [], is_command=True)) + b"".join(pdus)
+    return request, draw(st.lists(st.integers(1, len(request)), max_size=6))
+
+
+def test_long_fragments_are_kept_as_pynetdicom_would_wherever_their_bytes_are_held_up() -> None:
+    mine, theirs = Collecting(), Collecting()
+    with ours(mine) as entity, stock(theirs) as port, rude_peer(entity.port) as one, rude_peer(port) as other:
+
+        @settings(max_examples=40, deadline=None)
+        @given(message=long_messages())
+        def law(message: tuple[bytes, list[int]]) -> None:
+            request, cuts = message
+            at = 0
+            for end in sorted({*cuts, len(request)}):
+                one.send(request[at:end])
+                # Long enough that what came is read before the next.
+                time.sleep(0.005)
+                at = end
+            other.send(request)
+            assert one.pdu() == other.pdu()
+            assert mine.came == theirs.came
+
+        law()
+        assert max(len(came[-1]) for came in mine.came) > 100_000  # type: ignore[arg-type]  # bytes
 
 
 def test_any_fragmentation_is_kept_and_answered_as_pynetdicom_would() -> None:

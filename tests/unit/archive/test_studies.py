@@ -1,6 +1,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from dicom_node.archive.studies import Added
 from dicom_node.core.errors import IllegalTransition
 from dicom_node.core.lifecycle import STUDY_TRANSITIONS, JobState, StudyState
 from tests.populated_index import NOW, claim, complete, instance, queue, receive, report, study_uid
+from tests.statements import told_statements
 
 STUDY = study_uid("a")
 STEPS = st.lists(st.sampled_from(StudyState), max_size=15)
@@ -276,3 +278,18 @@ def test_of_two_associations_that_begin_a_study_at_once_the_later_finds_it_begun
     assert index.studies.add_instance(instance("a", 1, at=NOW + 2)) is Added.IDENTICAL
     assert len(index.studies.study(STUDY).series[0].instances) == 2
     assert [line.cause for line in index.studies.history(STUDY)] == ["the first instance arrived"]
+
+
+def test_an_instance_of_a_known_series_asks_twice_and_writes_twice(tmp_path: Path) -> None:
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    try:
+        statements = told_statements(index)
+        # The connection of the first group stays.
+        index.studies.association_opened("one", "SCANNER", NOW)
+        index.studies.add_instance(instance("a", 1, at=NOW), "one")
+        statements.clear()
+        index.studies.add_instance(instance("a", 2, at=NOW + 1), "one")
+        assert [statement.split()[0] for statement in statements] == ["SELECT", "SELECT", "UPDATE", "INSERT"]
+        assert [(r.open_associations, r.last_received_at) for r in index.studies.receptions()] == [(1, NOW + 1)]
+    finally:
+        index.close()

@@ -8,6 +8,7 @@ import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from dicom_node.core.errors import DatasetMismatch
+from dicom_node.core.status import SUCCESS
 from dicom_node.reception.storage import Announcement, Sender, Storage
 from dicom_node.reception.watermark import DiskWatermark
 
@@ -62,3 +63,20 @@ def test_each_status_and_each_association_is_told_by_itself(caplog: pytest.LogCa
     levels = [record.levelname for record in caplog.records]
     assert levels == ["WARNING", "WARNING", "WARNING", "ERROR", "WARNING"]
     assert caplog.records[-1].__dict__["status"] == "0xC0FF"
+
+
+def test_a_thousand_instances_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    class Keeping(Failing):
+        def store(self, _received: Any) -> None:
+            pass
+
+    storage, one = Storage(Keeping(), DiskWatermark(0)), sender()  # type: ignore[arg-type]  # a stand-in
+    with caplog.at_level(logging.INFO, "dicom_node"):
+        assert {send(storage, one, number) for number in range(1000)} == {SUCCESS}
+        storage.association_ended(one.association, "released")
+        storage.association_is_over(one)
+    (line,) = caplog.records
+    assert (line.message, line.__dict__["instances"], line.__dict__["ending"]) == ("instances stored", 1000, "released")
+    assert line.__dict__["calling_ae_title"] == "CT1"
+    # Of an association that is over nothing is kept.
+    assert not storage._stored
