@@ -50,13 +50,12 @@ def measure(region: Region, volume: Volume, *, by_attenuation: bool = False) -> 
     if not region.mask.any():
         raise ValueError("a region without voxels has no measurements")
     origin = np.array([part.start for part in region.box])
-    voxels = np.argwhere(region.mask) + origin
     level = int(origin[0]) + largest_slice(region.mask)
     surface, filled = _bounded(region, volume, level, by_attenuation)
     long_ends, short_ends = axes(surface.border_line(level), volume.spacing_mm[1:])
     values = volume.voxels[region.box][region.mask]
     return Measurements(
-        centre=volume.to_patient(*voxels.mean(axis=0)[::-1]),
+        centre=volume.to_patient(*(_middle(region.mask) + origin)[::-1]),
         long_axis=_axis(long_ends, level, volume),
         short_axis=_axis(short_ends, level, volume),
         maximum_3d_diameter_mm=surface.maximum_diameter_mm(volume.spacing_mm),
@@ -70,6 +69,13 @@ def measure(region: Region, volume: Volume, *, by_attenuation: bool = False) -> 
         ),
         border=surface.border,
     )
+
+
+def _middle(mask: Mask) -> Points:
+    """The mean index of a mask's voxels: a list of them would be many times as large as the mask."""
+    in_slices, in_rows = mask.sum(axis=(1, 2)), mask.sum(axis=0)
+    counts = (in_slices, in_rows.sum(axis=1), in_rows.sum(axis=0))
+    return np.array([float(count @ np.arange(len(count))) / float(in_slices.sum()) for count in counts])
 
 
 def _bounded(region: Region, volume: Volume, level: int, by_attenuation: bool) -> tuple[Surface, float]:
