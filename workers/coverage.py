@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from workers.morphology import box_around, grown
 from workers.volume import Region, Volume
 
 Floats = NDArray[np.float32]
@@ -23,6 +24,8 @@ _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 _FEWEST_INSIDE, _FEWEST_AROUND = 8, 26
 #: Less contrast is no border; nor is one where noise, or another tissue, is a larger share of it.
 _LEAST_CONTRAST_HU, _MOST_SPREAD = 150.0, 0.12
+#: So large a share of what is around is empty.
+_MOSTLY = 2 / 3
 #: Quartiles are so many standard deviations apart.
 _QUARTILES = 1.349
 #: Noise makes a voxel seem so much more than full, or less than empty.
@@ -37,43 +40,61 @@ class Coverage:
     """How much of the voxels [k, j, i] around a mask is filled: 0 to 1, but for noise."""
 
     share: Floats
-    #: Of the first value in the volume.
+    #: Of the first value in the volume; negative where that ends within the margin.
     start: NDArray[np.intp]
+    #: By how much of a voxel noise makes one seem fuller or emptier: a standard deviation.
+    noise: float
 
 
 def coverage(region: Region, volume: Volume) -> Coverage | None:
     """What the attenuation says; None where it says no more than the mask does.
 
-    Inside the mask it is at least a half, outside at most: whose voxel it is the mask has decided.
+    Inside the mask it is at least a half, outside at most: whose voxel it is the mask has decided. Of what goes on
+    outside, as a vessel does, nothing counts there, nor the last voxel within the mask, which mostly has a stump of it.
     """
-    start, mask = _surrounded(region, volume)
-    if not _is_within(mask):
+    start, mask = _surrounded(region)
+    if not _is_within(start, mask, volume):
         return None
-    hu = volume.voxels[tuple(slice(first, first + size) for first, size in zip(start, mask.shape, strict=True))]
     core, near = ndimage.binary_erosion(mask), ndimage.binary_dilation(mask, _NEIGHBOURS)
-    share = _share(hu, core, _around(near))
+    share, noise = _share(_read(volume, start, mask.shape), core, _around(near))
     if share is None or _is_unlike(share, mask, core):
         return None
-    # A sharp kernel's undershoot is no less than empty, as its overshoot in the core is no more than full.
-    outside = np.where(near & (share < _FULL), np.clip(share, 0.0, 0.5), 0.0)
-    inside = np.where(core, 1.0, np.clip(share, 0.5, 1.0 + _NOISE))
-    return Coverage(share=np.where(mask, inside, outside).astype(np.float32), start=start)
+    leading = _continuing(share, mask, near)
+    # A sharp kernel's undershoot is no less than empty, as its overshoot in the core is no more than full; but noise
+    # empties as often as it fills.
+    least = -min(_NOISE, 2.0 * noise)
+    outside = np.where(near & (share < _FULL) & ~leading, np.clip(share, least, 0.5), 0.0)
+    inside = np.where(core, 1.0, np.where(leading, 0.0, np.clip(share, 0.5, 1.0 + _NOISE)))
+    return Coverage(share=np.where(mask, inside, outside).astype(np.float32), start=start, noise=noise)
 
 
-def _surrounded(region: Region, volume: Volume) -> tuple[NDArray[np.intp], Mask]:
-    """A mask with a margin as far as the volume goes, and where its first voxel is."""
-    there = np.argwhere(region.mask)
-    origin = np.array([part.start for part in region.box])
-    low = np.maximum(there.min(axis=0) + origin - MARGIN, 0)
-    high = np.minimum(there.max(axis=0) + origin + 1 + MARGIN, volume.voxels.shape)
-    mask = np.zeros(high - low, dtype=bool)
-    mask[tuple((there + origin - low).T)] = True
-    return low, mask
+def _surrounded(region: Region) -> tuple[NDArray[np.intp], Mask]:
+    """A mask with a margin all round, and where that begins; the volume may end within it."""
+    box = box_around(region.mask) or ()
+    start = [whole.start + own.start - MARGIN for whole, own in zip(region.box, box, strict=True)]
+    return np.array(start), np.pad(region.mask[box], MARGIN)
 
 
-def _is_within(mask: Mask) -> bool:
-    """Whether there is something on every side of a mask: what the volume cuts has no border there."""
-    return not any(mask.take(end, axis).any() for axis in range(3) for end in (0, -1))
+def _is_within(start: NDArray[np.intp], mask: Mask, volume: Volume) -> bool:
+    """Whether there is a voxel on every side of a mask: what the volume cuts has no border there."""
+    first, end = start + MARGIN, start + mask.shape - MARGIN
+    return bool((first >= 1).all() and (end < volume.voxels.shape).all())
+
+
+def _read(volume: Volume, start: NDArray[np.intp], shape: tuple[int, ...]) -> Floats:
+    """HU from a place on; beyond the volume, those of its last voxels."""
+    low, high = np.maximum(start, 0), np.minimum(start + shape, volume.voxels.shape)
+    there = volume.voxels[tuple(map(slice, low, high))]
+    return np.pad(there, list(zip(low - start, start + shape - high, strict=True)), mode="edge")
+
+
+def _continuing(share: Floats, mask: Mask, near: Mask) -> Mask:
+    """What is filled by half farther out than a border's own voxels, what leads there, and what is next to it.
+
+    A mask that is a little small is surrounded by a shell of such voxels; what is attached to a nodule goes on.
+    """
+    outside = (share >= 0.5) & ~mask
+    return np.asarray(ndimage.binary_dilation(grown(outside & ~near, outside), _NEIGHBOURS))
 
 
 def _around(near: Mask) -> Mask:
@@ -82,15 +103,23 @@ def _around(near: Mask) -> Mask:
     return np.asarray(ndimage.binary_dilation(beyond, _NEIGHBOURS) & ~beyond)
 
 
-def _share(hu: Floats, core: Mask, around: Mask) -> Floats | None:
-    """How far each voxel is on the way from the attenuation around to that inside; None where either is not one."""
+def _share(hu: Floats, core: Mask, around: Mask) -> tuple[Floats | None, float]:
+    """How far each voxel is on the way from the attenuation around to that inside, and the noise around.
+
+    None where either is not one. Vessels and a wall are no surroundings, where there is lung on most sides.
+    """
     if core.sum() < _FEWEST_INSIDE or around.sum() < _FEWEST_AROUND:
-        return None
-    (low, inside, high), (below, outside, above) = (np.percentile(hu[part], (25, 50, 75)) for part in (core, around))
+        return None, 0.0
+    low, inside, high = np.percentile(hu[core], (25, 50, 75))
+    beside = hu[around]
+    empty = beside[beside < (inside + np.percentile(beside, 25)) / 2]
+    if empty.size < _MOSTLY * beside.size:
+        return None, 0.0
+    below, outside, above = np.percentile(empty, (25, 50, 75))
     contrast = inside - outside
     if contrast < _LEAST_CONTRAST_HU or max(high - low, above - below) > _MOST_SPREAD * _QUARTILES * contrast:
-        return None
-    return np.asarray((hu - outside) / contrast, dtype=np.float32)
+        return None, 0.0
+    return np.asarray((hu - outside) / contrast, dtype=np.float32), float(above - below) / _QUARTILES / float(contrast)
 
 
 def _is_unlike(share: Floats, mask: Mask, core: Mask) -> bool:

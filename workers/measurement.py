@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 
 from dicom_node.core.finding import Axis, Border, Outline, Point
 from workers.coverage import coverage
-from workers.surface import Points, Surface, axes, farthest, largest_line, largest_slice, lines
+from workers.surface import Points, Surface, axes, largest_line, largest_slice, lines
 from workers.volume import Region, Volume
 
 Mask = NDArray[np.bool_]
-
-#: Of a finding so large the attenuation's volume is at most so much of the mask's larger or smaller.
-_LARGE_MM, _MOST_UNLIKE = 8.0, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +47,12 @@ def measure(region: Region, volume: Volume, *, by_attenuation: bool = False) -> 
     if not region.mask.any():
         raise ValueError("a region without voxels has no measurements")
     origin = np.array([part.start for part in region.box])
-    voxels = np.argwhere(region.mask) + origin
     level = int(origin[0]) + largest_slice(region.mask)
     surface, filled = _bounded(region, volume, level, by_attenuation)
     long_ends, short_ends = axes(surface.border_line(level), volume.spacing_mm[1:])
     values = volume.voxels[region.box][region.mask]
     return Measurements(
-        centre=volume.to_patient(*voxels.mean(axis=0)[::-1]),
+        centre=volume.to_patient(*(_middle(region.mask) + origin)[::-1]),
         long_axis=_axis(long_ends, level, volume),
         short_axis=_axis(short_ends, level, volume),
         maximum_3d_diameter_mm=surface.maximum_diameter_mm(volume.spacing_mm),
@@ -72,34 +68,31 @@ def measure(region: Region, volume: Volume, *, by_attenuation: bool = False) -> 
     )
 
 
+def _middle(mask: Mask) -> Points:
+    """The mean index of a mask's voxels: a list of them would be many times as large as the mask."""
+    in_slices, in_rows = mask.sum(axis=(1, 2)), mask.sum(axis=0)
+    counts = (in_slices, in_rows.sum(axis=1), in_rows.sum(axis=0))
+    return np.array([float(count @ np.arange(len(count))) / float(in_slices.sum()) for count in counts])
+
+
 def _bounded(region: Region, volume: Volume, level: int, by_attenuation: bool) -> tuple[Surface, float]:
     """The surface of a region, and how many voxels are filled."""
     origin = np.array([part.start for part in region.box])
-    of_mask = Surface.of_mask(region.mask, volume.spacing_mm, origin)
     covered = coverage(region, volume) if by_attenuation else None
     if covered is not None:
         surface, filled = Surface.of_coverage(covered, volume.spacing_mm), float(covered.share.sum(dtype=np.float64))
-        plane, in_plane = region.mask[level - int(origin[0])], volume.spacing_mm[1:]
-        if surface.holds(level, plane, origin[1:]):
-            by_ct, by_mask = (_length(each.border_line(level), in_plane) for each in (surface, of_mask))
-            # What goes on beyond the mask, as a vessel does, fills voxels beside it without being of it.
-            if by_ct <= by_mask + max(in_plane) and _is_alike(filled, region.mask, by_mask):
-                return surface, filled
-    return of_mask, float(region.mask.sum())
+        plane = region.mask[level - int(origin[0])]
+        if surface.holds(level, plane, origin[1:]) and _is_alike(filled, region.mask):
+            return surface, filled
+    return Surface.of_mask(region.mask, volume.spacing_mm, origin), float(region.mask.sum())
 
 
-def _length(border: Points, spacing_mm: tuple[float, float]) -> float:
-    """mm between the two points of a border that are farthest from each other."""
-    start, end = farthest(border * spacing_mm)
-    return float(np.linalg.norm(end - start))
-
-
-def _is_alike(filled: float, mask: Mask, long_mm: float) -> bool:
+def _is_alike(filled: float, mask: Mask) -> bool:
     """Whether as many voxels are filled as a mask may have: half of those at its border are the other half's error."""
     count, areas = int(mask.sum()), np.pad(mask.sum(axis=(1, 2)), 1)
     across, down = (int(np.count_nonzero(np.diff(np.pad(mask, 1), axis=axis))) for axis in (2, 1))
     most = max(across, down, int(np.abs(np.diff(areas)).sum())) / 2
-    return abs(filled - count) <= (min(most, _MOST_UNLIKE * count) if long_mm >= _LARGE_MM else most)
+    return abs(filled - count) <= most
 
 
 def borders(plane: Mask) -> list[Points]:

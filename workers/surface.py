@@ -24,8 +24,9 @@ Points = NDArray[np.float64]
 Floats = NDArray[np.float32]
 Spacing = tuple[float, float, float]
 
-#: In pixels, across slices as many mm: as far as the steps of a mask reach, and the noise of a voxel.
-_STEPS, _NOISE = 1.5, 0.7
+#: In pixels, across slices as many mm: as far as the steps of a mask reach, and the noise of a voxel; that the farther
+#: the larger a share of the contrast it is.
+_STEPS, _NOISE, _PER_NOISE = 1.5, 0.7, 14.0
 #: A surface that surrounds less of a slice's largest part has lost what the mask shows.
 _HELD = 0.75
 _EIGHT = np.ones((3, 3), dtype=bool)
@@ -69,10 +70,11 @@ class Surface:
     @classmethod
     def of_coverage(cls, covered: Coverage, spacing_mm: Spacing) -> "Surface":
         """The surface around as much as the voxels are filled in all, less the noise of single ones."""
-        values, margin = _soft(covered.share, spacing_mm, _NOISE)
+        wide = min(_STEPS, max(_NOISE, _PER_NOISE * covered.noise))
+        values, margin = _soft(covered.share, spacing_mm, wide)
         # What is farther away than a voxel that may be filled is empty.
         margin += 1
-        values = values[tuple(slice(int(wide), -int(wide)) for wide in margin)]
+        values = values[tuple(slice(int(width), -int(width)) for width in margin)]
         finer = _FINER if values.size <= _MOST_CUT else 1
         if finer > 1:
             values = zoom(values, finer, order=3, mode="nearest", grid_mode=True)

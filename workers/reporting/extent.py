@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from scipy import ndimage
-from skimage.draw import polygon2mask
 
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
+from workers.morphology import filled
 from workers.reporting.content_tree import is_named, text_of, walk
 from workers.reporting.segments import Plane, Segment, segments_of
 from workers.reporting.written_report import WrittenReport
@@ -71,8 +71,8 @@ def own_extent_faults(written: WrittenReport) -> Iterator[str]:
                 yield from (f"{graphic.TrackingUID}: {fault}" for fault in found)
     if "SegmentSequence" in judged:
         for uid, own in segments_of(judged, written.evidence.volume).items():
-            if (segment := written.segments.get(uid)) is not None and own.areas != segment.areas:
-                yield f"{uid}: its {own.voxels} voxels are not the {segment.voxels} of the segmentation"
+            if (segment := written.segments.get(uid)) is not None and not own.is_where(segment):
+                yield f"{uid}: its {own.voxels} voxels are not those of the segmentation, which has {segment.voxels}"
 
 
 def _key(item: Dataset) -> tuple[str, str]:
@@ -143,7 +143,7 @@ def _beside(points: NDArray[np.float64], plane: Plane | None, pixels: int, what:
     if plane is None:
         yield _ELSEWHERE
         return
-    near = ndimage.binary_dilation(ndimage.binary_fill_holes(plane.within(pixels)), _EIGHT, iterations=pixels)
+    near = ndimage.binary_dilation(filled(plane.within(pixels)), _EIGHT, iterations=pixels)
     # On an edge a point belongs to both pixels.
     own = points[:, ::-1] - (plane.top - pixels, plane.left - pixels)
     pixel = np.clip(np.floor(own - 1e-6), 0, None).astype(int)
@@ -158,14 +158,30 @@ def _left_out(lines: Iterable[NDArray[np.float64]], plane: Plane, *, is_whole: b
     padded = plane.within(1)
     inside = np.zeros(padded.shape, dtype=bool)
     for line in lines:
-        inside |= polygon2mask(padded.shape, line[:, ::-1] - 0.5 - (plane.top - 1, plane.left - 1))
+        inside |= surrounded(line[:, ::-1] - 0.5 - (plane.top - 1, plane.left - 1), padded.shape)
     parts, _ = ndimage.label(padded)
-    surrounded = padded if is_whole else np.isin(parts, np.unique(parts[inside & padded])) & padded
-    inner = ndimage.binary_erosion(surrounded, _EIGHT)
+    own = padded if is_whole else np.isin(parts, np.unique(parts[inside & padded])) & padded
+    inner = ndimage.binary_erosion(own, _EIGHT)
     if not (inside & padded).any() and plane.mask.sum() > 1:
         yield "an outline surrounds none of its segment"
     elif (inner & ~inside).any():
         yield "an outline leaves out a part of its segment"
+
+
+def surrounded(line: NDArray[np.float64], shape: tuple[int, ...]) -> Mask:
+    """The pixels of a plane whose centres a line of (row, column) points surrounds.
+
+    Along its row each has passed the line an odd number of times: that takes one look at each point and each pixel.
+    """
+    (y, x), (to_y, to_x) = line.T, np.roll(line, -1, axis=0).T
+    first, end = (np.clip(np.ceil(at), 0, shape[0]).astype(int) for at in (np.minimum(y, to_y), np.maximum(y, to_y)))
+    crossed = end - first
+    edge = np.repeat(np.arange(len(line)), crossed)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed - first, crossed)
+    place = x[edge] + (row - y[edge]) / (to_y - y)[edge] * (to_x - x)[edge]
+    passed = np.zeros((shape[0], shape[1] + 1), dtype=np.intp)
+    np.add.at(passed, (row, np.clip(np.ceil(place), 0, shape[1]).astype(int)), 1)
+    return np.asarray(np.cumsum(passed, axis=1)[:, :-1] % 2 == 1)
 
 
 # Of sizes.

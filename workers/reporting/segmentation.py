@@ -188,7 +188,10 @@ def _reference(image: Dataset) -> Dataset:
 def check_labels(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]) -> None:
     """Raise EvidenceInvalid unless the labels mark each finding, nothing else, on the volume's own grid."""
     check_shape(evidence, labels)
-    marked = {int(value) for value in np.unique(labels[labels.any(axis=(1, 2))])} - {0}
+    is_marked = np.zeros(256, dtype=bool)
+    for plane in labels:
+        is_marked[plane] = True
+    marked = set(np.flatnonzero(is_marked).tolist()) - {0}
     numbers = [finding.number for finding in findings]
     if numbers != list(range(1, len(findings) + 1)):
         raise EvidenceInvalid(f"findings are numbered {numbers}; segments count from 1 without a gap")

@@ -33,6 +33,10 @@ class Plane:
         """The mask with a margin around it."""
         return np.pad(self.mask, margin)
 
+    def is_where(self, other: "Plane") -> bool:
+        """Whether another has the same pixels."""
+        return (self.top, self.left) == (other.top, other.left) and np.array_equal(self.mask, other.mask)
+
     @cached_property
     def ends(self) -> Points:
         """Row and column of the outer edge of each row's first and last pixel, whole numbers being pixel centres."""
@@ -59,12 +63,17 @@ class Segment:
     @cached_property
     def areas(self) -> Mapping[int, int]:
         """Pixels by k."""
-        return {k: int(plane.mask.sum()) for k, plane in self.planes.items()}
+        return {k: int(np.count_nonzero(plane.mask)) for k, plane in self.planes.items()}
 
     @cached_property
     def voxels(self) -> int:
         """How many there are."""
         return sum(self.areas.values())
+
+    def is_where(self, other: "Segment") -> bool:
+        """Whether another has the same voxels."""
+        planes, others = self.planes, other.planes
+        return planes.keys() == others.keys() and all(planes[k].is_where(others[k]) for k in planes)
 
     @cached_property
     def middle_ones(self) -> tuple[int, ...]:
@@ -76,8 +85,8 @@ class Segment:
     @cached_property
     def border_voxels(self) -> int:
         """About how many lie at its border, as it is seen from the side where most do."""
-        across = sum(int(np.diff(np.pad(plane.mask, 1), axis=1).sum()) for plane in self.planes.values())
-        down = sum(int(np.diff(np.pad(plane.mask, 1), axis=0).sum()) for plane in self.planes.values())
+        across = sum(_ends_in_rows(plane.mask) for plane in self.planes.values())
+        down = sum(_ends_in_rows(plane.mask.T) for plane in self.planes.values())
         known = self.areas
         along = sum(abs(area - known.get(k + step, 0)) for k, area in known.items() for step in (-1, 1))
         return max(across, down, along)
@@ -85,18 +94,19 @@ class Segment:
     @cached_property
     def attenuation(self) -> tuple[float, float]:
         """Mean and standard deviation of the volume's HU within it."""
-        values = [self._values(k) for k in self.planes]
-        mean = sum(float(own.sum(dtype=np.float64)) for own in values) / self.voxels
-        squares = sum(float(((own - np.float32(mean)) ** 2).sum(dtype=np.float64)) for own in values)
-        return mean, math.sqrt(squares / self.voxels)
+        total = squares = 0.0
+        # One slice after the other: of a lung all of them are many times as large as its mask.
+        for k in self.planes:
+            values = self._values(k)
+            total, squares = total + float(values.sum()), squares + float(values @ values)
+        mean = total / self.voxels
+        return mean, math.sqrt(max(0.0, squares / self.voxels - mean**2))
 
-    def _values(self, k: int) -> NDArray[np.float32]:
+    def _values(self, k: int) -> Points:
         plane = self.planes[k]
         rows, columns = plane.mask.shape
-        own: NDArray[np.float32] = self.volume.voxels[
-            k, plane.top : plane.top + rows, plane.left : plane.left + columns
-        ][plane.mask]
-        return own
+        there = self.volume.voxels[k, plane.top : plane.top + rows, plane.left : plane.left + columns]
+        return there[plane.mask].astype(np.float64)
 
     @cached_property
     def largest_extent_mm(self) -> float:
@@ -114,6 +124,12 @@ class Segment:
         turns = np.arange(0, math.pi, math.pi / 180)
         least, most = self.planes[k].reach_mm(np.array([np.sin(turns), np.cos(turns)]), self.volume.spacing_mm[1:])
         return float((most - least).max()) / math.cos(math.pi / 360)
+
+
+def _ends_in_rows(mask: Mask) -> int:
+    """How often a mask begins or ends along its rows."""
+    changes = mask[:, 1:] != mask[:, :-1]
+    return int(np.count_nonzero(changes) + np.count_nonzero(mask[:, 0]) + np.count_nonzero(mask[:, -1]))
 
 
 def _directions() -> Points:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from scipy import ndimage
+from skimage.measure import points_in_poly
 
 from dicom_node.core import codes
 from dicom_node.core.finding import Border, Finding
@@ -23,6 +24,7 @@ from tests.unit.workers.reporting.conftest import CENTRES, Reading, evidence_of,
 from tests.unit.workers.reporting.test_structured_report import child, groups_of, name_of, walk
 from workers.measurement import measure
 from workers.reporting.encoding import as_file
+from workers.reporting.extent import surrounded
 from workers.reporting.forms import Part
 from workers.reporting.gate import find_faults
 from workers.reporting.report import Report, build_report
@@ -30,6 +32,10 @@ from workers.reporting.segments import segments_of
 from workers.volume import Region, Volume, load_volume
 
 FORMS = {Form.SEG, Form.SR, Form.SR_OHIF, Form.SR_IMAGES, Form.SR_OHIF_IMAGES, Form.LABEL_MAP, Form.PRESENTATION_STATE}
+
+
+#: A shape by a number: one that is told voxel by voxel is too long to be shown.
+numbers = st.integers(0, 10**6)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +128,11 @@ def erase_a_voxel(dataset: Dataset) -> None:
     dataset.PixelData = stored.tobytes()
 
 
+def swap_the_segments(dataset: Dataset) -> None:
+    stored = np.frombuffer(dataset.PixelData, dtype=np.uint8)
+    dataset.PixelData = np.choose(stored, (0, 2, 1, *range(3, 8))).astype(np.uint8).tobytes()
+
+
 FAULTS: list[tuple[Form, Callable[[Dataset], None], str]] = [
     (Form.SR, set_number(codes.LONG_AXIS, 1.5), "a long axis of"),
     (Form.SR, set_number(codes.LONG_AXIS, 0.4), "a long axis of"),
@@ -148,7 +159,8 @@ FAULTS: list[tuple[Form, Callable[[Dataset], None], str]] = [
     (Form.SR_IMAGES, move(4.0), "lies more than 1 pixel(s) beside"),
     (Form.SR_OHIF_IMAGES, set_number(codes.VOLUME, 0.98), "a volume of"),
     (Form.PRESENTATION_STATE, move_the_state, "an outline lies more than 1 pixel(s) beside"),
-    (Form.LABEL_MAP, erase_a_voxel, "are not the"),
+    (Form.LABEL_MAP, erase_a_voxel, "are not those of the segmentation"),
+    (Form.LABEL_MAP, swap_the_segments, "are not those of the segmentation"),
 ]
 
 
@@ -163,6 +175,74 @@ def test_what_is_not_is_held_with_its_reason(
 ) -> None:
     said = broken(written, form, break_it, reading)
     assert any(one in said for one in words.split("|")), said
+
+
+def lobe(volume: Volume, number: int, rows: slice) -> tuple[NDArray[np.bool_], Finding]:
+    """A part of the lung that lies on every slice, with a hole in it, and a finding of it."""
+    mask = np.zeros(volume.voxels.shape, dtype=bool)
+    mask[1:-1, rows, 20:130] = True
+    mask[:, rows.start + 20 : rows.start + 30, 50:70] = False
+    volume.voxels[mask] = -860.0 + number + np.arange(mask.sum()) % 40
+    measured = measure(Region(box=tuple(slice(0, n) for n in mask.shape), mask=mask), volume)  # type: ignore[arg-type]  # three axes
+    return mask, replace(of_finding(volume, mask, **vars(measured)).findings[0], number=number)
+
+
+@pytest.fixture(scope="module")
+def lobes(tmp_path_factory: pytest.TempPathFactory) -> Reading:
+    """Two lobes of the same shape on the same slices, of half a million voxels together."""
+    folder = tmp_path_factory.mktemp("lobes")
+    volume = load_volume(ct_series(folder, voxels=np.full((30, 180, 150), -850), spacing=(1.5, 0.9, 0.8)))
+    marked = [lobe(volume, 1, slice(10, 85)), lobe(volume, 2, slice(90, 165))]
+    labels = sum((number * mask.astype(np.uint8) for number, (mask, _) in enumerate(marked, start=1)), np.uint8(0))
+    return Reading(
+        folder=folder, evidence=evidence_of(volume), findings=tuple(found for _, found in marked), labels=labels
+    )
+
+
+@pytest.fixture(scope="module")
+def written_lobes(lobes: Reading) -> dict[Part, bytes]:
+    report = build_report(lobes.evidence, lobes.findings, lobes.labels, forms=FORMS)
+    return {part: as_file(dataset) for part, dataset in report.objects.items()}
+
+
+def test_large_segments_of_one_shape_are_not_held(lobes: Reading, written_lobes: dict[Part, bytes]) -> None:
+    assert set(judged(written_lobes, lobes).values()) == {""}
+
+
+@pytest.mark.parametrize(
+    ("form", "break_it", "words"),
+    [
+        (Form.SR, move(4.0), "an outline lies more than 1 pixel(s) beside"),
+        (Form.SR, swap_the_outlines, "an outline lies more than 1 pixel(s) beside"),
+        (Form.SR, scale(0.8), "leaves out a part"),
+        (Form.SR, set_number(codes.LONG_AXIS, 1.1), "a long axis of"),
+        (Form.SR, set_number(codes.SHORT_AXIS, 0.3), "do not span"),
+        (Form.SR, set_number(codes.MAXIMUM_3D_DIAMETER, 1.1), "a largest diameter of"),
+        (Form.SR, set_number(codes.VOLUME, 1.001), "a volume of"),
+        (Form.SR, set_number(codes.VOLUME, 0.999), "a volume of"),
+        (Form.SR, set_number(codes.ATTENUATION_COEFFICIENT, 1.01, codes.MEAN), "a mean of attenuation"),
+        (Form.SR, set_number(codes.ATTENUATION_COEFFICIENT, 1.2, codes.STANDARD_DEVIATION), "a standard deviation of"),
+        (Form.SR_OHIF, move(5.0), "an axis lies more than 2 pixel(s) beside"),
+        (Form.SR_IMAGES, forget_a_slice, "slices, and its segment lies on"),
+        (Form.PRESENTATION_STATE, move_the_state, "an outline lies more than 1 pixel(s) beside"),
+        (Form.LABEL_MAP, erase_a_voxel, "are not those of the segmentation"),
+        (Form.LABEL_MAP, swap_the_segments, "are not those of the segmentation"),
+    ],
+)
+def test_of_large_segments_the_same_is_held(
+    lobes: Reading, written_lobes: dict[Part, bytes], form: Form, break_it: Callable[[Dataset], None], words: str
+) -> None:
+    said = broken(written_lobes, form, break_it, lobes)
+    assert words in said, said
+
+
+@settings(max_examples=60, deadline=None)
+@given(number=numbers, corners=st.integers(3, 40))
+def test_what_a_line_surrounds_are_the_pixels_whose_centres_lie_in_it(number: int, corners: int) -> None:
+    """Law: as a general test of points in polygons says, whichever way the line runs and wherever it crosses itself."""
+    line = np.random.default_rng(number).uniform(-4.0, 24.0, (corners, 2))
+    inside = surrounded(line, (18, 21))
+    np.testing.assert_array_equal(inside, points_in_poly(np.argwhere(np.ones((18, 21))), line).reshape(18, 21))
 
 
 def test_a_solid_part_larger_than_its_nodule_is_held(reading: Reading) -> None:
@@ -180,10 +260,6 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Volume:
     """An oblique series without anything."""
     folder = tmp_path_factory.mktemp("empty")
     return load_volume(ct_series(folder, voxels=np.full(SHAPE, -850), spacing=(2.0, 0.9, 0.8), directions=OBLIQUE))
-
-
-#: A shape by a number: one that is told voxel by voxel is too long to be shown.
-numbers = st.integers(0, 10**6)
 
 
 def shape_of(number: int) -> NDArray[np.bool_]:
