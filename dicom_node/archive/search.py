@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -75,7 +74,7 @@ class Searches:
         }
         self._questions = _Questions()
         self._counting = self._counted()
-        self._modalities = _OfStudies(sa.select(*uids, series.c.Modality), uids[0])
+        self._modalities = _OfStudies((sa.select(*uids, series.c.Modality), uids[0]))
 
     def find(self, search: Search) -> Page:
         """One page of what matches, in an order that stays the same while nothing is received."""
@@ -180,7 +179,7 @@ class Searches:
         query = sa.select(sa.literal(1)).select_from(table).where(table.c.study_instance_uid == study, shown)
         return query if series is None else query.where(table.c.series_instance_uid == series)
 
-    def _counted(self) -> "Sequence[tuple[int, _OfStudies]]":
+    def _counted(self) -> "_OfStudies":
         """What is added and taken away to count the instances that can be had, so that most are counted by an index.
 
         To ask of each image whether it is a result that was taken back costs seven times as much as to count them all.
@@ -188,36 +187,37 @@ class Searches:
         images, results, state = self._instances, self._reports, self._state
         here = state.join(images, images.c.study_instance_uid == state.c.study_instance_uid)
         is_here = (state.c.evicted_at.is_(None), images.c.conflict.is_(False))
-        all_images = _counting(images).select_from(here).where(*is_here)
+        all_images = _counting(images, 1).select_from(here).where(*is_here)
         # A result that came back is in the study that it was made for.
         back = here.join(results, results.c.sop_instance_uid == images.c.sop_instance_uid)
         same_study = results.c.study_instance_uid == images.c.study_instance_uid
-        taken_back = _counting(images).select_from(back).where(*is_here, same_study, ~can_be_had(results))
-        of_results = _counting(results).where(self._is_result())
-        return (
-            (1, _OfStudies(all_images, state.c.study_instance_uid)),
-            (-1, _OfStudies(taken_back, results.c.study_instance_uid)),
-            (1, _OfStudies(of_results, results.c.study_instance_uid)),
+        taken_back = _counting(images, -1).select_from(back).where(*is_here, same_study, ~can_be_had(results))
+        of_results = _counting(results, 1).where(self._is_result())
+        return _OfStudies(
+            (all_images, state.c.study_instance_uid),
+            (taken_back, results.c.study_instance_uid),
+            (of_results, results.c.study_instance_uid),
         )
 
     def _counts(self, connection: sa.Connection, uids: Iterable[str]) -> dict[tuple[str, str], int]:
         """How many instances each series of these studies has."""
         counts = dict[tuple[str, str], int]()
-        for sign, question in self._counting:
-            for study_uid, series_uid, count in question.tuples(connection, sorted(set(uids))):
-                key = (study_uid, series_uid)
-                counts[key] = counts.get(key, 0) + sign * count
+        for study_uid, series_uid, count, sign in self._counting.tuples(connection, sorted(set(uids))):
+            key = (study_uid, series_uid)
+            counts[key] = counts.get(key, 0) + sign * count
         return {key: count for key, count in counts.items() if count > 0}
 
     def _count_studies(self, connection: sa.Connection, found: Sequence[Found]) -> None:
         counts = self._counts(connection, [row["StudyInstanceUID"] for row in found])
         rows = self._modalities.tuples(connection, sorted({uid for uid, _ in counts}))
-        shown = [(uid, modality) for uid, series_uid, modality in rows if (uid, series_uid) in counts and modality]
-        modalities = {uid: sorted({m for _, m in group}) for uid, group in groupby(shown, key=lambda pair: pair[0])}
+        modalities: dict[str, set[str]] = {}
+        for uid, series_uid, modality in rows:
+            if modality and (uid, series_uid) in counts:
+                modalities.setdefault(uid, set()).add(modality)
         totals = _totals(counts)
         for row in found:
             uid = row["StudyInstanceUID"]
-            row["ModalitiesInStudy"] = modalities.get(uid, [])
+            row["ModalitiesInStudy"] = sorted(modalities.get(uid, ()))
             row["NumberOfStudyRelatedSeries"], row["NumberOfStudyRelatedInstances"] = totals.get(uid, (0, 0))
 
     def _count_series(self, connection: sa.Connection, found: Sequence[Found]) -> None:
@@ -228,17 +228,19 @@ class Searches:
 
 
 class _OfStudies:
-    """A question about some studies, prepared: of few one by one, which is quicker, of others a hundred at once."""
+    """Questions about some studies, prepared: of few one by one, which is quicker, of others a hundred at once."""
 
     _FEW, _MANY = 12, 100
 
-    def __init__(self, query: "sa.Select[Any]", uid: "sa.Column[str]") -> None:
-        self._of_one = PreparedQuery(query.where(uid == sa.bindparam("uid")))
+    def __init__(self, *questions: "tuple[sa.Select[Any], sa.Column[str]]") -> None:
+        """Each with the column that names the study; all are asked at once."""
         some = [sa.bindparam(name) for name in self._names()]
-        self._of_many = PreparedQuery(query.where(uid.in_(some)).order_by(uid))
+        of_one = [query.where(uid == sa.bindparam("uid")) for query, uid in questions]
+        of_many = [query.where(uid.in_(some)) for query, uid in questions]
+        self._of_one, self._of_many = (PreparedQuery(sa.union_all(*queries)) for queries in (of_one, of_many))
 
     def tuples(self, connection: sa.Connection, uids: Sequence[str]) -> list[tuple[Any, ...]]:
-        """The rows, by study."""
+        """The rows, in any order."""
         if len(uids) <= self._FEW:
             return [row for uid in uids for row in self._of_one.tuples(connection, uid=uid)]
         hundreds = [uids[n : n + self._MANY] for n in range(0, len(uids), self._MANY)]
@@ -252,9 +254,9 @@ class _OfStudies:
         return [f"uid{n}" for n in range(self._MANY)]
 
 
-def _counting(table: sa.Table) -> "sa.Select[Any]":
+def _counting(table: sa.Table, sign: int) -> "sa.Select[Any]":
     keys = (table.c.study_instance_uid, table.c.series_instance_uid)
-    return sa.select(*keys, sa.func.count()).group_by(*keys)
+    return sa.select(*keys, sa.func.count(), sa.literal_column(str(sign))).group_by(*keys)
 
 
 def _totals(counts: Mapping[tuple[str, str], int]) -> dict[str, tuple[int, int]]:

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
@@ -26,6 +25,7 @@ from dicom_node.core.access import NOBODY, Need, Visitor
 from dicom_node.core.errors import IndexUnavailable
 from dicom_node.settings import AccessSettings
 from dicom_node.web.needs import CLOSED, SAFE_METHODS, SECURITY_HEADERS, Rule, rule_of, rules_with
+from dicom_node.web.threads import Threads
 
 #: Bytes of a form, and how long it may take to come.
 LONGEST_FORM_BYTES = 64 * 1024
@@ -85,7 +85,7 @@ class Doorkeeper:
             return ""
         return "" if found is None else found.value
 
-    def visitor(self, headers: Headers, address: str, *, used: bool = True) -> Visitor:
+    def visitor(self, headers: Headers, address: str, used: bool = True) -> Visitor:
         """Who sends these headers; a token counts before a cookie. `used`: by a person, not by a page by itself."""
         if (given := headers.get("authorization")) is not None:
             token = _BEARER.fullmatch(given)
@@ -127,7 +127,7 @@ class Gate:
         self._doorkeeper = doorkeeper
         self._words = words
         self._rules: Sequence[Rule] = rules_with(doorkeeper.settings.metrics)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gate")
+        self._threads = Threads(_THREADS, "gate")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it."""
@@ -165,8 +165,7 @@ class Gate:
         used = not is_automatic and not renews
         try:
             # In a thread: the database may let it wait. Not in one of those that pages and searches may all hold.
-            work = self._threads.submit(self._doorkeeper.visitor, headers, address, used=used)
-            return await asyncio.wrap_future(work)
+            return await self._threads.run(self._doorkeeper.visitor, headers, address, used)
         except IndexUnavailable:
             return None
 

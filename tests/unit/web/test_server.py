@@ -115,7 +115,7 @@ def told(port: int, request: bytes) -> bytes:
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-LONG = b"a" * (LONGEST_HEAD_BYTES * 2)
+LONG = b"a" * (LONGEST_HEAD_BYTES * 20)
 
 
 @pytest.mark.parametrize(
