@@ -68,9 +68,13 @@ class Searches:
         self._reads = {
             Level.STUDY: _Reading([*study.c], [Level.STUDY], ["StudyInstanceUID"]),
             Level.SERIES: _Reading(
-                [*_without_uids(study), *series.c], [Level.STUDY, Level.SERIES], ["StudyInstanceUID", "SeriesInstanceUID"]
+                [*_without_uids(study), *series.c],
+                [Level.STUDY, Level.SERIES],
+                ["StudyInstanceUID", "SeriesInstanceUID"],
             ),
-            Level.INSTANCE: _Reading([*self._arms[0][1].selected_columns], [Level.STUDY, Level.SERIES], [*UID_KEYWORDS]),
+            Level.INSTANCE: _Reading(
+                [*self._arms[0][1].selected_columns], [Level.STUDY, Level.SERIES], [*UID_KEYWORDS]
+            ),
         }
         self._questions = _Questions()
         self._counting = self._counted()

@@ -136,7 +136,7 @@ class Transactions:
 
     @contextmanager
     def look(self) -> Iterator[sa.Connection]:
-        """As `read`, for prepared statements alone: to take a connection from the pool takes longer than most of them."""
+        """As `read`, for prepared statements alone: to take a connection from the pool takes longer than they do."""
         if self._looking is None:
             with self.read() as connection:
                 yield connection

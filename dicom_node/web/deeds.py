@@ -84,9 +84,7 @@ class Deeds:
 
         def change() -> None:
             with self._deed(visitor, study_instance_uid, f"priority {given}"):
-                self.index.priorities.change(
-                    study_instance_uid, Priority(given), actor=visitor.actor, at=self.clock()
-                )
+                self.index.priorities.change(study_instance_uid, Priority(given), actor=visitor.actor, at=self.clock())
 
         await run_in_threadpool(change)
         return RedirectResponse("/queue", status_code=HTTPStatus.SEE_OTHER)

@@ -135,9 +135,7 @@ class StudyPages:
     def _seen(self, request: Request, study: str, what: str) -> None:
         visitor, at = visitor_of(request.scope), self.clock()
         user, address = visitor.name, visitor.address
-        self.audit.note(
-            Happening(event=SEEN, at=at, user=user, address=address, description=what, studies=[study])
-        )
+        self.audit.note(Happening(event=SEEN, at=at, user=user, address=address, description=what, studies=[study]))
 
     def _reports(self, study: str) -> list[KeptReport]:
         return [] if self.archive is None else self.index.reports.kept(study)

@@ -50,7 +50,7 @@ def written(parts: Iterable[Part], boundary: str) -> Iterator[bytes]:
 
 
 def collected(path: Path, extents: Sequence[Extent], boundary: str) -> memoryview:
-    """The bytes of an answer of pieces of a file, each read to its place in it; EOFError where the file is too short."""
+    """An answer of pieces of a file, each read to its place in it; EOFError where the file is too short."""
     heads, end = [_head(extent, boundary) for extent in extents], _end(boundary)
     answer = bytearray(sum(map(len, heads)) + sum(extent.length + 2 for extent in extents) + len(end))
     whole, at = memoryview(answer), 0

@@ -82,8 +82,8 @@ class ShortWay:
     async def _in_a_thread(self, answer: Callable[[Request], Response], request: Request) -> Response:
         if not self._places.acquire(blocking=False):
             raise busy()
-        # What the log says of a request goes with it. The place is the work's, not of whoever awaits it: he may go away,
-        # and the thread is taken all the same.
+        # What the log says of a request goes with it. The place is the work's: whoever awaits it may go away, and the
+        # thread is taken all the same.
         return await self._threads.run(copy_context().run, answer, request, done=self._places.release)
 
     def _find(self, scope: Scope) -> Callable[[Request], Response] | None:

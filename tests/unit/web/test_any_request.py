@@ -32,7 +32,9 @@ STUDIES = st.sampled_from([STUDY_UID, "1.2.3", "no-uid", "..", "9" * 65])
 FIELDS = ("number", "study", "attributes", "when", "priority", "reason", "safety", "user", "password", "next", "csrf")
 VALUES = st.one_of(
     st.text(max_size=30),
-    st.sampled_from(["STAT", "1", STUDY_UID, 'Modality == "CT"', "Modality = CT\nInstances = 3", "(" * 200, "//x", "\x00"]),
+    st.sampled_from(
+        ["STAT", "1", STUDY_UID, 'Modality == "CT"', "Modality = CT\nInstances = 3", "(" * 200, "//x", "\x00"]
+    ),
 )
 
 #: Parts of a body: whole instances, broken ones, ones with some bytes changed, and anything.
