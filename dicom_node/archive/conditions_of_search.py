@@ -91,7 +91,7 @@ def expression(part: Condition | Group, column: ColumnOf, names: Iterator[str], 
         parts = [expression(one, column, names, dialect) for one in part.parts]
         empty = sa.true() if part.all_of else sa.false()
         return (sa.and_ if part.all_of else sa.or_)(*parts) if parts else empty
-    given = [sa.bindparam(next(names)) for _ in part.values]
+    given: list[sa.BindParameter[Any]] = [sa.bindparam(next(names)) for _ in part.values]
     return sa.and_(_compared(part.test, column(part.column), given, dialect))
 
 
