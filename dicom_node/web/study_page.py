@@ -1,6 +1,6 @@
 """The study page: what was found, slice by slice, what became of it, and the report as text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -37,6 +37,17 @@ CHOICES = (*WINDOWS, "own")
 LOG_LINES = 40
 
 
+#: What a job has done with its series so far.
+_WORDS: Mapping[JobState, str] = {
+    JobState.QUEUED: "to be read by",
+    JobState.READING: "being read by",
+    JobState.REPORTED: "read by",
+    JobState.NOT_APPLICABLE: "not one for",
+    JobState.FAILED: "could not be read by",
+    JobState.SUPERSEDED: "was to be read by",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyPages:
     """What the pages of one study need."""
@@ -64,7 +75,8 @@ class StudyPages:
             not_read.setdefault(rejection.series_instance_uid, []).append(f"{rejection.route}: {rejection.reason}")
         return {
             "findings": findings if stands else [],
-            "read_series": {job.series_instance_uid: job.algorithm for job in jobs},
+            "read_series": {job.series_instance_uid: f"{_WORDS[job.state]} {job.algorithm}" for job in jobs},
+            "was_read": any(job.state is JobState.REPORTED for job in jobs),
             "not_read": not_read,
             "windows": CHOICES,
             "can_draw": self.pictures is not None,
