@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _servers(folder: Path, options: argparse.Namespace, console: Console) -> Iterator[object]:
+def _servers(folder: Path, options: argparse.Namespace, console: Console) -> Iterator[AbstractContextManager[Server]]:
     yield _ours(folder / "node", options.instances, options.slices)
     if options.orthanc and Path(ORTHANC).exists() and Path(PLUGIN).exists():
         yield _ours(folder / "little-node", options.orthanc, 1)

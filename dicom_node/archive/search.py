@@ -238,7 +238,7 @@ class _OfStudies:
 
     def __init__(self, *questions: "tuple[sa.Select[Any], sa.Column[str]]") -> None:
         """Each with the column that names the study; all are asked at once."""
-        some = [sa.bindparam(name) for name in self._names()]
+        some: list[sa.BindParameter[str]] = [sa.bindparam(name) for name in self._names()]
         of_one = [query.where(uid == sa.bindparam("uid")) for query, uid in questions]
         of_many = [query.where(uid.in_(some)) for query, uid in questions]
         self._of_one, self._of_many = (PreparedQuery(sa.union_all(*queries)) for queries in (of_one, of_many))
