@@ -22,26 +22,37 @@ class Threads:
         self._count = self._busy = 0
 
     async def run(self, deed: Callable[..., Answer], *given: Any, done: Callable[[], None] = lambda: None) -> Answer:
-        """What `deed` answers or raises. `done` is called when it ended, also where nobody awaits it any more."""
+        """What `deed` answers or raises. `done` is called once: when it ended, or was given up unbegun."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
+        # Whoever takes it first: the thread that begins, or whoever awaits it and goes away before that.
+        begun = threading.Lock()
 
         def work() -> None:
             answer: Any = None
             fault: BaseException | None = None
+            is_awaited = begun.acquire(blocking=False)
             try:
-                answer = deed(*given)
+                if is_awaited:
+                    answer = deed(*given)
             except BaseException as error:  # whatever it is, it belongs to whoever asked
                 fault = error
             finally:
                 with self._lock:
                     self._busy -= 1
-                done()
-            _hand_back(loop, future, answer, fault)
+                if is_awaited:
+                    done()
+            if is_awaited:
+                _hand_back(loop, future, answer, fault)
 
         self._begin_one()
         self._work.put(work)
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if begun.acquire(blocking=False):
+                done()
+            raise
 
     def _begin_one(self) -> None:
         with self._lock:
