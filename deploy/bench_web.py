@@ -1,20 +1,20 @@
 """DICOMweb measured: searches over many rows, and the frames of a series, beside Orthanc's plug-in; `make bench-web`.
 
 Our index is filled with rows that intake would have written, without files: a search reads none. Orthanc has no such
-way in and gets whole instances, far fewer; the table says how many. One client asks, over one connection that stays.
+way in and gets whole instances, far fewer; a second node of ours has as many rows. Ours are whole web applications
+behind their gate, asked with a token; Orthanc asks for none. One client asks over one connection that stays, see
+`bench_web_client`, and each kind of question is put to one server after the other.
 """
 
 import argparse
-import http.client
 import json
-import shutil
 import statistics
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
@@ -26,14 +26,17 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from rich.console import Console
 from rich.table import Table
 
+from deploy.bench_web_client import Client, ConnectionEnded
 from deploy.bench_web_rows import DAYS, FIRST_DAY, INSTANCES_A_STUDY, day_of, fill, patient_of
 from deploy.rig import Program, free_port
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
+from dicom_node.core.access import Scope
 from dicom_node.core.received_instance import ReceivedInstance
 from dicom_node.intake import Intake
 from dicom_node.node import SWITCH_SECONDS
-from dicom_node.web.dicomweb.service import PREFIX, build_application_alone
+from dicom_node.web.application import build_application
+from dicom_node.web.dicomweb.service import PREFIX
 from dicom_node.web.server import WebServer
 
 ORTHANC, PLUGIN = "/usr/sbin/Orthanc", "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
@@ -43,6 +46,9 @@ SIZE = 512
 SERIES, STUDY = "1.2.826.0.1.3680043.10.998.1.1", "1.2.826.0.1.3680043.10.998.1"
 
 _ASSOCIATION = "00000000-0000-4000-8000-000000000000"
+
+#: What each kind of question asks for.
+_JSON, _FRAME = "application/dicom+json", 'multipart/related; type="application/octet-stream"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +60,24 @@ class Server:
     prefix: str
     #: Instances that its searches look among.
     instances: int
+    token: str = ""
 
     @property
     def studies(self) -> int:
         """Of the drawn instances."""
         return max(1, self.instances // INSTANCES_A_STUDY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What came of one kind of question to one server."""
+
+    #: Seconds, of each request.
+    times: Sequence[float]
+    #: Bytes of all answers.
+    size: int
+    #: Studies that a search found, on average.
+    found: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,44 +87,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--orthanc", type=int, default=10_000, metavar="N", help="instances in Orthanc; 0: without it")
     parser.add_argument("--slices", type=int, default=400, metavar="N", help="of the series whose frames are fetched")
     parser.add_argument("--rounds", type=int, default=200, metavar="N", help="searches of each kind")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep what is filled there, for the next time")
+    parser.add_argument("--fill", action="store_true", help="only fill --data")
     parser.add_argument("--serve", type=Path, metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
         return _serve(options.serve, options.port)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
-        folder = Path(temporary)
-        servers = [stack.enter_context(_ours(folder / "node", options.instances, options.slices))]
-        if options.orthanc and Path(ORTHANC).exists() and Path(PLUGIN).exists():
-            servers.append(stack.enter_context(_orthanc(folder / "orthanc", options.orthanc, options.slices)))
-        elif options.orthanc:
-            console.print(
-                "not measured beside Orthanc: it, or its plug-in (Debian: orthanc-dicomweb), is not installed"
-            )
-        console.print(_measured(servers, options.rounds, options.slices))
+    place = nullcontext(str(options.data)) if options.data else tempfile.TemporaryDirectory()
+    with place as folder, ExitStack() as stack:
+        servers = [stack.enter_context(server) for server in _servers(Path(folder), options, console)]
+        if not options.fill:
+            console.print(_measured(servers, options.rounds, options.slices))
     return 0
+
+
+def _servers(folder: Path, options: argparse.Namespace, console: Console) -> Iterator[AbstractContextManager[Server]]:
+    yield _ours(folder / "node", options.instances, options.slices)
+    if options.orthanc and Path(ORTHANC).exists() and Path(PLUGIN).exists():
+        yield _ours(folder / "little-node", options.orthanc, 1)
+        yield _orthanc(folder / "orthanc", options.orthanc, options.slices)
+    elif options.orthanc:
+        console.print("not measured beside Orthanc: it, or its plug-in (Debian: orthanc-dicomweb), is not installed")
 
 
 def _measured(servers: Sequence[Server], rounds: int, slices: int) -> Table:
     table = Table(title=f"one client, {rounds} searches of each kind, {slices} frames one after the other")
-    for column in ("server", "instances", "measured", "median ms", "p95 ms", "total s", "MB/s"):
+    for column in ("measured", "server", "instances", "found", "median ms", "p95 ms", "total s", "MB/s"):
         table.add_column(column, justify="left" if column in ("server", "measured") else "right")
-    for server in servers:
-        for title, paths in (("a patient's studies", _by_patient(server)), ("a week's studies", _by_date(server))):
-            times, _ = _asked(server, [next(paths) for _ in range(rounds)])
-            table.add_row(server.name, f"{server.instances:,}", title, *_times(times), f"{sum(times):.2f}", "")
-        frames = [f"/studies/{STUDY}/series/{SERIES}/instances/{SERIES}.{n}/frames/1" for n in range(1, slices + 1)]
-        for title in ("frames, the first time", "frames, again"):
-            times, size = _asked(server, frames)
-            rate = size / sum(times) / 1e6
-            table.add_row(server.name, "", title, *_times(times), f"{sum(times):.2f}", f"{rate:.0f}")
+    for title, paths in (("a patient's studies", _by_patient), ("a week's studies", _by_date)):
+        for server in servers:
+            asked = _asked(server, _first(paths(server), rounds), _JSON)
+            table.add_row(title, server.name, f"{server.instances:,}", f"{asked.found:.1f}", *_times(asked), "")
+    frames = [f"/studies/{STUDY}/series/{SERIES}/instances/{SERIES}.{n}/frames/1" for n in range(1, slices + 1)]
+    for title in ("frames, the first time", "frames, again", "frames, once more"):
+        for server in (servers[0], *servers[2:]):
+            asked = _asked(server, frames, _FRAME)
+            table.add_row(title, server.name, "", "", *_times(asked), f"{asked.size / sum(asked.times) / 1e6:.0f}")
     return table
 
 
-def _times(times: Sequence[float]) -> tuple[str, str]:
-    ordered = sorted(times)
-    return f"{statistics.median(ordered) * 1e3:.2f}", f"{ordered[int(len(ordered) * 0.95)] * 1e3:.2f}"
+def _first(paths: Iterator[str], count: int) -> list[str]:
+    return [next(paths) for _ in range(count)]
+
+
+def _times(asked: Asked) -> tuple[str, str, str]:
+    ordered = sorted(asked.times)
+    median, p95 = statistics.median(ordered) * 1e3, ordered[int(len(ordered) * 0.95)] * 1e3
+    return f"{median:.2f}", f"{p95:.2f}", f"{sum(ordered):.2f}"
 
 
 def _by_patient(server: Server) -> Iterator[str]:
@@ -123,36 +153,50 @@ def _by_date(server: Server) -> Iterator[str]:
         yield f"/studies?StudyDate={first:%Y%m%d}-{first + timedelta(days=6):%Y%m%d}&limit=100"
 
 
-def _asked(server: Server, paths: Sequence[str]) -> tuple[list[float], int]:
-    """Seconds of each request, and bytes of all answers; whoever answers with a failure is not measured."""
-    times, size = [], 0
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)) as connection:
+def _asked(server: Server, paths: Sequence[str], accept: str) -> Asked:
+    """Ask all of it; whoever answers with a failure is not measured."""
+    times, size, found = [], 0, 0
+    least = SIZE * SIZE * 2 if accept == _FRAME else 0
+    with closing(Client(server.port, server.token)) as client:
         for path in paths:
-            is_frame = "/frames/" in path
-            accept = 'multipart/related; type="application/octet-stream"' if is_frame else "application/dicom+json"
             began = time.perf_counter()
             try:
-                answer, data = _get(connection, server.prefix + path, accept)
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                status, length = client.ask(server.prefix + path, accept)
+            except ConnectionEnded:
                 # Orthanc closes a connection now and then; a client would ask again, and so its time counts.
-                connection.close()
-                answer, data = _get(connection, server.prefix + path, accept)
+                status, length = client.ask(server.prefix + path, accept)
             times.append(time.perf_counter() - began)
-            size += len(data)
-            if answer.status not in (200, 204) or (is_frame and len(data) < SIZE * SIZE * 2):
-                raise RuntimeError(f"{server.name} answered {answer.status} with {len(data)} bytes")
-    return times, size
-
-
-def _get(connection: http.client.HTTPConnection, path: str, accept: str) -> tuple[http.client.HTTPResponse, bytes]:
-    connection.request("GET", path, headers={"Accept": accept})
-    answer = connection.getresponse()
-    return answer, answer.read()
+            size += length
+            if status not in (200, 204) or length < least:
+                raise RuntimeError(f"{server.name} answered {status} with {length} bytes")
+            found += client.body(length).count(b'"0020000D"') if accept == _JSON else 0
+    return Asked(times=times, size=size, found=found / len(paths))
 
 
 @contextmanager
 def _ours(folder: Path, instances: int, slices: int) -> Iterator[Server]:
+    _unless_filled(folder, lambda: _fill_ours(folder, instances, slices))
+    index = Index.open(f"sqlite:///{folder / 'index.sqlite'}")
+    names = [row.name for row in index.tokens.rows()]
+    token = index.tokens.add(f"bench-{len(names)}", scopes=[Scope.DICOMWEB_READ], at=time.time())
+    index.close()
+    port = free_port()
+    command = [sys.executable, "-m", "deploy.bench_web", "--serve", str(folder), "--port", str(port)]
+    program = Program(command, folder / "node.log")
+    server = Server(name="this node", port=port, prefix=PREFIX, instances=instances, token=token)
+    with _running(program, server):
+        yield server
+
+
+def _unless_filled(folder: Path, deed: Callable[[], None]) -> None:
+    if (folder / "filled").exists():
+        return
     folder.mkdir(parents=True)
+    deed()
+    (folder / "filled").touch()
+
+
+def _fill_ours(folder: Path, instances: int, slices: int) -> None:
     index = Index.open(f"sqlite:///{folder / 'index.sqlite'}")
     intake = Intake(archive=Archive(folder / "archive"), studies=index.studies)
     intake.association_opened(_ASSOCIATION, "BENCH")
@@ -160,17 +204,12 @@ def _ours(folder: Path, instances: int, slices: int) -> Iterator[Server]:
         intake.store(_received(_slice(number, SIZE, STUDY, SERIES, "P-series", "20300101")))
     index.close()
     fill(folder / "index.sqlite", instances)
-    port = free_port()
-    command = [sys.executable, "-m", "deploy.bench_web", "--serve", str(folder), "--port", str(port)]
-    program = Program(command, folder / "node.log")
-    server = Server(name="this node", port=port, prefix=PREFIX, instances=instances)
-    with _running(program, server):
-        yield server
 
 
 @contextmanager
 def _orthanc(folder: Path, instances: int, slices: int) -> Iterator[Server]:
-    folder.mkdir(parents=True)
+    is_filled = (folder / "filled").exists()
+    folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     configuration = {
         "StorageDirectory": str(folder / "storage"),
@@ -186,20 +225,20 @@ def _orthanc(folder: Path, instances: int, slices: int) -> Iterator[Server]:
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     server = Server(name="Orthanc", port=port, prefix="/dicom-web", instances=instances)
     with _running(Program([ORTHANC, str(folder / "orthanc.json")], folder / "orthanc.log"), server):
-        for data in _files(instances, slices):
+        for data in () if is_filled else _files(instances, slices):
             # Orthanc closes a connection after some hundred requests.
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/instances", data, timeout=600) as answer:
                 answer.read()
+        (folder / "filled").touch()
         yield server
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def _running(program: Program, server: Server) -> Iterator[None]:
     def answers() -> bool:
         try:
-            _asked(server, ["/studies?PatientID=none"])
-        except (OSError, http.client.HTTPException, RuntimeError):
+            _asked(server, ["/studies?PatientID=none"], _JSON)
+        except (OSError, RuntimeError):
             return False
         return True
 
@@ -215,7 +254,8 @@ def _serve(folder: Path, port: int) -> int:
     # As in a node.
     sys.setswitchinterval(SWITCH_SECONDS)
     index = Index.open(f"sqlite:///{folder / 'index.sqlite'}")
-    server = WebServer(build_application_alone(index, Archive(folder / "archive")), "127.0.0.1", port)
+    application = build_application(index, dict, dict, time.time, archive=Archive(folder / "archive"))
+    server = WebServer(application, "127.0.0.1", port)
     server.start()
     while server.alive:
         time.sleep(1.0)

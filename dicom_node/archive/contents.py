@@ -55,7 +55,7 @@ class Contents:
         """Every instance below these UIDs, by SOP Instance UID; none where the index does not hold it."""
         given = [uid for uid in (study, series, instance) if uid]
         uids = dict(zip(_UIDS, given, strict=False))
-        with self._transactions.read() as connection:
+        with self._transactions.look() as connection:
             # One that a peer sent back is what was received.
             rows = [row for query in self._prepared[len(given) - 1] for row in query.rows(connection, **uids)]
         found = {row["sop_instance_uid"]: Content(**{name: row[name] for name in _FIELDS}) for row in rows}

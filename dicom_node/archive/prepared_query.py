@@ -14,7 +14,7 @@ Row = dict[str, Any]
 class PreparedQuery(Prepared):
     """A select with named values; for the one kind of database that its index is in."""
 
-    def __init__(self, query: sa.Select[Any]) -> None:
+    def __init__(self, query: sa.Select[Any] | sa.CompoundSelect[Any]) -> None:
         super().__init__(query)
         self._columns = [(str(column.key), column.type) for column in query.selected_columns]
         #: What makes a value of ours of the driver's, by its place; None until it is known for this database.

@@ -4,14 +4,15 @@ Only what can be had is found: not the instances of a study that left the disk, 
 and no result that was held, replaced or withdrawn. An answer counts what it finds at that moment, by an index.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.conditions_of_search import conditions
+from dicom_node.archive.conditions_of_search import Group, conditions, expression, shape, values_of
 from dicom_node.archive.contents import can_be_had, is_taken_back
 from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.transactions import Transactions
@@ -62,51 +63,83 @@ class Searches:
         joined = series.join(study, uid == uids[0])
         self._of_series = sa.select(*_without_uids(study), series).select_from(joined).where(visible)
         self._of_series = self._of_series.order_by(study.c.StudyDate.desc(), *uids)
-        self._arms = {table.name: self._arm(table) for table in (self._instances, self._reports)}
+        self._arms = [(table, self._arm(table)) for table in (self._instances, self._reports)]
+        #: What makes a result of a row, by level.
+        self._reads = {
+            Level.STUDY: _Reading([*study.c], [Level.STUDY], ["StudyInstanceUID"]),
+            Level.SERIES: _Reading(
+                [*_without_uids(study), *series.c],
+                [Level.STUDY, Level.SERIES],
+                ["StudyInstanceUID", "SeriesInstanceUID"],
+            ),
+            Level.INSTANCE: _Reading(
+                [*self._arms[0][1].selected_columns], [Level.STUDY, Level.SERIES], [*UID_KEYWORDS]
+            ),
+        }
+        self._questions = _Questions()
         self._counting = self._counted()
-        self._modalities = _OfStudies(sa.select(*uids, series.c.Modality), uids[0])
+        self._modalities = _OfStudies((sa.select(*uids, series.c.Modality), uids[0]))
 
     def find(self, search: Search) -> Page:
         """One page of what matches, in an order that stays the same while nothing is received."""
-        finders = {Level.STUDY: self._studies, Level.SERIES: self._series_of, Level.INSTANCE: self._instances_of}
-        with self._transactions.read() as connection:
-            rows = finders[search.level](connection, search)
-        return Page(found=rows[: search.limit], more=len(rows) > search.limit)
+        with self._transactions.look() as connection:
+            found = self._found(connection, search)
+            count = self._count_studies if search.level is Level.STUDY else self._count_series
+            count(connection, found)
+        return Page(found=found[: search.limit], more=len(found) > search.limit)
 
-    def _studies(self, connection: sa.Connection, search: Search) -> list[Found]:
-        modalities = [match for match in search.matches if match.keyword == "ModalitiesInStudy"]
-        others = [match for match in search.matches if match.keyword != "ModalitiesInStudy"]
-        query = self._of_studies.where(
-            *self._conditions(connection, others, search), *(self._has_modality(connection, m) for m in modalities)
+    def _found(self, connection: sa.Connection, search: Search) -> list[Found]:
+        parts = _parts(search)
+        dialect = connection.dialect.name
+        question = self._questions.get(
+            (search.level, tuple(map(shape, parts))), lambda: self._question(search.level, parts, dialect)
         )
-        rows = connection.execute(_page(query, search)).mappings().all()
-        found = [_named(Level.STUDY, row, ("StudyInstanceUID",)) for row in rows]
-        self._count_studies(connection, found)
+        values = {f"v{n}": value for n, value in enumerate(v for part in parts for v in values_of(part, dialect))}
+        # One more than wanted tells whether there are more.
+        rows = question.tuples(connection, **values, most=search.limit + 1, first=search.offset)
+        return [self._reads[search.level](row) for row in rows]
+
+    def _question(self, level: Level, parts: Sequence[Group], dialect: str) -> PreparedQuery:
+        """The statement for searches of this shape; of modalities there is a part each."""
+        most: sa.BindParameter[int] = sa.bindparam("most", type_=sa.Integer)
+        first: sa.BindParameter[int] = sa.bindparam("first", type_=sa.Integer)
+        names = [f"v{n}" for n in range(sum(len(list(values_of(part, dialect))) for part in parts))]
+        if level is Level.INSTANCE:
+            # Both arms are given the same values.
+            arms = [arm.where(*self._expressions(parts, iter(names), level, dialect, t)) for t, arm in self._arms]
+            ordered = sa.union_all(*arms).order_by(sa.literal_column("sop_instance_uid"))
+            return PreparedQuery(ordered.limit(most).offset(first))
+        query = self._of_studies if level is Level.STUDY else self._of_series
+        matching = query.where(*self._expressions(parts, iter(names), level, dialect))
+        return PreparedQuery(matching.limit(most).offset(first))
+
+    def _expressions(
+        self,
+        parts: Sequence[Group],
+        names: Iterator[str],
+        level: Level,
+        dialect: str,
+        table: sa.Table | None = None,
+    ) -> list[sa.ColumnElement[bool]]:
+        first, *modalities = parts
+        found = [expression(first, lambda keyword: self._column(keyword, level, table), names, dialect)]
+        series = self._series
+        for one in modalities:
+            of_study = series.c.study_instance_uid == self._study.c.study_instance_uid
+            matches = expression(one, lambda _: series.c.Modality, names, dialect)
+            found.append(sa.exists().where(of_study, matches))
         return found
 
-    def _series_of(self, connection: sa.Connection, search: Search) -> list[Found]:
-        query = self._of_series.where(*self._conditions(connection, search.matches, search))
-        rows = connection.execute(_page(query, search)).mappings().all()
-        names = ("StudyInstanceUID", "SeriesInstanceUID")
-        found = [_named(Level.STUDY, row) | _named(Level.SERIES, row, names) for row in rows]
-        self._count_series(connection, found)
-        return found
-
-    def _instances_of(self, connection: sa.Connection, search: Search) -> list[Found]:
-        tables = (self._instances, self._reports)
-        arms = [
-            self._arms[table.name].where(*self._conditions(connection, search.matches, search, table))
-            for table in tables
-        ]
-        query = sa.union_all(*arms).order_by(sa.literal_column("sop_instance_uid"))
-        rows = connection.execute(_page(query, search)).mappings().all()
-        found = []
-        for row in rows:
-            named = _named(Level.STUDY, row) | _named(Level.SERIES, row, tuple(UID_KEYWORDS))
-            own = {a.keyword: (row["attributes"] or {}).get(a.keyword) for a in columns_of(Level.INSTANCE)}
-            found.append(named | {keyword: value for keyword, value in own.items() if value is not None})
-        self._count_series(connection, found)
-        return found
+    def _column(self, keyword: str, level: Level, table: sa.Table | None) -> Any:
+        if (name := UID_KEYWORDS.get(keyword)) is not None:
+            tables = [t for t in (table, self._series, self._study) if t is not None]
+            own = self._study if level is Level.STUDY else next(t for t in tables if name in t.c)
+            return own.c[name]
+        for one in (self._study, self._series):
+            if keyword in one.c:
+                return one.c[keyword]
+        assert table is not None, "an attribute of instances is asked for at their level alone"
+        return table.c.attributes[keyword].as_integer()
 
     def _arm(self, table: sa.Table) -> "sa.Select[Any]":
         study, series = self._study, self._series
@@ -122,28 +155,6 @@ class Searches:
         query = sa.select(*columns).select_from(joined)
         shown = self._is_image() if table is self._instances else self._is_result()
         return query.where(shown)
-
-    def _conditions(
-        self, connection: sa.Connection, matches: Sequence[Match], search: Search, table: sa.Table | None = None
-    ) -> list[sa.ColumnElement[bool]]:
-        def column(keyword: str) -> Any:
-            if (name := UID_KEYWORDS.get(keyword)) is not None:
-                tables = [t for t in (table, self._series, self._study) if t is not None]
-                own = self._study if search.level is Level.STUDY else next(t for t in tables if name in t.c)
-                return own.c[name]
-            for one in (self._study, self._series):
-                if keyword in one.c:
-                    return one.c[keyword]
-            assert table is not None, "an attribute of instances is asked for at their level alone"
-            return table.c.attributes[keyword].as_integer()
-
-        return conditions(matches, column, dialect=connection.dialect.name, fuzzy=search.fuzzy)
-
-    def _has_modality(self, connection: sa.Connection, match: Match) -> sa.ColumnElement[bool]:
-        series = self._series
-        one = conditions([match], lambda _: series.c.Modality, dialect=connection.dialect.name, fuzzy=False)
-        of_study = series.c.study_instance_uid == self._study.c.study_instance_uid
-        return sa.exists().where(of_study, *one)
 
     def _is_image(self) -> sa.ColumnElement[bool]:
         gone = sa.exists().where(
@@ -172,7 +183,7 @@ class Searches:
         query = sa.select(sa.literal(1)).select_from(table).where(table.c.study_instance_uid == study, shown)
         return query if series is None else query.where(table.c.series_instance_uid == series)
 
-    def _counted(self) -> "Sequence[tuple[int, _OfStudies]]":
+    def _counted(self) -> "_OfStudies":
         """What is added and taken away to count the instances that can be had, so that most are counted by an index.
 
         To ask of each image whether it is a result that was taken back costs seven times as much as to count them all.
@@ -180,36 +191,37 @@ class Searches:
         images, results, state = self._instances, self._reports, self._state
         here = state.join(images, images.c.study_instance_uid == state.c.study_instance_uid)
         is_here = (state.c.evicted_at.is_(None), images.c.conflict.is_(False))
-        all_images = _counting(images).select_from(here).where(*is_here)
+        all_images = _counting(images, 1).select_from(here).where(*is_here)
         # A result that came back is in the study that it was made for.
         back = here.join(results, results.c.sop_instance_uid == images.c.sop_instance_uid)
         same_study = results.c.study_instance_uid == images.c.study_instance_uid
-        taken_back = _counting(images).select_from(back).where(*is_here, same_study, ~can_be_had(results))
-        of_results = _counting(results).where(self._is_result())
-        return (
-            (1, _OfStudies(all_images, state.c.study_instance_uid)),
-            (-1, _OfStudies(taken_back, results.c.study_instance_uid)),
-            (1, _OfStudies(of_results, results.c.study_instance_uid)),
+        taken_back = _counting(images, -1).select_from(back).where(*is_here, same_study, ~can_be_had(results))
+        of_results = _counting(results, 1).where(self._is_result())
+        return _OfStudies(
+            (all_images, state.c.study_instance_uid),
+            (taken_back, results.c.study_instance_uid),
+            (of_results, results.c.study_instance_uid),
         )
 
     def _counts(self, connection: sa.Connection, uids: Iterable[str]) -> dict[tuple[str, str], int]:
         """How many instances each series of these studies has."""
         counts = dict[tuple[str, str], int]()
-        for sign, question in self._counting:
-            for study_uid, series_uid, count in question.tuples(connection, sorted(set(uids))):
-                key = (study_uid, series_uid)
-                counts[key] = counts.get(key, 0) + sign * count
+        for study_uid, series_uid, count, sign in self._counting.tuples(connection, sorted(set(uids))):
+            key = (study_uid, series_uid)
+            counts[key] = counts.get(key, 0) + sign * count
         return {key: count for key, count in counts.items() if count > 0}
 
     def _count_studies(self, connection: sa.Connection, found: Sequence[Found]) -> None:
         counts = self._counts(connection, [row["StudyInstanceUID"] for row in found])
         rows = self._modalities.tuples(connection, sorted({uid for uid, _ in counts}))
-        shown = [(uid, modality) for uid, series_uid, modality in rows if (uid, series_uid) in counts and modality]
-        modalities = {uid: sorted({m for _, m in group}) for uid, group in groupby(shown, key=lambda pair: pair[0])}
+        modalities: dict[str, set[str]] = {}
+        for uid, series_uid, modality in rows:
+            if modality and (uid, series_uid) in counts:
+                modalities.setdefault(uid, set()).add(modality)
         totals = _totals(counts)
         for row in found:
             uid = row["StudyInstanceUID"]
-            row["ModalitiesInStudy"] = modalities.get(uid, [])
+            row["ModalitiesInStudy"] = sorted(modalities.get(uid, ()))
             row["NumberOfStudyRelatedSeries"], row["NumberOfStudyRelatedInstances"] = totals.get(uid, (0, 0))
 
     def _count_series(self, connection: sa.Connection, found: Sequence[Found]) -> None:
@@ -220,25 +232,35 @@ class Searches:
 
 
 class _OfStudies:
-    """A question about some studies: of few one by one, prepared, which is quicker than one about all."""
+    """Questions about some studies, prepared: of few one by one, which is quicker, of others a hundred at once."""
 
-    _FEW = 12
+    _FEW, _MANY = 12, 100
 
-    def __init__(self, query: "sa.Select[Any]", uid: "sa.Column[str]") -> None:
-        some: sa.BindParameter[list[str]] = sa.bindparam("uids", expanding=True)
-        self._of_one = PreparedQuery(query.where(uid == sa.bindparam("uid")))
-        self._of_many = query.where(uid.in_(some)).order_by(uid)
+    def __init__(self, *questions: "tuple[sa.Select[Any], sa.Column[str]]") -> None:
+        """Each with the column that names the study; all are asked at once."""
+        some: list[sa.BindParameter[str]] = [sa.bindparam(name) for name in self._names()]
+        of_one = [query.where(uid == sa.bindparam("uid")) for query, uid in questions]
+        of_many = [query.where(uid.in_(some)) for query, uid in questions]
+        self._of_one, self._of_many = (PreparedQuery(sa.union_all(*queries)) for queries in (of_one, of_many))
 
     def tuples(self, connection: sa.Connection, uids: Sequence[str]) -> list[tuple[Any, ...]]:
-        """The rows, by study."""
+        """The rows, in any order."""
         if len(uids) <= self._FEW:
             return [row for uid in uids for row in self._of_one.tuples(connection, uid=uid)]
-        return [tuple(row) for row in connection.execute(self._of_many, {"uids": uids})]
+        hundreds = [uids[n : n + self._MANY] for n in range(0, len(uids), self._MANY)]
+        return [row for some in hundreds for row in self._of_many.tuples(connection, **self._named(some))]
+
+    def _named(self, uids: Sequence[str]) -> dict[str, str]:
+        """Where there are fewer, the last stands for the missing ones."""
+        return {name: uids[min(n, len(uids) - 1)] for n, name in enumerate(self._names())}
+
+    def _names(self) -> list[str]:
+        return [f"uid{n}" for n in range(self._MANY)]
 
 
-def _counting(table: sa.Table) -> "sa.Select[Any]":
+def _counting(table: sa.Table, sign: int) -> "sa.Select[Any]":
     keys = (table.c.study_instance_uid, table.c.series_instance_uid)
-    return sa.select(*keys, sa.func.count()).group_by(*keys)
+    return sa.select(*keys, sa.func.count(), sa.literal_column(str(sign))).group_by(*keys)
 
 
 def _totals(counts: Mapping[tuple[str, str], int]) -> dict[str, tuple[int, int]]:
@@ -250,17 +272,54 @@ def _totals(counts: Mapping[tuple[str, str], int]) -> dict[str, tuple[int, int]]
     return totals
 
 
-def _page(query: Any, search: Search) -> Any:
-    # One more than wanted tells whether there are more.
-    return query.limit(search.limit + 1).offset(search.offset)
-
-
 def _without_uids(table: sa.Table) -> list["sa.Column[Any]"]:
     return [column for column in table.c if not column.name.endswith("_instance_uid")]
 
 
-def _named(level: Level, row: Mapping[Any, Any], uids: Sequence[str] = ()) -> Found:
-    """What a row has of a level, by keyword; what is empty is left out."""
-    values = {attribute.keyword: row[attribute.keyword] for attribute in columns_of(level)}
-    found = {keyword: value for keyword, value in values.items() if value not in ("", None)}
-    return found | {keyword: row[UID_KEYWORDS[keyword]] for keyword in uids}
+def _parts(search: Search) -> list[Group]:
+    """What must hold of a study's, series' or instance's own columns, and then for each modality asked for."""
+    modalities = [match for match in search.matches if match.keyword == "ModalitiesInStudy"]
+    others = [match for match in search.matches if match.keyword != "ModalitiesInStudy"]
+    return [conditions(some, fuzzy=search.fuzzy) for some in (others, *([one] for one in modalities))]
+
+
+class _Questions:
+    """Statements by their shape, those used last."""
+
+    _MOST = 200
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[Hashable, PreparedQuery] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], PreparedQuery]) -> PreparedQuery:
+        """The one of this shape, made where it is not there."""
+        with self._lock:
+            if (known := self._made.get(key)) is not None:
+                self._made.move_to_end(key)
+                return known
+        made = make()
+        with self._lock:
+            self._made[key] = made
+            while len(self._made) > self._MOST:
+                self._made.popitem(last=False)
+        return made
+
+
+class _Reading:
+    """Makes results of rows: values by keyword, of instances also those of their JSON; what is empty is left out."""
+
+    def __init__(self, columns: Sequence[Any], levels: Sequence[Level], uids: Sequence[str]) -> None:
+        keywords = {a.keyword: a.keyword for level in levels for a in columns_of(level)}
+        keywords |= {UID_KEYWORDS[keyword]: keyword for keyword in uids}
+        self._places = [(n, keywords[c.name]) for n, c in enumerate(columns) if c.name in keywords]
+        self._attributes = next((n for n, column in enumerate(columns) if column.name == "attributes"), None)
+
+    def __call__(self, row: Sequence[Any]) -> Found:
+        """One of them."""
+        found = {keyword: row[n] for n, keyword in self._places if row[n] not in ("", None)}
+        if self._attributes is not None:
+            own = row[self._attributes] or {}
+            values = {a.keyword: own.get(a.keyword) for a in columns_of(Level.INSTANCE)}
+            found |= {keyword: value for keyword, value in values.items() if value is not None}
+        return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.access import Role
 from dicom_node.core.errors import AccountError
@@ -40,7 +41,7 @@ class Sessions:
         self._sessions, self._users, self._entries = (transactions.tables[name] for name in names)
         sessions, users = self._sessions, self._users
         columns = (sessions.c.user, sessions.c.began_at, sessions.c.seen_at, users.c.role)
-        self._find = (
+        self._find = PreparedQuery(
             sa.select(*columns)
             .join(users, users.c.name == sessions.c.user)
             .where(sessions.c.token == sa.bindparam("secret"))
@@ -64,8 +65,8 @@ class Sessions:
     ) -> Session | None:
         """The session of this secret if it still lasts; that a person used it is noted, unless it was no person."""
         token = fingerprint(secret)
-        with self._transactions.read() as connection:
-            row = connection.execute(self._find, {"secret": token}).mappings().first()
+        with self._transactions.look() as connection:
+            row = self._find.first(connection, secret=token)
         if row is None:
             return None
         session = Session(**{**row, "role": Role(row["role"])})

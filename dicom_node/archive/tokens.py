@@ -1,11 +1,13 @@
 """The index's tokens: programs that may ask without a person, each for the scopes it was made for."""
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.sessions import fingerprint
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.access import USER_NAME, Scope
@@ -35,7 +37,7 @@ class Tokens:
         tokens = self._tokens
         columns = (tokens.c.name, tokens.c.scopes, tokens.c.created_at, tokens.c.expires_at)
         self._rows = sa.select(*columns).order_by(tokens.c.name)
-        self._find = sa.select(*columns).where(tokens.c.token == sa.bindparam("secret"))
+        self._find = PreparedQuery(sa.select(*columns).where(tokens.c.token == sa.bindparam("secret")))
 
     def add(self, name: str, *, scopes: Collection[Scope], at: float, expires_at: float | None = None) -> str:
         """Make a token; its secret is told here alone. AccountError for a name that cannot be, or is taken."""
@@ -51,8 +53,8 @@ class Tokens:
 
     def find(self, secret: str, *, at: float) -> TokenRow | None:
         """The token of this secret, if it still lasts."""
-        with self._transactions.read() as connection:
-            row = connection.execute(self._find, {"secret": fingerprint(secret)}).mappings().first()
+        with self._transactions.look() as connection:
+            row = self._find.first(connection, secret=fingerprint(secret))
         if row is None or (row["expires_at"] is not None and row["expires_at"] < at):
             return None
         return _token(row)
@@ -69,5 +71,5 @@ class Tokens:
                 raise AccountError(f"there is no token {name}; see `dicom-node tokens list`")
 
 
-def _token(row: sa.RowMapping) -> TokenRow:
+def _token(row: Mapping[Any, Any]) -> TokenRow:
     return TokenRow(**{**row, "scopes": tuple(row["scopes"])})

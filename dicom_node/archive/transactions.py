@@ -1,5 +1,7 @@
 """Transactions on the index, and the one place where the state of a study or a job changes."""
 
+import sqlite3
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
@@ -16,6 +18,9 @@ from dicom_node.core.errors import IndexConflict, IndexUnavailable, UnknownStudy
 from dicom_node.core.lifecycle import JOB_TRANSITIONS, STUDY_TRANSITIONS, JobState, StudyState, check_transition
 
 Answer = TypeVar("Answer")
+
+#: Connections that stay open for those that look: a few threads do so at once.
+_LOOKING = 4
 
 #: No transaction is under way for longer, where several may be: what is missing by then never comes.
 UNDERWAY_SECONDS = 10.0
@@ -44,6 +49,14 @@ def _answering() -> Iterator[None]:
         raise IndexUnavailable(f"the index does not answer ({kind}); see its disk, its locks and its server") from error
 
 
+def _say(connection: sa.Connection, statement: str) -> None:
+    """To the driver, past SQLAlchemy's own account of transactions."""
+    try:
+        connection.connection.cursor().execute(statement)
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(statement, None, error, sqlite3.Error, hide_parameters=True) from error
+
+
 class Transactions:
     """Reading and writing transactions over the index's tables."""
 
@@ -61,8 +74,9 @@ class Transactions:
         self._brisk = engine.execution_options(sqlite_synchronous="NORMAL")
         self._reader = engine.execution_options(sqlite_begin="DEFERRED")
         self._group = GroupCommit(self._write_again if lies_in_file(engine) else self.write)
-        #: A connection that the last group left open for the next.
+        #: A connection that the last group left open for the next, and some for those that look.
         self._standing: sa.Connection | None = None
+        self._looking: deque[sa.Connection] | None = deque() if lies_in_file(engine) else None
         # To build a statement takes longer than to execute it: what is executed often is built once, here as in others.
         studies, jobs = tables["studies"], tables["jobs"]
         uid: sa.BindParameter[str] = sa.bindparam("uid")
@@ -104,6 +118,8 @@ class Transactions:
         standing, self._standing = self._standing, None
         if standing is not None:
             standing.close()
+        while self._looking:
+            self._looking.pop().close()
 
     def together(self, deed: Callable[[sa.Connection], Answer]) -> Answer:
         """Do something short in a transaction that other threads' deeds may share; its answer, durable at return.
@@ -117,6 +133,33 @@ class Transactions:
         """A transaction that sees one moment of the index."""
         with _answering(), self._reader.begin() as connection:
             yield connection
+
+    @contextmanager
+    def look(self) -> Iterator[sa.Connection]:
+        """As `read`, for prepared statements alone: to take a connection from the pool takes longer than they do."""
+        if self._looking is None:
+            with self.read() as connection:
+                yield connection
+            return
+        with _answering():
+            connection = self._idle_connection() or self._reader.connect()
+            try:
+                _say(connection, "BEGIN DEFERRED")
+                yield connection
+                _say(connection, "COMMIT")
+            except BaseException:  # whatever it is, nobody else may find the transaction open
+                connection.close()
+                raise
+            if len(self._looking) < _LOOKING:
+                self._looking.append(connection)
+            else:
+                connection.close()
+
+    def _idle_connection(self) -> sa.Connection | None:
+        try:
+            return self._looking.pop() if self._looking else None
+        except IndexError:  # another thread was quicker
+            return None
 
     def find_study_state(self, connection: sa.Connection, study_instance_uid: str) -> StudyState | None:
         """The study's state, its row locked where the database can; None where there is none."""

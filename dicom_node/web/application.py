@@ -20,7 +20,7 @@ from dicom_node.credentials import Passwords
 from dicom_node.reception.storage import Storage
 from dicom_node.settings import Settings
 from dicom_node.telemetry import Metrics
-from dicom_node.web.deeds import build_deeds
+from dicom_node.web.deeds import Deeds, build_deeds
 from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.service import Dicomweb, build_dicomweb
 from dicom_node.web.dicomweb.viewer import build_viewer
@@ -237,7 +237,7 @@ def _rules(house: _House) -> APIRouter:
 
 
 def _deeds(house: _House) -> APIRouter:
-    return build_deeds(house.index, house.clock, house.audit)
+    return build_deeds(Deeds(index=house.index, clock=house.clock, audit=house.audit))
 
 
 def _dicomweb(house: _House) -> Dicomweb | None:

@@ -12,9 +12,15 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = logging.getLogger(__name__)
+
+#: Of a head, of what stands between chunks of a body and of what stands behind them: the parser itself takes any.
+LONGEST_HEAD_BYTES = 64 << 10
+
+#: Requests behind one that is being answered; browsers send none, and each is kept in memory.
+_MOST_AHEAD = 16
 
 
 @dataclass(kw_only=True)
@@ -49,8 +55,8 @@ class Connections:
         return type("BoundedProtocol", (_Bounded,), {"bounds": self})
 
 
-class _Bounded(H11Protocol):
-    """HTTP/1.1 on a connection that was counted, by a request whose head comes in time."""
+class _Bounded(HttpToolsProtocol):
+    """HTTP/1.1 on a connection that was counted, by a request whose head is short and comes in time."""
 
     bounds: Connections
 
@@ -58,6 +64,9 @@ class _Bounded(H11Protocol):
         super().__init__(*arguments, **named)
         self._admitted: str | None = None
         self._patience: asyncio.TimerHandle | None = None
+        #: Bytes since the last that made a head whole or belonged to a body.
+        self._unread = 0
+        self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the class above
         super().connection_made(transport)
@@ -79,6 +88,42 @@ class _Bounded(H11Protocol):
         if self._admitted is not None:
             self.bounds.ended(self._admitted)
             self._admitted = None
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
+        super().data_received(data)
+        if self._unread > LONGEST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request's head is too long.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What stands behind a body is no header: whoever asks was looked at by those before it.
+        if not self._in_body:
+            super().on_header(name, value)
+
+    def on_message_begin(self) -> None:
+        self._in_body = False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._unread, self._in_body = 0, True
+        # What is raised here is answered with 400.
+        if len(self.pipeline) >= _MOST_AHEAD:
+            raise ValueError("too many requests ahead of their answers")
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > LONGEST_HEAD_BYTES:
+            raise ValueError("the head is too long")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+            # RFC 9112 Section 3.2
+            raise ValueError("a request names one host")
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._await_head()

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse
+from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -51,73 +52,98 @@ def back_to(study_instance_uid: str) -> RedirectResponse:
     return RedirectResponse(f"/studies/{study_instance_uid}", status_code=HTTPStatus.SEE_OTHER)
 
 
-def build_deeds(index: Index, clock: Callable[[], float], audit: AuditTrail) -> APIRouter:
-    """The addresses of what can be changed."""
-    router = APIRouter()
+@dataclass(frozen=True, kw_only=True)
+class Deeds:
+    """What changes studies, each time with a line in the audit trail."""
 
-    def noted(visitor: Visitor, study: str, what: str, succeeded: bool = True) -> None:
-        facts = {"user": visitor.name, "address": visitor.address, "description": what, "succeeded": succeeded}
-        audit.note(Happening(event=CHANGED, at=clock(), studies=[study], **facts))  # type: ignore[arg-type]  # by name
+    index: Index
+    clock: Callable[[], float]
+    audit: AuditTrail
+
+    def requeue(self, request: Request, study_instance_uid: str) -> Response:
+        """Have it read again."""
+        visitor = visitor_of(request.scope)
+        with self._deed(visitor, study_instance_uid, "read again"):
+            self.index.jobs.ask_again(study_instance_uid, actor=visitor.actor, at=self.clock())
+        log.info("a study was asked for again", extra=_facts(visitor, study_instance_uid))
+        return back_to(study_instance_uid)
+
+    def resend(self, request: Request, study_instance_uid: str) -> Response:
+        """Have its results sent again."""
+        visitor = visitor_of(request.scope)
+        with self._deed(visitor, study_instance_uid, "sent again"):
+            self.index.resending.send_again(study_instance_uid, actor=visitor.actor, at=self.clock())
+        log.info("a study's results were asked to be sent again", extra=_facts(visitor, study_instance_uid))
+        return back_to(study_instance_uid)
+
+    async def change_priority(self, request: Request, study_instance_uid: str) -> Response:
+        """Have it read earlier or later."""
+        visitor, given = visitor_of(request.scope), (await form_of(request)).get("priority", "")
+        if given not in list(Priority):
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"There is no such priority; there are {', '.join(Priority)}.")
+
+        def change() -> None:
+            with self._deed(visitor, study_instance_uid, f"priority {given}"):
+                self.index.priorities.change(study_instance_uid, Priority(given), actor=visitor.actor, at=self.clock())
+
+        await run_in_threadpool(change)
+        return RedirectResponse("/queue", status_code=HTTPStatus.SEE_OTHER)
+
+    async def withdraw(self, request: Request, study_instance_uid: str) -> Response:
+        """Take its result back."""
+        visitor, given = visitor_of(request.scope), await form_of(request)
+        reason, safety = given.get("reason", "")[:_LONGEST_REASON], "safety" in given
+
+        def take_back() -> None:
+            kind = "for the safety of the patient" if safety else "for its quality"
+            with self._deed(visitor, study_instance_uid, f"withdrawn {kind}"):
+                self.index.withdrawals.withdraw(
+                    study_instance_uid, safety=safety, reason=reason, actor=visitor.actor, at=self.clock()
+                )
+
+        # In a thread: the database may let it wait.
+        await run_in_threadpool(take_back)
+        log.warning("a result was withdrawn", extra=_facts(visitor, study_instance_uid))
+        return back_to(study_instance_uid)
 
     @contextmanager
-    def deed(visitor: Visitor, study: str, what: str) -> Iterator[None]:
+    def _deed(self, visitor: Visitor, study: str, what: str) -> Iterator[None]:
         """Done or not, it is in the audit trail."""
         try:
             with answering_for(study):
                 yield
         except HTTPException:
             if is_uid(study):
-                noted(visitor, study, what, succeeded=False)
+                self._note(visitor, study, what, succeeded=False)
             raise
-        noted(visitor, study, what)
+        self._note(visitor, study, what, succeeded=True)
 
-    @router.post("/studies/{study_instance_uid}/requeue")
-    def requeue(request: Request, study_instance_uid: str) -> RedirectResponse:
-        visitor = visitor_of(request.scope)
-        with deed(visitor, study_instance_uid, "read again"):
-            index.jobs.ask_again(study_instance_uid, actor=visitor.actor, at=clock())
-        facts = {"study_instance_uid": study_instance_uid, "actor": visitor.actor}
-        log.info("a study was asked for again", extra=facts)
-        return back_to(study_instance_uid)
+    def _note(self, visitor: Visitor, study: str, what: str, *, succeeded: bool) -> None:
+        self.audit.note(
+            Happening(
+                event=CHANGED,
+                at=self.clock(),
+                user=visitor.name,
+                address=visitor.address,
+                description=what,
+                studies=[study],
+                succeeded=succeeded,
+            )
+        )
 
-    @router.post("/studies/{study_instance_uid}/resend")
-    def resend(request: Request, study_instance_uid: str) -> RedirectResponse:
-        visitor = visitor_of(request.scope)
-        with deed(visitor, study_instance_uid, "sent again"):
-            index.resending.send_again(study_instance_uid, actor=visitor.actor, at=clock())
-        facts = {"study_instance_uid": study_instance_uid, "actor": visitor.actor}
-        log.info("a study's results were asked to be sent again", extra=facts)
-        return back_to(study_instance_uid)
 
-    @router.post("/studies/{study_instance_uid}/priority")
-    async def change_priority(request: Request, study_instance_uid: str) -> RedirectResponse:
-        visitor, given = visitor_of(request.scope), (await form_of(request)).get("priority", "")
-        if given not in list(Priority):
-            raise HTTPException(HTTPStatus.BAD_REQUEST, f"There is no such priority; there are {', '.join(Priority)}.")
-
-        def change() -> None:
-            with deed(visitor, study_instance_uid, f"priority {given}"):
-                index.priorities.change(study_instance_uid, Priority(given), actor=visitor.actor, at=clock())
-
-        await run_in_threadpool(change)
-        return RedirectResponse("/queue", status_code=HTTPStatus.SEE_OTHER)
-
-    @router.post("/studies/{study_instance_uid}/withdraw")
-    async def withdraw(request: Request, study_instance_uid: str) -> RedirectResponse:
-        visitor, given = visitor_of(request.scope), await form_of(request)
-        reason, safety = given.get("reason", "")[:_LONGEST_REASON], "safety" in given
-
-        def take_back() -> None:
-            kind = "for the safety of the patient" if safety else "for its quality"
-            with deed(visitor, study_instance_uid, f"withdrawn {kind}"):
-                index.withdrawals.withdraw(
-                    study_instance_uid, safety=safety, reason=reason, actor=visitor.actor, at=clock()
-                )
-
-        # In a thread: the database may let it wait.
-        await run_in_threadpool(take_back)
-        facts = {"study_instance_uid": study_instance_uid, "actor": visitor.actor}
-        log.warning("a result was withdrawn", extra=facts)
-        return back_to(study_instance_uid)
-
+def build_deeds(deeds: Deeds) -> APIRouter:
+    """The addresses of what can be changed."""
+    router = APIRouter()
+    for word, deed in (
+        ("requeue", deeds.requeue),
+        ("resend", deeds.resend),
+        ("priority", deeds.change_priority),
+        ("withdraw", deeds.withdraw),
+    ):
+        router.add_api_route(f"/studies/{{study_instance_uid}}/{word}", deed, methods=["POST"], response_class=Response)
     return router
+
+
+def _facts(visitor: Visitor, study: str) -> dict[str, str]:
+    return {"study_instance_uid": study, "actor": visitor.actor}

@@ -16,8 +16,7 @@ from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote, urlsplit
 
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,13 +25,19 @@ from dicom_node.core.access import NOBODY, Need, Visitor
 from dicom_node.core.errors import IndexUnavailable
 from dicom_node.settings import AccessSettings
 from dicom_node.web.needs import CLOSED, SAFE_METHODS, SECURITY_HEADERS, Rule, rule_of, rules_with
+from dicom_node.web.threads import Threads
 
 #: Bytes of a form, and how long it may take to come.
 LONGEST_FORM_BYTES = 64 * 1024
 FORM_SECONDS = 10.0
 
+#: That look who asks.
+_THREADS = 8
+
 #: A page says by it that it asks by itself.
 RENEWAL, RENEWAL_PARAMETER = "x-renewal", "renewal"
+
+_SECURITY_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 _FORM = "application/x-www-form-urlencoded"
 _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*)")
@@ -80,7 +85,7 @@ class Doorkeeper:
             return ""
         return "" if found is None else found.value
 
-    def visitor(self, headers: Headers, address: str, *, used: bool = True) -> Visitor:
+    def visitor(self, headers: Headers, address: str, used: bool = True) -> Visitor:
         """Who sends these headers; a token counts before a cookie. `used`: by a person, not by a page by itself."""
         if (given := headers.get("authorization")) is not None:
             token = _BEARER.fullmatch(given)
@@ -122,6 +127,7 @@ class Gate:
         self._doorkeeper = doorkeeper
         self._words = words
         self._rules: Sequence[Rule] = rules_with(doorkeeper.settings.metrics)
+        self._threads = Threads(_THREADS, "gate")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it."""
@@ -158,8 +164,8 @@ class Gate:
         renews = RENEWAL in headers or parse_qs(scope["query_string"].decode("latin-1")).get(RENEWAL_PARAMETER) == ["1"]
         used = not is_automatic and not renews
         try:
-            # In a thread: the database may let it wait.
-            return await run_in_threadpool(self._doorkeeper.visitor, headers, address, used=used)
+            # In a thread: the database may let it wait. Not in one of those that pages and searches may all hold.
+            return await self._threads.run(self._doorkeeper.visitor, headers, address, used)
         except IndexUnavailable:
             return None
 
@@ -253,9 +259,9 @@ def _with_headers(send: Send) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
+            headers = list(message.get("headers", ()))
+            there = {name.lower() for name, _ in headers}
+            message["headers"] = headers + [pair for pair in _SECURITY_HEADERS if pair[0] not in there]
         await send(message)
 
     return sending

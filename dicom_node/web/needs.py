@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from dicom_node.core.access import Need, Role, Scope
 
@@ -32,9 +33,9 @@ class Rule:
 
     def fits(self, path: str) -> bool:
         """Whether this is the rule for a path."""
-        wanted, given = self.path.split("/"), path.split("/")
-        if wanted[-1] == "**":
-            wanted, given = wanted[:-1], given[: len(wanted) - 1]
+        if self.path.endswith("/**"):
+            return path.startswith(self.path[:-2]) or path == self.path[:-3]
+        wanted, given = _segments(self.path), path.split("/")
         return len(wanted) == len(given) and all(
             want == have or (want == "*" and have != "") for want, have in zip(wanted, given, strict=True)
         )
@@ -42,6 +43,11 @@ class Rule:
     def need(self, method: str) -> Need:
         """What a request by this method needs."""
         return self.read if method in SAFE_METHODS else self.write
+
+
+@cache
+def _segments(path: str) -> Sequence[str]:
+    return path.split("/")
 
 
 _METRICS = Need(role=Role.ADMIN, scope=Scope.METRICS)

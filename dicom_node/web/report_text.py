@@ -40,8 +40,7 @@ def read_report_text(path: Path) -> ReportText:
         return _text(dcmread(path, stop_before_pixels=True))
     except OSError:
         raise
-    except Exception as error:
-        # pydicom raises what it meets in a damaged file: no list of kinds is whole.
+    except Exception as error:  # pydicom raises what it meets in a damaged file: no list of kinds is whole
         raise UnreadableInstance("the report cannot be read") from error
 
 

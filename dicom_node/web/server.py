@@ -65,6 +65,7 @@ class WebServer:
             forwarded_allow_ips=self._trusted_proxies,
             lifespan="off",
             http=self._connections.protocol(),
+            loop="uvloop",
             # None are served, and they would leave the count.
             ws="none",
             timeout_graceful_shutdown=_PATIENCE_SECONDS,

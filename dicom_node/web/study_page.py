@@ -1,6 +1,6 @@
 """The study page: what was found, slice by slice, what became of it, and the report as text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -26,7 +26,7 @@ from dicom_node.web.gate import visitor_of
 from dicom_node.web.pages import Pages
 from dicom_node.web.picture import WINDOWS, missing
 from dicom_node.web.reading import picture, study_link
-from dicom_node.web.report_text import read_report_text
+from dicom_node.web.report_text import ReportText, read_report_text
 from dicom_node.web.study_pictures import StudyPictures
 from dicom_node.work_log import excerpts
 
@@ -35,6 +35,17 @@ CHOICES = (*WINDOWS, "own")
 
 #: Of the log, where something failed.
 LOG_LINES = 40
+
+
+#: What a job has done with its series so far.
+_WORDS: Mapping[JobState, str] = {
+    JobState.QUEUED: "to be read by",
+    JobState.READING: "being read by",
+    JobState.REPORTED: "read by",
+    JobState.NOT_APPLICABLE: "not one for",
+    JobState.FAILED: "could not be read by",
+    JobState.SUPERSEDED: "was to be read by",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +75,8 @@ class StudyPages:
             not_read.setdefault(rejection.series_instance_uid, []).append(f"{rejection.route}: {rejection.reason}")
         return {
             "findings": findings if stands else [],
-            "read_series": {job.series_instance_uid: job.algorithm for job in jobs},
+            "read_series": {job.series_instance_uid: f"{_WORDS[job.state]} {job.algorithm}" for job in jobs},
+            "was_read": any(job.state is JobState.REPORTED for job in jobs),
             "not_read": not_read,
             "windows": CHOICES,
             "can_draw": self.pictures is not None,
@@ -73,9 +85,51 @@ class StudyPages:
             "log": self._log(detail),
         }
 
-    def report(self, study: str, sop: str) -> KeptReport | None:
-        """A structured report of the study, also one that stands no more."""
-        return next((kept for kept in self._reports(study) if kept.sop_instance_uid == sop), None)
+    def study(self, request: Request, study_instance_uid: str) -> Response:
+        """Its page."""
+        with answering_for(study_instance_uid):
+            detail = read_study(self.index, study_instance_uid, self.clock())
+            facts = self.facts(detail)
+        self._seen(request, study_instance_uid, "study page")
+        return HTMLResponse(self.pages.study(detail, visitor_of(request.scope), **facts))
+
+    def slices(self, study_instance_uid: str, series_instance_uid: str) -> Response:
+        """The slices of a series, with what is outlined on each."""
+        if self.pictures is None or not is_uid(study_instance_uid) or not is_uid(series_instance_uid):
+            return JSONResponse([], HTTPStatus.NOT_FOUND)
+        try:
+            return JSONResponse(self.pictures.slices(study_instance_uid, series_instance_uid))
+        except UnknownStudy:
+            return JSONResponse([], HTTPStatus.NOT_FOUND)
+        except UnreadableInstance:
+            # Without its outlines a series is not shown: somebody would take it for one without findings.
+            return JSONResponse([])
+
+    def slice_picture(self, study_instance_uid: str, sop_instance_uid: str, window: str = "lung") -> Response:
+        """A slice, drawn."""
+        pictures, uids = self.pictures, (study_instance_uid, sop_instance_uid)
+        if pictures is None or not all(map(is_uid, uids)) or window not in CHOICES:
+            return Response(status_code=HTTPStatus.NOT_FOUND)
+        try:
+            return picture(pictures.slice(*uids, window))
+        except UnknownStudy:
+            return Response(status_code=HTTPStatus.NOT_FOUND)
+        except (UnreadableInstance, OSError) as error:
+            words = str(error) if isinstance(error, UnreadableInstance) else "the file is not here"
+            return picture(missing(words, 512))
+
+    def report(self, request: Request, study_instance_uid: str, sop_instance_uid: str) -> Response:
+        """A structured report as text, also one that stands no more."""
+        with answering_for(study_instance_uid):
+            detail = read_study(self.index, study_instance_uid, self.clock())
+        reports = self._reports(study_instance_uid)
+        kept = next((one for one in reports if one.sop_instance_uid == sop_instance_uid), None)
+        if kept is None or self.archive is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, "There is no such report of this study.")
+        text = _text_of(self.archive.path_of(kept.path))
+        self._seen(request, study_instance_uid, "structured report")
+        facts = {"study": study_instance_uid, "kept": kept, "withdrawal": self.withdrawal(detail, kept)}
+        return HTMLResponse(self.pages.report(visitor_of(request.scope), self.clock(), report=text, **facts))
 
     def withdrawal(self, detail: StudyDetail, kept: KeptReport) -> WithdrawalLine | None:
         """What took the report back."""
@@ -90,6 +144,11 @@ class StudyPages:
             return []
         return list(excerpts(self.data_dir, [study.study_instance_uid], LOG_LINES).get(study.study_instance_uid, ()))
 
+    def _seen(self, request: Request, study: str, what: str) -> None:
+        visitor, at = visitor_of(request.scope), self.clock()
+        user, address = visitor.name, visitor.address
+        self.audit.note(Happening(event=SEEN, at=at, user=user, address=address, description=what, studies=[study]))
+
     def _reports(self, study: str) -> list[KeptReport]:
         return [] if self.archive is None else self.index.reports.kept(study)
 
@@ -97,61 +156,22 @@ class StudyPages:
 def build_study_pages(study_pages: StudyPages) -> APIRouter:
     """The addresses of one study."""
     router = APIRouter()
-    clock, pictures = study_pages.clock, study_pages.pictures
-
-    def seen(request: Request, study: str, what: str) -> None:
-        visitor = visitor_of(request.scope)
-        facts = {"user": visitor.name, "address": visitor.address, "description": what}
-        study_pages.audit.note(Happening(event=SEEN, at=clock(), studies=[study], **facts))  # type: ignore[arg-type]  # by name
-
-    @router.api_route("/studies/{study_instance_uid}", methods=["GET", "HEAD"])
-    def study(request: Request, study_instance_uid: str) -> HTMLResponse:
-        with answering_for(study_instance_uid):
-            detail = read_study(study_pages.index, study_instance_uid, clock())
-            facts = study_pages.facts(detail)
-        seen(request, study_instance_uid, "study page")
-        return HTMLResponse(study_pages.pages.study(detail, visitor_of(request.scope), **facts))
-
-    @router.get("/studies/{study_instance_uid}/series/{series_instance_uid}/slices")
-    def slices(study_instance_uid: str, series_instance_uid: str) -> Response:
-        if pictures is None or not is_uid(study_instance_uid) or not is_uid(series_instance_uid):
-            return JSONResponse([], HTTPStatus.NOT_FOUND)
-        try:
-            return JSONResponse(pictures.slices(study_instance_uid, series_instance_uid))
-        except UnknownStudy:
-            return JSONResponse([], HTTPStatus.NOT_FOUND)
-        except UnreadableInstance:
-            # Without its outlines a series is not shown: somebody would take it for one without findings.
-            return JSONResponse([])
-
-    @router.get("/studies/{study_instance_uid}/slices/{sop_instance_uid}")
-    def slice_picture(study_instance_uid: str, sop_instance_uid: str, window: str = "lung") -> Response:
-        if pictures is None or not is_uid(study_instance_uid) or not is_uid(sop_instance_uid) or window not in CHOICES:
-            return Response(status_code=HTTPStatus.NOT_FOUND)
-        try:
-            return picture(pictures.slice(study_instance_uid, sop_instance_uid, window))
-        except UnknownStudy:
-            return Response(status_code=HTTPStatus.NOT_FOUND)
-        except (UnreadableInstance, OSError) as error:
-            words = str(error) if isinstance(error, UnreadableInstance) else "the file is not here"
-            return picture(missing(words, 512))
-
-    @router.get("/studies/{study_instance_uid}/report/{sop_instance_uid}")
-    def report(request: Request, study_instance_uid: str, sop_instance_uid: str) -> HTMLResponse:
-        archive = study_pages.archive
-        with answering_for(study_instance_uid):
-            detail = read_study(study_pages.index, study_instance_uid, clock())
-            kept = study_pages.report(study_instance_uid, sop_instance_uid)
-        if kept is None or archive is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, "There is no such report of this study.")
-        try:
-            text = read_report_text(archive.path_of(kept.path))
-        except OSError as error:
-            raise HTTPException(HTTPStatus.NOT_FOUND, "The report's file is not here.") from error
-        except UnreadableInstance as error:
-            raise HTTPException(HTTPStatus.NOT_FOUND, "The report's file cannot be read; it is damaged.") from error
-        seen(request, study_instance_uid, "structured report")
-        facts = {"study": study_instance_uid, "kept": kept, "withdrawal": study_pages.withdrawal(detail, kept)}
-        return HTMLResponse(study_pages.pages.report(visitor_of(request.scope), clock(), report=text, **facts))
-
+    for below, answer, methods in (
+        ("", study_pages.study, ["GET", "HEAD"]),
+        ("/series/{series_instance_uid}/slices", study_pages.slices, ["GET"]),
+        ("/slices/{sop_instance_uid}", study_pages.slice_picture, ["GET"]),
+        ("/report/{sop_instance_uid}", study_pages.report, ["GET"]),
+    ):
+        path = f"/studies/{{study_instance_uid}}{below}"
+        router.add_api_route(path, answer, methods=methods, response_class=Response)
     return router
+
+
+def _text_of(path: Path) -> ReportText:
+    """What a report says; said in words where it cannot be read."""
+    try:
+        return read_report_text(path)
+    except OSError as error:
+        raise HTTPException(HTTPStatus.NOT_FOUND, "The report's file is not here.") from error
+    except UnreadableInstance as error:
+        raise HTTPException(HTTPStatus.NOT_FOUND, "The report's file cannot be read; it is damaged.") from error

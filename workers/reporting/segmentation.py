@@ -134,7 +134,15 @@ def _segmentation(
     evidence.complete(segmentation)
     keep_own_equipment(segmentation, evidence.algorithm)
     _name_dimensions(segmentation, evidence.uid(f"{role} dimensions"))
+    _leave_background_without_colour(segmentation)
     return segmentation
+
+
+def _leave_background_without_colour(segmentation: HighdicomSegmentation) -> None:
+    """Nobody draws it; and OHIF 3.13.2 gives its colour, a black that is not seen in a lung, to the first segment."""
+    for item in segmentation.SegmentSequence:
+        if item.SegmentNumber == 0 and "RecommendedDisplayCIELabValue" in item:
+            del item.RecommendedDisplayCIELabValue
 
 
 def _drawn_on(evidence: Evidence, labels: NDArray[np.uint8]) -> tuple[Sequence[Dataset], NDArray[np.uint8]]:

@@ -3,9 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 #: Parameters are looked at up to here: an Accept header is short.
 _LONGEST = 8000
+
+#: What was agreed for a header of fewer letters is remembered.
+_SHORT = 300
 
 _PARAMETER = re.compile(r';\s*([\w.+-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;,"\s]*)')
 _RANGE = re.compile(r'\s*([\w.+*-]+/[\w.+*-]+)((?:\s*;\s*[\w.+-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^;,"\s]*))*)\s*(?:,|$)')
@@ -54,6 +58,10 @@ def media_ranges(header: str) -> list[MediaRange]:
 
 def choose(header: str, offers: Sequence[Offer]) -> Choice | None:
     """The offer that the client prefers, the earlier where it prefers none; None where it accepts none of them."""
+    return (_known if len(header) < _SHORT else _chosen)(header, tuple(offers))
+
+
+def _chosen(header: str, offers: tuple[Offer, ...]) -> Choice | None:
     ranges = media_ranges(header) or ([MediaRange(media_type="*/*")] if not header.strip() else [])
     best: tuple[float, int, int] | None = None
     chosen: Choice | None = None
@@ -66,6 +74,10 @@ def choose(header: str, offers: Sequence[Offer]) -> Choice | None:
         if quality > 0 and (best is None or rank > best):
             best, chosen = rank, Choice(offer=offer, transfer_syntax=ranges[number].transfer_syntax)
     return chosen
+
+
+#: A client says the same with each request.
+_known = lru_cache(maxsize=256)(_chosen)
 
 
 def _fit(one: MediaRange, offer: Offer) -> int:

@@ -11,7 +11,9 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from dicom_node.archive.contents import Content
-from dicom_node.web.dicomweb.multipart import Part, content_type, new_boundary, read_file, written
+from dicom_node.core.errors import UnreadableInstance
+from dicom_node.web.dicomweb.multipart import Extent, Part, collected, content_type, new_boundary, read_file, written
+from dicom_node.web.dicomweb.reading import MISSING
 from dicom_node.web.dicomweb.refusal import Refusal
 
 #: An instance never changes. A browser may keep it for a day, nobody on the way may.
@@ -64,6 +66,18 @@ def short_multipart(parts: Iterable[Part], inner: str, headers: Mapping[str, str
     """The parts at once, where they are few and short."""
     boundary = new_boundary()
     data = b"".join(written(parts, boundary))
+    return Response(data, headers=dict(headers), media_type=content_type(boundary, inner))
+
+
+def pieces_of_file(path: Path, extents: Sequence[Extent], inner: str, headers: Mapping[str, str]) -> Response:
+    """Pieces of a file as the parts of an answer, copied once; UnreadableInstance where they are not there."""
+    boundary = new_boundary()
+    try:
+        data = collected(path, extents, boundary)
+    except EOFError:
+        raise UnreadableInstance("the instance has fewer pixels than its header says") from None
+    except FileNotFoundError as error:
+        raise UnreadableInstance(MISSING) from error
     return Response(data, headers=dict(headers), media_type=content_type(boundary, inner))
 
 

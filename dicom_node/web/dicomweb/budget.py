@@ -1,6 +1,7 @@
 """The budget: memory and turns that requests share, so that receiving goes on whatever is asked for."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -16,6 +17,9 @@ MOST_BYTES = 1 << 30
 
 #: Requests that keep a processor busy, and those that wait for one of them to end.
 _AT_ONCE, _WAITING = 4, 12
+
+#: Requests that store, in all and of one visitor: what each holds in memory is bounded, and so is what all do.
+_STORING, _STORING_OF_ONE = 24, 12
 
 #: Nobody waits longer for another to end.
 _PATIENCE_SECONDS = 10.0
@@ -74,6 +78,27 @@ class Turns:
     def _release(self) -> None:
         self._turns.release()
         self._places.release()
+
+
+class Places:
+    """Requests at the same time, in all and of one visitor; for one thread, the server's."""
+
+    def __init__(self, at_once: int = _STORING, of_one: int = _STORING_OF_ONE) -> None:
+        self._at_once, self._of_one = at_once, of_one
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def taken(self, visitor: str) -> Iterator[None]:
+        """Hold one; refused at once where there is none."""
+        if self._taken.total() >= self._at_once or self._taken[visitor] >= self._of_one:
+            raise busy()
+        self._taken[visitor] += 1
+        try:
+            yield
+        finally:
+            self._taken[visitor] -= 1
+            if not self._taken[visitor]:
+                del self._taken[visitor]
 
 
 class _Held(StreamingResponse):

@@ -11,6 +11,7 @@ from dicom_node.archive.file_meta import open_data_set
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
 from dicom_node.web.dicomweb.codestream import pixels_of
+from dicom_node.web.dicomweb.negotiation import NATIVE
 from dicom_node.web.dicomweb.reading import BIG_ENDIAN, DEFLATED, PixelPlace, Readings, inflated
 from dicom_node.web.dicomweb.transcoding import CannotTranscode
 
@@ -43,6 +44,13 @@ class Frames:
         """NoSuchFrame unless the instance has all of these."""
         if place.start < 0 or not all(1 <= number <= place.frames for number in numbers):
             raise NoSuchFrame
+
+    def extent(self, place: PixelPlace, number: int) -> tuple[int, int] | None:
+        """Where in its file a frame lies as it is given, by its first byte and their number; None where it does not."""
+        if place.length is None or place.transfer_syntax_uid not in NATIVE or place.frame_bits % 8:
+            return None
+        size = place.frame_bits // 8
+        return (place.start + (number - 1) * size, size) if number * size <= place.length else None
 
     def stored(self, content: Content, place: PixelPlace, number: int) -> bytes:
         """A frame as it is stored, of plain pixels in Little Endian; UnreadableInstance where the file is damaged."""
@@ -83,6 +91,8 @@ class Frames:
     def _plain(self, content: Content, path: Path, place: PixelPlace, number: int) -> bytes:
         first_bit = (number - 1) * place.frame_bits
         first, last = first_bit // 8, (first_bit + place.frame_bits + 7) // 8
+        if place.length is not None and last > place.length:
+            raise UnreadableInstance("the instance has fewer pixels than its header says")
         if place.transfer_syntax_uid == BIG_ENDIAN and place.vr == "OW" and place.bits_allocated <= 8:
             data = self._swapped(path, place, first, last)
         else:

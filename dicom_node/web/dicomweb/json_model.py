@@ -41,8 +41,10 @@ def hex_tag(keyword: str) -> str:
 
 def attribute(vr: str, value: Any) -> dict[str, Any]:
     """One attribute by its plain value or values; what is empty has none."""
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    values = [_plain(vr, one) for one in values]
+    if not isinstance(value, list | tuple):
+        plain = _plain(vr, value)
+        return {"vr": vr} if plain is None else {"vr": vr, "Value": [plain]}
+    values = [_plain(vr, one) for one in value]
     # An empty one among others is null: the others keep their places (PS3.18 Annex F.2.5).
     return {"vr": vr, "Value": values} if any(one is not None for one in values) else {"vr": vr}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
@@ -114,8 +115,24 @@ def _truth(name: str, value: str) -> bool:
     return value == "true"
 
 
-def returned(attribute: Searchable, query: Query) -> bool:
+def returned(attribute: Searchable, asked: "Asked") -> bool:
     """Whether an attribute of the index is part of the answer."""
     tag = tag_for_keyword(attribute.keyword)
-    asked = query.everything or (tag is not None and (int(tag),) in query.fields)
-    return asked or attribute.returned or any(match.keyword == attribute.keyword for match in query.search.matches)
+    is_wanted = asked.everything or (tag is not None and (int(tag),) in asked.fields)
+    return is_wanted or attribute.returned or attribute.keyword in asked.matched
+
+
+class Asked(NamedTuple):
+    """What of a query says which attributes are answered."""
+
+    level: Level
+    #: Keywords of what is matched.
+    matched: frozenset[str]
+    fields: tuple[tuple[int, ...], ...]
+    everything: bool
+
+    @classmethod
+    def by(cls, query: Query) -> "Asked":
+        """A query's."""
+        matched = frozenset(match.keyword for match in query.search.matches)
+        return cls(query.search.level, matched, query.fields, query.everything)

@@ -53,6 +53,7 @@ _MOST_READS = 500_000
 #: Items within one value, and the tag that each begins with: a value of eight bytes an item takes minutes to read.
 _MOST_ITEMS, _ITEM = 50_000, b"\xfe\xff\x00\xe0"
 
+MISSING = "the file of the instance is missing; the node's administrator should see its log"
 _TOO_MUCH = "the instance's header has too many items or elements to be looked into; it can be had as it is"
 
 
@@ -111,10 +112,14 @@ class Readings:
 
     def path_of(self, content: Content) -> Path:
         """The file; UnreadableInstance where it is gone."""
-        path = self._archive.path_of(content.path)
+        path = self.place_of(content)
         if not path.is_file():
-            raise UnreadableInstance("the file of the instance is missing; the node's administrator should see its log")
+            raise UnreadableInstance(MISSING)
         return path
+
+    def place_of(self, content: Content) -> Path:
+        """Where the file is, or was."""
+        return self._archive.path_of(content.path)
 
     @contextmanager
     def opened(self, content: Content) -> Iterator[Opened]:

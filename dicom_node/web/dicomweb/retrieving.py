@@ -12,7 +12,7 @@ from dicom_node.web.dicomweb import answers
 from dicom_node.web.dicomweb.accept import Choice, Offer
 from dicom_node.web.dicomweb.bulk_data import NoSuchValue
 from dicom_node.web.dicomweb.metadata import instance_address
-from dicom_node.web.dicomweb.multipart import Part, read_file
+from dicom_node.web.dicomweb.multipart import Extent, Part, read_file
 from dicom_node.web.dicomweb.negotiation import NATIVE, Target, frame_type, target_of
 from dicom_node.web.dicomweb.reading import EXPLICIT, PixelPlace
 from dicom_node.web.dicomweb.refusal import Refusal
@@ -237,12 +237,28 @@ def _frames_as(
         return Response(data(numbers[0]), headers=headers, media_type=media_type)
     inner = media_type.split(";")[0]
     address = f"{instance_address(retrieval.root(request), content)}/frames"
+    is_short = place.frame_bits // 8 * len(numbers) <= _AT_ONCE_BYTES
+    if is_short and (extents := _extents(retrieval, place, numbers, media_type, address)):
+        return answers.pieces_of_file(retrieval.readings.place_of(content), extents, inner, headers)
     parts = begun(
         Part(media_type=media_type, data=answers.one_piece(data(n)), location=f"{address}/{n}") for n in numbers
     )
-    if place.frame_bits // 8 * len(numbers) <= _AT_ONCE_BYTES:
+    if is_short:
         return answers.short_multipart(parts, inner, headers)
     return answers.multipart(request, parts, inner, headers)
+
+
+def _extents(
+    retrieval: Retrieval, place: PixelPlace, numbers: Sequence[int], media_type: str, address: str
+) -> list[Extent]:
+    """Where the frames lie as they are given; none where any does not."""
+    places = [(number, retrieval.frames.extent(place, number)) for number in numbers]
+    extents = [
+        Extent(media_type=media_type, location=f"{address}/{number}", start=at[0], length=at[1])
+        for number, at in places
+        if at is not None
+    ]
+    return extents if len(extents) == len(numbers) else []
 
 
 def _as_stored(place: PixelPlace, choice: Choice) -> bool:

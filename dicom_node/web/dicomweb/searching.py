@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +23,7 @@ from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.json_model import Model, attribute, hex_tag, model_of
 from dicom_node.web.dicomweb.metadata import encoded
 from dicom_node.web.dicomweb.multipart import Part
-from dicom_node.web.dicomweb.query import USUAL, Query, parse_query, returned
+from dicom_node.web.dicomweb.query import USUAL, Asked, Query, parse_query, returned
 from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.refusal import Refusal, checked_uids
 from dicom_node.web.dicomweb.xml_model import xml_of
@@ -66,6 +67,9 @@ _INDEXED = frozenset(int(hex_tag(one.keyword), 16) for one in SEARCHABLE)
 
 #: Results of one answer whose files are opened for a field.
 _MOST_FILES = 100
+
+#: Of queries for so many what is told is not remembered.
+_FEW_FIELDS = 20
 
 _OPTIONS = ("limit", "offset", "fuzzymatching", "includefield")
 
@@ -139,7 +143,8 @@ def _found(searching: Searching, request: Request, query: Query, choice: Choice)
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     _check_fields(query, len(page.found))
     root = searching.root(request)
-    told = _Told.by(query)
+    asked = Asked.by(query)
+    told = (_known if len(asked.fields) < _FEW_FIELDS else _Told.by)(asked)
     models = [_model(searching, found, query, told, root) for found in page.found]
     if choice.offer.multipart:
         parts = (Part(media_type=_XML, data=answers.one_piece(xml_of(model))) for model in models)
@@ -166,28 +171,33 @@ class _Told:
     available: bool
 
     @classmethod
-    def by(cls, query: Query) -> "_Told":
+    def by(cls, asked: Asked) -> "_Told":
         """Of the attributes at the query's level and above it those that are answered."""
-        level = query.search.level
-        above = [one for one in Level if one.rank < level.rank and _is_relational(one, query)]
+        level = asked.level
+        above = [one for one in Level if one.rank < level.rank and _is_relational(one, asked)]
         told = [
             (hex_tag(one.keyword), one)
             for one in SEARCHABLE
             if one.level.rank <= level.rank
             and (not one.computed or level is Level.STUDY)
-            and (one.level in (level, *above) or one.vr == "UI" or query.everything)
-            and returned(one, query)
+            and (one.level in (level, *above) or one.vr == "UI" or asked.everything)
+            and returned(one, asked)
         ]
         counts = [(hex_tag(keyword), keyword) for keyword, of in _COUNTS.items() if of.rank <= level.rank]
-        return cls(attributes=told, counts=counts, available=level is Level.STUDY or query.everything)
+        return cls(attributes=told, counts=counts, available=level is Level.STUDY or asked.everything)
+
+
+#: Clients ask the same few ways.
+_known = lru_cache(maxsize=128)(_Told.by)
 
 
 def _model(searching: Searching, found: Found, query: Query, told: _Told, root: str) -> Model:
     model: Model = {"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}}
     for tag, one in told.attributes:
-        value = attribute(one.vr, found.get(one.keyword))
-        if "Value" in value or one.keyword not in _IF_KNOWN:
-            model[tag] = value
+        if (value := found.get(one.keyword)) is not None:
+            model[tag] = attribute(one.vr, value)
+        elif one.keyword not in _IF_KNOWN:
+            model[tag] = {"vr": one.vr}
     for tag, keyword in told.counts:
         if keyword in found:
             model[tag] = attribute("IS", found[keyword])
@@ -199,10 +209,10 @@ def _model(searching: Searching, found: Found, query: Query, told: _Told, root: 
     return dict(sorted(model.items()))
 
 
-def _is_relational(level: Level, query: Query) -> bool:
+def _is_relational(level: Level, asked: Asked) -> bool:
     """Whether the search spans all studies or series, so that an answer names what it belongs to (Table 10.6.3-4)."""
     keyword = "StudyInstanceUID" if level is Level.STUDY else "SeriesInstanceUID"
-    return all(match.keyword != keyword for match in query.search.matches)
+    return keyword not in asked.matched
 
 
 def _address(found: Found, root: str) -> str:

@@ -7,6 +7,7 @@ keeps the door, and no check by itself.
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.routing import BaseRoute
@@ -38,6 +39,9 @@ READ, WRITE = "dicomweb:read", "dicomweb:write"
 #: Where the routes are found.
 PREFIX = "/dicomweb"
 
+#: Of a Host header whose address is remembered.
+_LONGEST_HOST = 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dicomweb:
@@ -65,68 +69,99 @@ def build_dicomweb(
     audit: AuditTrail | None = None,
     readings: Readings | None = None,
     clock: Callable[[], float] = time.time,
-) -> "Dicomweb":
+) -> Dicomweb:
     """The service below `prefix`; `storage` takes instances in these transfer syntaxes, without it nobody does."""
 
     def root(request: Request) -> str:
         return f"{_called(request)}{prefix}"
 
-    auditing = Auditing(trail=AuditTrail((), source=ae_title) if audit is None else audit, clock=clock)
-    readings, turns = readings or Readings(archive), Turns()
-    reading = APIRouter(route_class=RefusingRoute, tags=[READ])
-    catalogue = Catalogue(index.transactions, archive)
-    searching = Searching(
-        searches=index.searches,
-        catalogue=catalogue,
-        contents=index.contents,
-        readings=readings,
-        turns=turns,
-        auditing=auditing,
+    shared = _Shared(
+        index=index,
+        auditing=Auditing(trail=AuditTrail((), source=ae_title) if audit is None else audit, clock=clock),
+        readings=readings or Readings(archive),
+        turns=Turns(),
         root=root,
     )
-    retrieval = Retrieval(
-        contents=index.contents,
+    reading = APIRouter(route_class=RefusingRoute, tags=[READ])
+    retrieval = _retrieval(shared)
+    add_frames(reading, retrieval)
+    add_searching(reading, _searching(shared, Catalogue(index.transactions, archive)))
+    add_retrieving(reading, retrieval)
+    whole = APIRouter(prefix=prefix, route_class=RefusingRoute)
+    whole.include_router(reading)
+    if storage is not None:
+        writing = APIRouter(route_class=RefusingRoute, tags=[WRITE])
+        add_storing(writing, _storing(shared, storage, frozenset(transfer_syntaxes), ae_title))
+        whole.include_router(writing)
+    return Dicomweb(router=whole, prefix=prefix, short=tuple(reading.routes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What services have in common."""
+
+    index: Index
+    auditing: Auditing
+    readings: Readings
+    turns: Turns
+    root: Callable[[Request], str]
+
+
+def _searching(shared: _Shared, catalogue: Catalogue) -> Searching:
+    return Searching(
+        searches=shared.index.searches,
+        catalogue=catalogue,
+        contents=shared.index.contents,
+        readings=shared.readings,
+        turns=shared.turns,
+        auditing=shared.auditing,
+        root=shared.root,
+    )
+
+
+def _retrieval(shared: _Shared) -> Retrieval:
+    readings = shared.readings
+    return Retrieval(
+        contents=shared.index.contents,
         readings=readings,
         transcoder=Transcoder(readings),
         frames=Frames(readings),
         pictures=Pictures(ShownFrames(readings)),
         metadata=Metadata(readings),
         bulk_data=BulkData(readings),
-        turns=turns,
-        auditing=auditing,
-        root=root,
+        turns=shared.turns,
+        auditing=shared.auditing,
+        root=shared.root,
     )
-    add_frames(reading, retrieval)
-    add_searching(reading, searching)
-    add_retrieving(reading, retrieval)
-    whole = APIRouter(prefix=prefix, route_class=RefusingRoute)
-    whole.include_router(reading)
-    if storage is not None:
-        writing = APIRouter(route_class=RefusingRoute, tags=[WRITE])
-        storing = Storing(
-            storage=storage,
-            transfer_syntaxes=frozenset(transfer_syntaxes),
-            ae_title=ae_title,
-            auditing=auditing,
-            root=root,
-        )
-        add_storing(writing, storing)
-        whole.include_router(writing)
-    return Dicomweb(router=whole, prefix=prefix, short=tuple(reading.routes))
+
+
+def _storing(shared: _Shared, storage: Storage, transfer_syntaxes: frozenset[str], ae_title: str) -> Storing:
+    return Storing(
+        storage=storage,
+        transfer_syntaxes=transfer_syntaxes,
+        ae_title=ae_title,
+        auditing=shared.auditing,
+        root=shared.root,
+    )
 
 
 def _called(request: Request) -> str:
     """Scheme, host and port by which the client called this node."""
-    url, server = request.base_url, request.scope.get("server")
-    is_forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-proto", "x-forwarded-host"))
-    if url.port is None and url.scheme == "http" and server and server[1] not in (None, 80) and not is_forwarded:
+    headers, server = request.headers, request.scope.get("server")
+    is_forwarded = any(name in headers for name in ("forwarded", "x-forwarded-proto", "x-forwarded-host"))
+    host, path = headers.get("host", ""), request.scope.get("root_path", "")
+    if len(host) > _LONGEST_HOST:
+        return str(request.base_url).rstrip("/")
+    port = None if is_forwarded or not server else server[1]
+    return _address(request.scope.get("scheme", "http"), host, server, path, port)
+
+
+@lru_cache(maxsize=64)
+def _address(scheme: str, host: str, server: tuple[str, int | None] | None, path: str, port: int | None) -> str:
+    """It is asked for each frame, by the same client."""
+    scope = {"type": "http", "scheme": scheme, "path": "/", "root_path": path, "server": server, "query_string": b""}
+    url = Request({**scope, "headers": [(b"host", host.encode("latin-1"))] if host else []}).base_url
+    if url.port is None and url.scheme == "http" and port not in (None, 80):
         # Some clients, dicomweb-client among them, leave the port out of Host; what we answer must lead back here.
-        url = url.replace(port=server[1])
+        url = url.replace(port=port)
     return str(url).rstrip("/")
-
-
-def build_application_alone(index: Index, archive: Archive) -> FastAPI:
-    """An application of nothing else, and without a door: for measurements on a machine of one's own."""
-    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    build_dicomweb(index, archive).join(application)
-    return application

@@ -4,10 +4,8 @@ A viewer asks for each frame by itself, and what the framework does around a fun
 function. What is not found here, such as a request that stores, goes the framework's way and is answered alike.
 """
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import NamedTuple
 
@@ -17,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicom_node.web.dicomweb.budget import busy
 from dicom_node.web.dicomweb.refusal import REFUSED, refused
+from dicom_node.web.threads import Threads
 
 #: Requests that are answered at the same time: more than may be heavy or wait to be, see [budget].
 _AT_ONCE = 40
@@ -59,7 +58,7 @@ class ShortWay:
         waiting: int = _WAITING,
     ) -> None:
         self._application, self._prefix = application, f"{prefix}/"
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="dicomweb")
+        self._threads = Threads(at_once, "dicomweb")
         self._places = threading.Semaphore(at_once + waiting)
         self._ways: dict[int, list[_Way]] = {}
         for route in routes:
@@ -83,11 +82,9 @@ class ShortWay:
     async def _in_a_thread(self, answer: Callable[[Request], Response], request: Request) -> Response:
         if not self._places.acquire(blocking=False):
             raise busy()
-        # What the log says of a request goes with it.
-        work = self._threads.submit(copy_context().run, answer, request)
-        # Of the work, not of whoever awaits it: he may go away, and the thread is taken all the same.
-        work.add_done_callback(lambda _: self._places.release())
-        return await asyncio.wrap_future(work)
+        # What the log says of a request goes with it. The place is the work's: whoever awaits it may go away, and the
+        # thread is taken all the same.
+        return await self._threads.run(copy_context().run, answer, request, done=self._places.release)
 
     def _find(self, scope: Scope) -> Callable[[Request], Response] | None:
         parts = scope["path"][len(self._prefix) :].split("/")

@@ -1,8 +1,9 @@
 """The parts of a STOW-RS body on their way to the reception: from a part's first byte to what its sender is told."""
 
 import struct
+import threading
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -26,8 +27,11 @@ from dicom_node.reception.storage import Announcement, Arrival, Sender, Storage
 #: Preamble, prefix and file meta information; real ones have some hundred bytes.
 _LONGEST_META = 64 << 10
 
-#: Parts that wait for the disk at the same time: their rows are committed together.
+#: Parts of one request that wait for the disk at the same time: their rows are committed together.
 _AT_ONCE = 8
+
+#: Parts of all requests. Each holds some megabytes, and what is longer is on the disk already.
+_OF_ALL = 16
 
 _GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 _META_START = 132
@@ -53,13 +57,30 @@ class PartOutcome:
     comment: str = ""
 
 
+class Keepers:
+    """Threads that keep parts, shared by all requests; whoever finds none free waits, and so does his sender."""
+
+    def __init__(self, count: int = _OF_ALL) -> None:
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="stow")
+        self._free = threading.Semaphore(count)
+
+    def keep(self, deed: Callable[[], PartOutcome]) -> Future[PartOutcome]:
+        """Do it in one of them; returns when one has begun, or is about to."""
+        self._free.acquire()
+        work = self._threads.submit(deed)
+        work.add_done_callback(lambda _: self._free.release())
+        return work
+
+
 class StoredParts:
     """Takes the parts of one request; for one thread at a time."""
 
-    def __init__(self, storage: Storage, transfer_syntaxes: Collection[str], sender: Sender, study: str) -> None:
+    def __init__(
+        self, storage: Storage, transfer_syntaxes: Collection[str], sender: Sender, study: str, keepers: Keepers
+    ) -> None:
         """`study`: instances of another one are refused; empty: of any."""
         self._storage, self._transfer_syntaxes, self._sender, self._study = storage, transfer_syntaxes, sender, study
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stow")
+        self._keepers = keepers
         self._waiting: deque[Future[PartOutcome]] = deque()
         self._part: _Part | None = None
         self.outcomes: list[PartOutcome] = []
@@ -80,7 +101,7 @@ class StoredParts:
             return
         if len(self._waiting) >= _AT_ONCE:
             self.outcomes.append(self._waiting.popleft().result())
-        self._waiting.append(self._pool.submit(part.keep))
+        self._waiting.append(self._keepers.keep(part.keep))
 
     def finish(self) -> list[PartOutcome]:
         """What became of every part, in their order."""
@@ -94,7 +115,6 @@ class StoredParts:
             self._part.discard()
             self._part = None
         self.finish()
-        self._pool.shutdown()
 
 
 class _Part:

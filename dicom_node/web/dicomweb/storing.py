@@ -8,7 +8,7 @@ study is complete when its sender has finished.
 import asyncio
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -21,11 +21,13 @@ from dicom_node.reception.pace import Pace
 from dicom_node.reception.storage import Sender, Storage
 from dicom_node.web.dicomweb.answers import json_answer
 from dicom_node.web.dicomweb.auditing import Auditing
+from dicom_node.web.dicomweb.budget import Places
 from dicom_node.web.dicomweb.json_model import Model, attribute, hex_tag
 from dicom_node.web.dicomweb.metadata import encoded
 from dicom_node.web.dicomweb.multipart_reader import Malformed, MultipartReader, boundary_of
 from dicom_node.web.dicomweb.refusal import Refusal, checked_uids
-from dicom_node.web.dicomweb.stored_parts import PartOutcome, StoredParts
+from dicom_node.web.dicomweb.stored_parts import Keepers, PartOutcome, StoredParts
+from dicom_node.web.gate import visitor_of
 
 #: Who sent it, to the index: a request has no AE title.
 SENDER = "STOW-RS"
@@ -47,6 +49,8 @@ class Storing:
     ae_title: str
     auditing: Auditing
     root: Callable[[Request], str]
+    keepers: Keepers = field(default_factory=Keepers)
+    places: Places = field(default_factory=Places)
 
 
 def add_storing(router: APIRouter, storing: Storing) -> None:
@@ -75,9 +79,14 @@ def _add(router: APIRouter, path: str, storing: Storing) -> None:
 async def _store(storing: Storing, request: Request) -> Response:
     study = request.path_params.get("study", "")
     checked_uids(study=study)
-    boundary = _boundary(request)
+    boundary, visitor = _boundary(request), visitor_of(request.scope)
+    with storing.places.taken(visitor.name or visitor.address):
+        return await _stored(storing, request, study, boundary)
+
+
+async def _stored(storing: Storing, request: Request, study: str, boundary: str) -> Response:
     sender = Sender(str(uuid.uuid4()), SENDER, storing.ae_title)
-    parts = StoredParts(storing.storage, storing.transfer_syntaxes, sender, study)
+    parts = StoredParts(storing.storage, storing.transfer_syntaxes, sender, study, storing.keepers)
     ending = "aborted"
     try:
         try:

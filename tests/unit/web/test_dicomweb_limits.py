@@ -1,10 +1,13 @@
 """Limits: what a little request or file must not make DICOMweb do, and what it draws and tells; over a real port."""
 
 import logging
+import socket
 import struct
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,11 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from dicom_node.audit import AuditTrail
-from dicom_node.web.dicomweb.budget import Memory, Turns
+from dicom_node.web.dicomweb.budget import Memory, Places, Turns
 from dicom_node.web.dicomweb.codestream import pixels_of
 from dicom_node.web.dicomweb.multipart_reader import Malformed, MultipartReader
 from dicom_node.web.dicomweb.refusal import Refusal
+from dicom_node.web.dicomweb.stored_parts import Keepers, PartOutcome
 from tests.dicomweb_service import BOUNDARY, Service, dicom_file, serving
 from tests.instances import SERIES_UID, STUDY_UID, ct_instance, encoded, sop_uid
 from tests.room import NOW, Room
@@ -127,6 +131,64 @@ def test_of_heavy_requests_a_few_are_answered_and_the_others_told_to_come_again(
     thread.join()
     assert refused.value.headers["Retry-After"] == "5"
     assert turns.answer(Response).status_code == 200
+
+
+def test_places_are_held_in_all_and_by_each_visitor_and_given_back() -> None:
+    places = Places(at_once=3, of_one=2)
+    with places.taken("a"), places.taken("a"):
+        with pytest.raises(Refusal) as refused, places.taken("a"):
+            pass
+        assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "5")
+        with places.taken("b"), pytest.raises(Refusal), places.taken("c"):
+            pass
+    with places.taken("a"), places.taken("b"), places.taken("c"):
+        pass
+
+
+def test_whoever_stores_too_much_at_once_is_told_to_come_again(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    with serving(room) as service, ExitStack() as stack:
+        kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+        head = f"POST /dicomweb/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 9999\r\n\r\n"
+        begun = [stack.enter_context(socket.create_connection(("127.0.0.1", service.port), 20)) for _ in range(12)]
+        for one in begun:
+            one.sendall(head.encode() + b"--")
+        data = dicom_file(ct_instance(1))
+        assert _until(lambda: service.store([data]).status == 503)
+        for one in begun:
+            one.close()
+        assert _until(lambda: service.store([data]).status == 200)
+    room.index.close()
+
+
+def _until(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return held
+
+
+def test_parts_of_all_requests_share_few_threads() -> None:
+    keepers, going_on = Keepers(2), threading.Event()
+    running = threading.Semaphore(0)
+
+    def keep() -> PartOutcome:
+        running.release()
+        going_on.wait(20)
+        return PartOutcome()
+
+    first = [keepers.keep(keep) for _ in range(2)]
+    third: list[object] = []
+    thread = threading.Thread(target=lambda: third.append(keepers.keep(keep)), daemon=True)
+    thread.start()
+    assert all(running.acquire(timeout=10) for _ in range(2))
+    thread.join(0.2)
+    # Its sender waits.
+    assert (third, running.acquire(blocking=False)) == ([], False)
+    going_on.set()
+    thread.join(10)
+    assert len(third) == 1
+    assert [one.result(10) for one in first] == [PartOutcome()] * 2
 
 
 def test_a_streamed_answer_gives_its_turn_back(service: Service) -> None:

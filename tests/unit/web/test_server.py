@@ -8,11 +8,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI, Request, Response
 
 from dicom_node.archive.index import Index
 from dicom_node.core.errors import SettingsError
 from dicom_node.web.application import build_application
-from dicom_node.web.connections import Connections
+from dicom_node.web.connections import LONGEST_HEAD_BYTES, Connections
 from dicom_node.web.server import WebServer
 from tests.populated_index import NOW
 from tests.visitors import Person, session
@@ -96,6 +97,96 @@ def test_a_head_that_comes_in_pieces_behind_an_answer_must_come_in_time_too(serv
             assert b" 200 " in one.recv(4096)
             one.sendall(b"GET /healthz HTTP/1.1\r\n")
             assert _closed(one)
+    finally:
+        server.stop()
+
+
+def told(port: int, request: bytes) -> bytes:
+    """Everything that a server answers to these bytes until it closes the connection, or falls silent."""
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as one:
+        with suppress(ConnectionError):
+            one.sendall(request)
+        answer = b""
+        with suppress(ConnectionError, TimeoutError):
+            while piece := one.recv(1 << 16):
+                answer += piece
+        return answer
+
+
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+LONG = b"a" * (LONGEST_HEAD_BYTES * 20)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        HEAD + b"X: " + LONG + b"\r\n\r\n",
+        HEAD + b"X: a\r\n" * 20_000 + b"\r\n",
+        b"GET /" + LONG + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        # Between chunks, and behind them.
+        POST + b"1;" + LONG,
+        POST + b"1\r\nx\r\n0\r\nX: " + LONG,
+    ],
+)
+def test_a_head_without_an_end_is_refused_before_it_fills_the_memory(server: WebServer, request_bytes: bytes) -> None:
+    server.start()
+    try:
+        assert told(server.port, request_bytes).rpartition(b"HTTP/1.1 ")[2].startswith(b"400 ")
+        assert get(server.port, "/healthz")[0] == 200
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        HEAD + b"Host: y\r\n\r\n",
+        HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        HEAD + b" folded: x\r\n\r\n",
+        HEAD + b"X: a\x00b\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+)
+def test_a_request_that_two_servers_might_read_in_two_ways_is_refused(server: WebServer, request_bytes: bytes) -> None:
+    server.start()
+    try:
+        assert told(server.port, request_bytes).startswith(b"HTTP/1.1 400 ")
+    finally:
+        server.stop()
+
+
+def test_what_stands_behind_a_body_becomes_no_header() -> None:
+    seen: list[dict[str, str]] = []
+    application = FastAPI()
+
+    @application.post("/")
+    async def take(request: Request) -> Response:
+        await request.body()
+        seen.append({name.decode(): value.decode() for name, value in request.scope["headers"]})
+        return Response()
+
+    server = WebServer(application, "127.0.0.1", 0)
+    server.start()
+    try:
+        body = b"1\r\nx\r\n0\r\nCookie: session=stolen\r\n\r\n"
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert b" 200 " in told(server.port, head + body)
+    finally:
+        server.stop()
+    assert [sorted(headers) for headers in seen] == [["host", "transfer-encoding"]]
+
+
+def test_requests_ahead_of_their_answers_are_bounded(server: WebServer) -> None:
+    server.start()
+    try:
+        few = told(server.port, (HEAD + b"\r\n") * 10)
+        assert few.count(b"HTTP/1.1 200 ") == 10
+        many = told(server.port, (HEAD + b"\r\n") * 5000)
+        assert many.count(b"HTTP/1.1 200 ") < 100
+        assert get(server.port, "/healthz")[0] == 200
     finally:
         server.stop()
 

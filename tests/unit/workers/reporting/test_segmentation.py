@@ -185,6 +185,13 @@ def test_any_mask_survives_in_every_orientation_and_from_every_source(
     np.testing.assert_array_equal(labels_by_source(file, reading.evidence.volume), labels)
 
 
+def test_a_label_map_gives_its_background_no_colour_and_every_finding_one(reading: Reading) -> None:
+    label_map = build_segmentation(reading.evidence, reading.findings, reading.labels, LABEL_MAP)
+    assert label_map is not None
+    coloured = {item.SegmentNumber: "RecommendedDisplayCIELabValue" in item for item in label_map.SegmentSequence}
+    assert coloured == {0: False, **{finding.number: True for finding in reading.findings}}
+
+
 def test_a_label_map_holds_the_same_voxels_under_the_same_tracking(reading: Reading, report: Report) -> None:
     label_map = build_segmentation(reading.evidence, reading.findings, reading.labels, LABEL_MAP)
     assert label_map.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.7"
