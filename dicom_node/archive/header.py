@@ -1,15 +1,14 @@
 """A header: the attributes of a data set that stand before its pixels, as far as this node wants them."""
 
 import io
-import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
-from typing import Any, Protocol
+from functools import cache
+from typing import Any
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException
@@ -18,6 +17,7 @@ from pydicom.tag import BaseTag
 
 from dicom_node.archive.frame_places import MAXIMUM_BYTES, frame_places
 from dicom_node.archive.header_scan import Odd, scan
+from dicom_node.archive.header_values import ReadValue, value_again, value_of
 from dicom_node.core.errors import CannotUnderstand
 from dicom_node.core.received_instance import EncodedDataSet
 from dicom_node.core.searchable import SEARCHED_KEYWORDS
@@ -40,17 +40,8 @@ _PARSED_BYTES = 4 << 20
 
 _CHUNK_BYTES = 1 << 20
 
-# Begins the code of another character set (PS3.5 Section 6.1.2.5).
-_ESCAPE = b"\x1b"
-
 # Headers are far smaller; more is a deflated stream that was made to fill the memory.
 _MAXIMUM_INFLATED_BYTES = 64 << 20
-
-# LO holds 64 characters and real writers a little more; this much is no description any more.
-_MAXIMUM_VALUE_BYTES = 4096
-
-#: So many values are not decoded a second time.
-_REMEMBERED = 512
 
 #: What broken bytes make pydicom raise: values and keys that are none, an end too soon, sequences without end.
 BROKEN_BYTES = (
@@ -66,9 +57,6 @@ BROKEN_BYTES = (
     struct.error,
     zlib.error,
 )
-
-# Characters that return a text to its first character set (PS3.5 Section 6.1.2.5.3).
-_DELIMITERS = {0x0A, 0x0C, 0x0D, 0x5C}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +126,7 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_se
     except BROKEN_BYTES as error:
         raise CannotUnderstand("the data set's header cannot be read; check the sender's encoding") from error
     # Of a series most are the same in each instance; none of them says who the patient is.
-    values = _values(found, _kept_tags(), _value_again)
+    values = _values(found, _kept_tags(), value_again)
     uids = [str(values.pop(name, "")) for name in _UIDS]
     if uids[0] in MULTI_FRAME_CT:
         values = {**_frame_places(readable, transfer_syntax_uid), **values}
@@ -148,7 +136,7 @@ def read_header(data_set: EncodedDataSet, transfer_syntax_uid: str, character_se
         study_instance_uid=uids[2],
         series_instance_uid=uids[3],
         attributes=values,
-        searchable=_OnDemand(lambda: _values(found, _searched_tags(), _value)),
+        searchable=_OnDemand(lambda: _values(found, _searched_tags(), value_of)),
     )
 
 
@@ -165,7 +153,7 @@ def _frame_places(data_set: EncodedDataSet, transfer_syntax_uid: str) -> dict[st
         return {}
 
 
-def _values(found: _Found, wanted: Mapping[int, _Wanted], read: "_Read") -> dict[str, Any]:
+def _values(found: _Found, wanted: Mapping[int, _Wanted], read: ReadValue) -> dict[str, Any]:
     """The wanted elements that are there and can be read, by keyword."""
     rest = found.is_little_endian, tuple(found.encodings)
     return {
@@ -285,59 +273,3 @@ def _inflated(data_set: EncodedDataSet, transfer_syntax_uid: str) -> EncodedData
     while inflated.tell() < _MAXIMUM_INFLATED_BYTES and (chunk := data_set.read(_CHUNK_BYTES)):
         inflated.write(stream.decompress(chunk, _MAXIMUM_INFLATED_BYTES - inflated.tell()))
     return inflated
-
-
-class _Read(Protocol):
-    def __call__(self, raw: bytes, vr: str, vm: str, is_little_endian: bool, encodings: tuple[str, ...]) -> Any: ...
-
-
-def _value(raw: bytes, vr: str, vm: str, is_little_endian: bool, encodings: tuple[str, ...]) -> Any:
-    """The attribute's value, or None where it is empty, or not what its VR and VM allow."""
-    if len(raw) > _MAXIMUM_VALUE_BYTES:
-        return None
-    try:
-        if vr == "US":
-            return struct.unpack("<H" if is_little_endian else ">H", raw)[0]
-        text = _text(raw, encodings)
-        # Descriptions hold backslashes that were not meant to separate anything.
-        parts = [text] if vm == "1" else text.split("\\")
-        values = tuple(map(_READERS.get(vr, _as_text), parts))
-    except (ValueError, LookupError, OverflowError, struct.error):
-        return None
-    if vm.isdigit() and len(values) != int(vm):
-        return None
-    if values == ("",):
-        return None
-    return values if len(values) > 1 else values[0]
-
-
-def _text(value: bytes, encodings: Sequence[str]) -> str:
-    if value.isascii() and _ESCAPE not in value:
-        text = value.decode("ascii")
-    else:
-        text = decode_bytes(value, encodings, _DELIMITERS)
-    # A database may refuse a NUL, and writers pad with it.
-    return text.replace("\x00", "")
-
-
-def _as_text(text: str) -> str:
-    return text.strip()
-
-
-def _as_decimal(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{number} is no decimal string")
-    return number
-
-
-def _as_integer(text: str) -> int:
-    number = _as_decimal(text)
-    if not number.is_integer():
-        raise ValueError(f"{number} is no integer string")
-    return int(number)
-
-
-_value_again = lru_cache(maxsize=_REMEMBERED)(_value)
-
-_READERS: dict[str, Callable[[str], Any]] = {"DS": _as_decimal, "IS": _as_integer}

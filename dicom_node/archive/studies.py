@@ -1,13 +1,12 @@
 """The index's instances, studies and associations: what was received, and when."""
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
 from dicom_node.archive.familiar import Familiar
 from dicom_node.archive.faults import Faults
+from dicom_node.archive.instance_rows import ROW, failed_by, instance_of
 from dicom_node.archive.prepared import Prepared, unless_there
 from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.retention import Evictions
@@ -25,7 +24,6 @@ ACTOR = "intake"
 _REFUSAL = "another content of this UID is here; send it under a new UID"
 
 #: The fields of an instance that its row holds.
-_ROW = tuple(name for name in Instance.__dataclass_fields__ if name != "searchable")
 
 _NEW_STUDY = (
     *("study_instance_uid", "state", "reason", "state_since", "first_received_at", "last_received_at"),
@@ -44,7 +42,7 @@ class Studies:
         names = ("studies", "instances", "associations", "association_studies")
         studies, instances, associations, sent = (self._tables[name] for name in names)
         uid: sa.BindParameter[str] = sa.bindparam("uid")
-        self._new_instance = Prepared(sa.insert(instances), *_ROW, "conflict")
+        self._new_instance = Prepared(sa.insert(instances), *ROW, "conflict")
         self._searched = Searched(self._tables)
         self._familiar = Familiar(self._tables)
         # Of associations that begin a study at once, one does so, and the others find it.
@@ -74,7 +72,7 @@ class Studies:
         query = sa.select(instances).where(instances.c.sop_instance_uid == sop_instance_uid)
         with self._transactions.read() as connection:
             rows = connection.execute(query.order_by(instances.c.conflict)).mappings().all()
-        return [_instance(row) for row in rows]
+        return [instance_of(row) for row in rows]
 
     def add_instance(
         self,
@@ -164,7 +162,7 @@ class Studies:
         """The study with its evidence instances, without conflicting copies."""
         with self._transactions.read() as connection:
             rows = self._evidence.rows(connection, uid=study_instance_uid)
-        return Study.from_instances(study_instance_uid, [_instance(row) for row in rows])
+        return Study.from_instances(study_instance_uid, [instance_of(row) for row in rows])
 
     def move(self, study_instance_uid: str, after: StudyState, *, cause: str, actor: str, at: float) -> None:
         """Let the study enter a state; IllegalTransition when the table forbids it."""
@@ -240,7 +238,7 @@ class Studies:
         studies = self._tables["studies"]
         query = sa.select(studies.c.state, studies.c.reason, studies.c.evicted_at)
         study = connection.execute(query.where(studies.c.study_instance_uid == instance.study_instance_uid)).first()
-        return study is None or (study.evicted_at is None and not _failed_by(study.state, study.reason, instance))
+        return study is None or (study.evicted_at is None and not failed_by(study.state, study.reason, instance))
 
     def _replace(self, connection: sa.Connection, instance: Instance, *, came_back: bool) -> bool:
         """Read this content in place of the one that its study failed by; whether that is so. Nothing is deleted.
@@ -253,7 +251,7 @@ class Studies:
         of_study = studies.c.study_instance_uid == uid
         locked = sa.select(studies.c.state, studies.c.reason).where(of_study).with_for_update()
         study = connection.execute(locked).first()
-        if study is None or not _failed_by(study.state, study.reason, instance):
+        if study is None or not failed_by(study.state, study.reason, instance):
             return False
         same = sa.and_(instances.c.sop_instance_uid == instance.sop_instance_uid, instances.c.study_instance_uid == uid)
         content = (instances.c.sha256, instances.c.transfer_syntax_uid, instances.c.path)
@@ -325,28 +323,10 @@ class Studies:
         self._transactions.move_study(connection, uid, StudyState.RECEIVING, cause=cause, actor=ACTOR, at=at)
 
     def _insert(self, connection: sa.Connection, instance: Instance, *, conflict: bool) -> None:
-        row = {name: getattr(instance, name) for name in _ROW}
+        row = {name: getattr(instance, name) for name in ROW}
         row["attributes"] = dict(instance.attributes)
         self._new_instance(connection, conflict=conflict, **row)
 
     def _note_association(self, connection: sa.Connection, instance: Instance, association_id: str) -> None:
         new = self._sent[connection.dialect.name]
         new(connection, study_instance_uid=instance.study_instance_uid, association_id=association_id)
-
-
-def _failed_by(state: StudyState, reason: str, instance: Instance) -> bool:
-    return state == StudyState.FAILED and _names(reason, instance.sop_instance_uid)
-
-
-def _names(reason: str, uid: str) -> bool:
-    """Whether the text names this UID, and not merely a longer one."""
-    # Also as the name of its file, which may go on with twelve digits of its content's hash.
-    return re.search(rf"(?<![0-9.]){re.escape(uid)}(\.[0-9a-f]{{12}}\.dcm|\.?(?![0-9.]))", reason) is not None
-
-
-def _instance(row: Mapping[Any, Any]) -> Instance:
-    fields = {name: row[name] for name in _ROW}
-    fields["attributes"] = {
-        keyword: tuple(value) if isinstance(value, list) else value for keyword, value in row["attributes"].items()
-    }
-    return Instance(**fields)
