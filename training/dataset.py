@@ -31,11 +31,6 @@ TETHERED_SHARE = 0.4
 #: Of patches, how many lie in generated lungs where there are real ones, too.
 GENERATED_SHARE = 0.5
 
-#: Of a nodule of so many voxels (9 mm) each counts once: of a smaller one more, of a larger one less, within limits. Else
-#: what is large, and found anyway, is nearly all that is learnt from.
-_ALIKE_VOXELS = 250.0
-_COUNTED = (1 / 3, 4.0)
-
 #: Known disease in the backgrounds, as boxes of shares of the volume (k, j, i): nothing is drawn or learnt there.
 TUMOURS = {
     "r01-001": (((0.68, 0.88), (0.36, 0.62), (0.16, 0.33)),),
@@ -57,11 +52,11 @@ class Background:
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A training example: values 0..1, the nodules' mask, and how much each voxel counts, 0 where nothing is known."""
+    """A training example: values 0..1, the nodules' mask, and the voxels that count."""
 
     values: Floats
     nodules: Mask
-    counts: Floats
+    counts: Mask
 
 
 def background(name: str, voxels: NDArray[np.int16], spacing_mm: Spacing) -> Background:
@@ -181,13 +176,13 @@ class Patches:
     def __getitem__(self, number: int) -> Patch:
         rng = np.random.default_rng((self._seed, number))
         which, centre = self.place(rng)
-        hu, lung, known = self.cut(self._backgrounds[which], centre, rng)
-        hu, counts = aerate(hu, rng), known.astype(np.float32)
+        hu, lung, counts = self.cut(self._backgrounds[which], centre, rng)
+        hu = aerate(hu, rng)
         nodules = np.zeros(hu.shape, dtype=bool)
         for _ in range(int(rng.integers(0, 3))):
             add_lookalike(hu, lung, rng)
         for _ in range(int(rng.integers(0, 4))):
-            self._insert_one(hu, lung & known, nodules, counts, rng)
+            self._insert_one(hu, lung & counts, nodules, rng)
         return Patch(values=normalise(scan(hu, rng)), nodules=nodules, counts=counts)
 
     def place(self, rng: Generator) -> tuple[int, NDArray[np.int_]]:
@@ -218,7 +213,7 @@ class Patches:
         hu = (weights[0] @ hu.reshape(hu.shape[0], -1)).reshape(tuple(self._size))
         return hu, source.lung[np.ix_(*nearest)], source.teaching[np.ix_(*nearest)]
 
-    def _insert_one(self, hu: Floats, lung: Mask, nodules: Mask, counts: Floats, rng: Generator) -> None:
+    def _insert_one(self, hu: Floats, lung: Mask, nodules: Mask, rng: Generator) -> None:
         drawn = draw(self._shapes[rng.choice(len(self._shapes), p=self._share)], rng)
         centre = site(hu, lung, rng)
         if centre is not None and rng.random() < TETHERED_SHARE:
@@ -226,7 +221,6 @@ class Patches:
         mask = None if centre is None else insert(hu, lung, drawn, centre, nodules)
         if mask is not None:
             nodules |= mask
-            counts[mask] = np.clip(_ALIKE_VOXELS / mask.sum(), *_COUNTED)
 
 
 def _shares(backgrounds: Sequence[Background], volumes: NDArray[np.float64]) -> NDArray[np.float64]:

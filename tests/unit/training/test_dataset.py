@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from training.dataset import Background, Patches, background, load, site, synthetic
 from training.shapes import Shape
@@ -56,23 +55,6 @@ def test_hard_negatives_are_shown_again(toy: tuple[list[Background], list[Shape]
     changed = [bool((patches[n].counts != usual[n]).any()) for n in range(40)]
     assert any(changed)
     assert not all(changed)
-
-
-def test_a_nodule_counts_alike_whether_small_or_large(toy: tuple[list[Background], list[Shape]]) -> None:
-    """Each voxel of a small one counts more than one of a large one; what is no nodule counts once, or not at all."""
-    made = [Patches(*toy, (24, 48, 48), seed=4)[n] for n in range(40)]
-    one_each = [(int(labelled.sum()), patch.counts[labelled]) for patch in made for labelled in separate(patch.nodules)]
-    assert len(one_each) > 10
-    voxels, each = np.array([size for size, _ in one_each]), np.array([counts.mean() for _, counts in one_each])
-    small, large = voxels < np.quantile(voxels, 0.3), voxels > np.quantile(voxels, 0.7)
-    assert each[small].min() > each[large].max()
-    assert all(set(np.unique(patch.counts[~patch.nodules])) <= {0.0, 1.0} for patch in made)
-    assert (voxels * each)[large].mean() < 3 * (voxels * each)[small].mean()
-
-
-def separate(nodules: np.ndarray) -> list[np.ndarray]:
-    labels, count = ndimage.label(nodules)
-    return [labels == number for number in range(1, count + 1)]
 
 
 def test_a_nodule_is_placed_in_the_lung_or_nowhere() -> None:
