@@ -149,7 +149,7 @@ def _body(share: NDArray[np.float32]) -> _Body | None:
 
 
 def in_words(estimates: Sequence[tuple[int, Estimate]], outcomes: str = "") -> str:
-    """One sentence for a report; empty where nothing was estimated. `outcomes`: what it was fitted to, if not ratings."""
+    """One sentence for a report; empty where nothing was estimated. `outcomes`: what it was fitted to, if to those."""
     if not estimates:
         return ""
     each = ", ".join(f"nodule {n} {e.value:.2f} ({e.low:.2f} to {e.high:.2f})" for n, e in estimates)

@@ -59,8 +59,8 @@ _MOST_OVERLAP = 0.5
 #: Key of inference.json, and the file of its weights.
 SECOND_LOOK, SECOND_WEIGHTS = "second_look", "models/second_look.pt"
 READER_ESTIMATE = "reader_estimate"
-#: Key of metadata.json: what the estimate was fitted to, where that was what became of the patients. Only then is it told
-#: as a probability of cancer.
+#: Key of metadata.json: what the estimate was fitted to, where that was what became of the patients. Only then is it
+#: told as a probability of cancer.
 OUTCOMES = "trained_on_outcomes"
 _UNLOADABLE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: By axis, the two others.

@@ -293,7 +293,8 @@ def test_of_an_outline_that_attenuation_does_not_bound_neither_density_nor_shape
 def test_a_probability_of_cancer_is_told_only_by_a_bundle_that_was_fitted_to_outcomes(
     bundle: Bundle, volume: Volume
 ) -> None:
-    section = {"features": list(FEATURES), "centre": [0.0] * 8, "scale": [100.0] * 8, "members": [[0.0] * 8 + [0.4]] * 3}
+    zeros, wide = [0.0] * len(FEATURES), [100.0] * len(FEATURES)
+    section = {"features": list(FEATURES), "centre": zeros, "scale": wide, "members": [[*zeros, 0.4]] * 3}
     rated = replace(bundle, configuration={**bundle.configuration, "reader_estimate": section})
     reading = LungNodule(rated, DenseBodies()).read(volume)
     assert [finding.malignancy for finding in reading.findings] == [None, None]
