@@ -139,12 +139,24 @@ def _reader_ratings(course: Course) -> Facts:
 
 def _operating_point(course: Course) -> Facts:
     """Weigh both opinions and put the report threshold, on validation data alone."""
-    bundle, count = load_bundle(course.draft), int(course.experiment.bundle["validation_cases"])
-    seen = operating_point.seen_by(bundle, _validation(course), count, course.out / "validation")
-    found = operating_point.set_on(seen, bundle, float(course.experiment.bundle["false_positives_wanted"]))
+    bundle, settings = load_bundle(course.draft), course.experiment.bundle
+    scans, folder, count = _validation(course), course.out / "validation", int(settings["validation_cases"])
+    seen = operating_point.seen_by(bundle, scans, operating_point.chosen_cases(count), folder)
+    further = operating_point.weighing_cases(count, int(settings["weighing_cases"]))
+    weighing = operating_point.seen_by(bundle, scans, further, folder) if further else None
+    found = operating_point.set_on(seen, bundle, float(settings["false_positives_wanted"]), weighing)
     operating_point.write(course.draft, found.weights, found.report_threshold)
-    volumes = f"{len(seen.shares)} volumes with {sum(len(each) for each in seen.diameters)} nodules"
-    return {"report_threshold": found.report_threshold, "volumes": volumes, "counted": dict(found.counted)}
+    weighed = "the same" if weighing is None else _counted(weighing)
+    return {
+        "report_threshold": found.report_threshold,
+        "volumes": _counted(seen),
+        "weighed on": weighed,
+        "counted": dict(found.counted),
+    }
+
+
+def _counted(seen: operating_point.Validation) -> str:
+    return f"{len(seen.shares)} volumes with {sum(len(each) for each in seen.diameters)} nodules"
 
 
 def _validation(course: Course) -> Callable[[Case], DrawnScan]:
@@ -192,6 +204,7 @@ def _card(course: Course, stages: Mapping[str, Facts]) -> str:
     point, search = stages["operating point"], stages["search"]
     rows = "\n".join(f"| {name} | {said} |" for name, said in point["counted"].items())
     threshold = f"Report threshold {point['report_threshold']:.2f}, set on {point['volumes']}"
+    weighed = f"How much each opinion counts was fitted on {point['weighed on']}."
     limit = f"the lowest with at most {course.experiment.bundle['false_positives_wanted']:g} false positives a scan"
     return card(
         course.experiment,
@@ -200,6 +213,6 @@ def _card(course: Course, stages: Mapping[str, Facts]) -> str:
         shapes=load_data(course.experiment, course.data)[1],
         figures=stages["draft"]["figures"],
         second_look=stages["second look"]["said"],
-        operating_point=f"{threshold}: {limit}.\n\n| on these very volumes | |\n|---|---|\n{rows}",
+        operating_point=f"{threshold}: {limit}. {weighed}\n\n| on these very volumes | |\n|---|---|\n{rows}",
         duration=f"On {search['machine']}, {course.experiment.training['threads']} threads:\n\n{durations(stages)}",
     )

@@ -64,8 +64,10 @@ class Crops:
         again = number % self._pool
         if again not in self._kept:
             self._kept[again] = self.drawn(again)
-        kept, flips = self._kept[again], np.random.default_rng((self._seed, 2, number)).random(3) < 0.5
-        turned = np.flip(kept.values, tuple(axis for axis in range(3) if flips[axis]))
+        kept, turns = self._kept[again], np.random.default_rng((self._seed, 2, number)).random(4) < 0.5
+        turned = np.flip(kept.values, tuple(axis for axis in range(3) if turns[axis]))
+        if turns[3] and self._size[1] == self._size[2]:
+            turned = turned.swapaxes(1, 2)
         return Crop(values=np.ascontiguousarray(turned), is_nodule=kept.is_nodule)
 
     def drawn(self, number: int) -> Crop:

@@ -2,7 +2,7 @@
 
 `python -m training.operating_point --bundle DIR [--write]`: volumes with shapes of patients, generated thoraces and
 slabs of real lungs that are for validation go through the network as a worker runs it. Neither the test set nor a real
-scan is looked at.
+scan is looked at. Weights are fitted on other volumes than those that the threshold is put on.
 """
 
 import argparse
@@ -197,16 +197,21 @@ def chosen_cases(with_nodules: int) -> tuple[Case, ...]:
     return cases(with_nodules, -(-with_nodules // 6))
 
 
+def weighing_cases(with_nodules: int, count: int) -> tuple[Case, ...]:
+    """So many further volumes with nodules, that none of the chosen ones is among."""
+    return cases(with_nodules + count, 0)[with_nodules:]
+
+
 def seen_by(
-    bundle: Bundle, scans: Callable[[Case], DrawnScan], with_nodules: int, folder: Path, threads: int = 0
+    bundle: Bundle, scans: Callable[[Case], DrawnScan], chosen: Sequence[Case], folder: Path, threads: int = 0
 ) -> Validation:
     """What the bundle's searching network sees in the volumes; kept in a folder, and read from there again."""
     threshold = bundle.number("postprocessing", "candidate_threshold")
     weights = hashlib.sha256((bundle.folder / WEIGHTS).read_bytes()).hexdigest()[:12]
-    path = folder / f"candidates-{weights}-{threshold:g}-{with_nodules}.npz"
+    path = folder / f"candidates-{weights}-{threshold:g}-{chosen[0].name}-{len(chosen)}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        volumes = (scans(case) for case in tqdm(chosen_cases(with_nodules), desc="volumes"))
+        volumes = (scans(case) for case in tqdm(chosen, desc="volumes"))
         kept(validated(bundle, volumes, threshold, threads), path)
     return seen_before(path)
 
@@ -222,14 +227,20 @@ class OperatingPoint:
     counted: Mapping[str, str]
 
 
-def set_on(seen: Validation, bundle: Bundle, false_positives: float) -> OperatingPoint:
-    """Weigh both opinions, and find the lowest threshold with no more false positives a scan than this."""
+def set_on(
+    seen: Validation, bundle: Bundle, false_positives: float, weighing: Validation | None = None
+) -> OperatingPoint:
+    """Weigh both opinions, and find the lowest threshold with no more false positives a scan than this.
+
+    The weights are fitted on the volumes `weighing`, or for want of those on the same, which flatters.
+    """
     lowest, look = bundle.number("postprocessing", "candidate_threshold"), second_look(bundle)
     ways, weights = {"the search alone": seen.first}, None
     if look is not None:
         second = look.opinions(seen.crops)
         # Of too few candidates to fit them, those that the bundle has are what is served.
-        weights = weighed(seen.first, second, seen.nodules >= 0) or _weights_of(bundle)
+        own = weighing or seen
+        weights = weighed(own.first, look.opinions(own.crops), own.nodules >= 0) or _weights_of(bundle)
         ways["the second look alone"] = second
         ways["both"], lowest = weights(seen.first, second), _LOWEST
     scores = seen.first if weights is None else ways["both"]
@@ -265,13 +276,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, default=SHIPPED_BUNDLES / LungNodule.name)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--cases", type=int, default=40, help="volumes with nodules; a sixth as many without")
+    parser.add_argument("--weighing", type=int, default=0, help="further volumes that the weights are fitted on")
     parser.add_argument("--false-positives", type=float, default=1.0, help="a scan, at most, on validation data")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="write what was found into the bundle")
     chosen = parser.parse_args(arguments)
     bundle, scans = load_bundle(chosen.bundle), validation_scans(chosen.data)
-    seen = seen_by(bundle, scans, chosen.cases, scans.folder, chosen.threads)
-    found = set_on(seen, bundle, chosen.false_positives)
+    seen = seen_by(bundle, scans, chosen_cases(chosen.cases), scans.folder, chosen.threads)
+    further = weighing_cases(chosen.cases, chosen.weighing)
+    weighing = seen_by(bundle, scans, further, scans.folder, chosen.threads) if further else None
+    found = set_on(seen, bundle, chosen.false_positives, weighing)
     print("\n".join(f"{name}: {words}" for name, words in found.counted.items()))
     nodules = sum(len(each) for each in seen.diameters)
     print(f"{len(seen.shares)} volumes, {nodules} nodules, {len(seen.first)} candidates; {found.weights}")

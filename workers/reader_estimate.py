@@ -1,7 +1,8 @@
 """Reader-rating estimate: how readers of LIDC-IDRI would have rated a nodule of this shape, and how sure that is.
 
 Fitted on whether their mean rating of malignancy was above or below the middle. It is no probability of cancer: nobody
-knew what the nodules were. Only shape goes in, measured on cubes of 1 mm for training and serving alike.
+knew what the nodules were. A bundle that was fitted to what became of patients says so in its metadata, and then it is
+one. Only shape goes in, measured on cubes of 1 mm for training and serving alike.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -147,11 +148,13 @@ def _body(share: NDArray[np.float32]) -> _Body | None:
     )
 
 
-def in_words(estimates: Sequence[tuple[int, Estimate]]) -> str:
-    """One sentence for a report; empty where nothing was estimated."""
+def in_words(estimates: Sequence[tuple[int, Estimate]], outcomes: str = "") -> str:
+    """One sentence for a report; empty where nothing was estimated. `outcomes`: what it was fitted to, if to those."""
     if not estimates:
         return ""
     each = ", ".join(f"nodule {n} {e.value:.2f} ({e.low:.2f} to {e.high:.2f})" for n, e in estimates)
+    if outcomes:
+        return f"Probability of cancer from shape alone, fitted to outcomes ({outcomes}), with 90 % interval: {each}."
     return f"Reader-rating estimate from shape alone, not a probability of cancer, with 90 % interval: {each}."
 
 

@@ -1,7 +1,7 @@
 """Lung nodules on chest CT: find, look again, outline and measure."""
 
 import pickle  # for the name of its error alone: weights are read with weights_only
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from dicom_node.core.errors import BundleInvalid, NotApplicable
 from dicom_node.core.finding import Finding, Point
 from workers.algorithms import Predictor, Prepared, Reading
 from workers.algorithms.stated_calibration import stated_calibration
-from workers.bundles import CONFIGURATION, Bundle
+from workers.bundles import CONFIGURATION, METADATA, Bundle
 from workers.composition import Consistence, consistence
 from workers.composition import in_words as composition_in_words
 from workers.dependence import Dependence, dependence
@@ -59,6 +59,9 @@ _MOST_OVERLAP = 0.5
 #: Key of inference.json, and the file of its weights.
 SECOND_LOOK, SECOND_WEIGHTS = "second_look", "models/second_look.pt"
 READER_ESTIMATE = "reader_estimate"
+#: Key of metadata.json: what the estimate was fitted to, where that was what became of the patients. Only then is it
+#: told as a probability of cancer.
+OUTCOMES = "trained_on_outcomes"
 _UNLOADABLE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: By axis, the two others.
 _OTHERS = ((1, 2), (0, 2), (0, 1))
@@ -79,7 +82,7 @@ class LungNodule:
         self._calibration = stated_calibration(bundle)
         self._predictor = predictor
         self._second_look = second_look(bundle, predictor.beat)
-        self._estimate = reader_estimate(bundle)
+        self._estimate, self._outcomes = reader_estimate(bundle), outcomes(bundle)
 
     def reads(self, volume: Volume) -> None:
         """Raise NotApplicable unless the series is axial, thin and large enough to hold a chest."""
@@ -149,8 +152,10 @@ class LungNodule:
             consists = Consistence(composition=None) if coarse else consistence(outlined, volume)
             consistences.append((number, consists))
             measured = measure(outlined, volume, by_attenuation=not coarse)
-            findings.append(_finding(number, self._certainty(candidate.score), measured, sides, consists))
-            estimates += [] if coarse else [(number, told) for told in self._estimated(outlined, volume)]
+            told = None if coarse else self._estimated(outlined, volume)
+            finding = _finding(number, self._certainty(candidate.score), measured, sides, consists)
+            findings.append(replace(finding, malignancy=told.value if told and self._outcomes else None))
+            estimates += [(number, told)] if told else []
         reading = Reading(
             findings=tuple(findings),
             labels=labels,
@@ -158,7 +163,7 @@ class LungNodule:
             not_reported=not_reported,
             searched_ml=_millilitres(lungs),
             searched=lungs,
-            further_remarks=_remarks(consistences, estimates),
+            further_remarks=_remarks(consistences, estimates, self._outcomes),
             marked=seeds,
         )
         return replace(reading, dependences=partial(self._dependences, reading, prepared, volume.spacing_mm))
@@ -189,12 +194,12 @@ class LungNodule:
         """What a report says of a candidate's score: calibrated, where the bundle says how."""
         return score if self._calibration is None else float(self._calibration(np.array(score)))
 
-    def _estimated(self, region: Region, volume: Volume) -> Iterator[Estimate]:
+    def _estimated(self, region: Region, volume: Volume) -> Estimate | None:
         """What readers would have said of a nodule, where the bundle says and knows its like."""
-        if self._estimate is not None:
-            features = features_of(region, volume.spacing_mm)
-            if features is not None and self._estimate.knows(features):
-                yield self._estimate(features)
+        if self._estimate is None:
+            return None
+        features = features_of(region, volume.spacing_mm)
+        return self._estimate(features) if features is not None and self._estimate.knows(features) else None
 
     def _parameters(self) -> tuple[tuple[str, str], ...]:
         return (
@@ -205,9 +210,9 @@ class LungNodule:
 
 
 def _remarks(
-    consistences: Sequence[tuple[int, Consistence]], estimates: Sequence[tuple[int, Estimate]]
+    consistences: Sequence[tuple[int, Consistence]], estimates: Sequence[tuple[int, Estimate]], outcomes: str
 ) -> tuple[str, ...]:
-    ratings = ratings_in_words(estimates) if estimates else ""
+    ratings = ratings_in_words(estimates, outcomes) if estimates else ""
     return tuple(remark for remark in (composition_in_words(consistences), ratings) if remark)
 
 
@@ -300,6 +305,15 @@ def reader_estimate(bundle: Bundle) -> ReaderEstimate | None:
     except _UNLOADABLE as error:
         reason = f"bundle {bundle.name}: {READER_ESTIMATE} in {CONFIGURATION} cannot be used ({error})"
         raise BundleInvalid(f"{reason}; fit it with this version") from error
+
+
+def outcomes(bundle: Bundle) -> str:
+    """To what outcomes of patients a bundle's estimate was fitted, in its own words; empty: to none."""
+    said = bundle.metadata.get(OUTCOMES, "")
+    if not isinstance(said, str):
+        reason = f"bundle {bundle.name}: {OUTCOMES} of {METADATA} is {said!r}"
+        raise BundleInvalid(f"{reason}; say in words how it was known which nodules were cancer")
+    return said.strip()
 
 
 def _check_preparation(bundle: Bundle) -> None:

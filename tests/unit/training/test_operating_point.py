@@ -1,14 +1,30 @@
 """Weights and thresholds set on opinions that are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.bundles import little_bundle
-from training.operating_point import SHOWN, Validation, kept, report_threshold, said, seen_before, weighed, write
-from workers.bundles import load_bundle
+from training import networks
+from training.experiment import EXPERIMENTS, read_experiment
+from training.operating_point import (
+    SHOWN,
+    Validation,
+    chosen_cases,
+    kept,
+    report_threshold,
+    said,
+    seen_before,
+    set_on,
+    weighed,
+    weighing_cases,
+    write,
+)
+from training.tasks.second_look import add
+from workers.bundles import Bundle, load_bundle
 from workers.second_look import Weights
 
 RNG = np.random.default_rng(3)
@@ -51,12 +67,38 @@ def test_the_threshold_is_the_lowest_that_keeps_the_promise(wanted: float) -> No
     assert (false >= threshold).sum() / 5 <= wanted < (false >= threshold - 0.01).sum() / 5
 
 
+def test_weights_are_fitted_on_other_volumes_than_the_threshold() -> None:
+    names = [case.name for case in (*chosen_cases(6), *weighing_cases(6, 4))]
+    assert names[:6] + names[7:] == [f"nodules-{n:03d}" for n in range(10)]
+    assert len(set(names)) == len(names)
+
+
+def test_the_weights_are_those_of_the_volumes_that_weigh(looks_again: Bundle) -> None:
+    """With the same opinions, but the truth turned round where weights are fitted, the search counts the other way."""
+    given = seen()
+    turned = replace(given, nodules=np.where(given.nodules == 0, -1, 0))
+    plain, weighed_elsewhere = (set_on(given, looks_again, 1.0, weighing) for weighing in (None, turned))
+    assert plain.weights is not None
+    assert weighed_elsewhere.weights is not None
+    assert plain.weights.first < 0 < weighed_elsewhere.weights.first
+    assert plain.counted["the search alone"] == weighed_elsewhere.counted["the search alone"]
+
+
 def test_what_was_seen_comes_back(tmp_path: Path) -> None:
     given = seen()
     kept(given, tmp_path / "seen.npz")
     again = seen_before(tmp_path / "seen.npz")
     np.testing.assert_array_equal(again.first, given.first)
     assert (again.diameters, again.shares) == (given.diameters, given.shares)
+
+
+@pytest.fixture
+def looks_again(tmp_path: Path) -> Bundle:
+    """A little bundle with a second look that knows nothing."""
+    folder = little_bundle(tmp_path / "lung_nodule")
+    experiment = read_experiment(EXPERIMENTS / "smoke_second_look.toml")
+    add(experiment, networks.built(experiment.network), folder)
+    return load_bundle(folder)
 
 
 def test_a_bundle_with_a_new_threshold_is_whole(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from dicom_node.core.finding import Border
 from tests.bundles import little_bundle
 from tests.factories import HEADFIRST_SUPINE, ct_series
 from workers.algorithms import Prepared, Reading
-from workers.algorithms.lung_nodule import LungNodule, laterality, on_grid
+from workers.algorithms.lung_nodule import OUTCOMES, LungNodule, laterality, on_grid
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
 from workers.dependence import Part
 from workers.lungs import Sides
@@ -290,6 +290,30 @@ def test_of_an_outline_that_attenuation_does_not_bound_neither_density_nor_shape
     assert len(outlined.further_remarks) == 2, "by which rule composition is told, and the estimate"
     assert [finding.composition for finding in coarse.findings] == [None, None]
     assert coarse.further_remarks == ()
+
+
+def test_a_probability_of_cancer_is_told_only_by_a_bundle_that_was_fitted_to_outcomes(
+    bundle: Bundle, volume: Volume
+) -> None:
+    zeros, wide = [0.0] * len(FEATURES), [100.0] * len(FEATURES)
+    section = {"features": list(FEATURES), "centre": zeros, "scale": wide, "members": [[*zeros, 0.4]] * 3}
+    rated = replace(bundle, configuration={**bundle.configuration, "reader_estimate": section})
+    reading = LungNodule(rated, DenseBodies()).read(volume)
+    assert [finding.malignancy for finding in reading.findings] == [None, None]
+    assert "not a probability of cancer" in reading.further_remarks[-1]
+    fitted = replace(rated, metadata={**bundle.metadata, OUTCOMES: "histology"})
+    reading = LungNodule(fitted, DenseBodies()).read(volume)
+    assert [finding.malignancy for finding in reading.findings] == [pytest.approx(1 / (1 + math.exp(-0.4)))] * 2
+    assert "Probability of cancer" in reading.further_remarks[-1]
+    assert "outcomes (histology)" in reading.further_remarks[-1]
+    # Without an estimate there is nothing to tell, whatever it was trained on.
+    alone = LungNodule(replace(bundle, metadata={**bundle.metadata, OUTCOMES: "histology"}), DenseBodies()).read(volume)
+    assert {finding.malignancy for finding in alone.findings} == {None}
+
+
+def test_outcomes_that_are_not_told_in_words_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(BundleInvalid, match=OUTCOMES):
+        LungNodule(replace(bundle, metadata={**bundle.metadata, OUTCOMES: True}), DenseBodies())
 
 
 def test_on_what_a_score_depended_is_found_by_running_the_network_again(reading: Reading) -> None:
