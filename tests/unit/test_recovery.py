@@ -76,7 +76,7 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
 
 
 #: The steps of storing the first instance of a study, whose directories are made too, and one more.
-STEPS = range(1, 21)
+STEPS = range(1, 22)
 
 OTHER = "1.2.3"
 
