@@ -50,7 +50,7 @@ def coverage(region: Region, volume: Volume) -> Coverage | None:
     """What the attenuation says; None where it says no more than the mask does.
 
     Inside the mask it is at least a half, outside at most: whose voxel it is the mask has decided. Of what goes on
-    outside, as a vessel does, nothing counts there, nor the last voxel within the mask, which mostly has a stump of it.
+    outside, as a vessel does, nothing counts there, nor its stump within the mask.
     """
     start, mask = _surrounded(region)
     if not _is_within(start, mask, volume):
@@ -59,7 +59,8 @@ def coverage(region: Region, volume: Volume) -> Coverage | None:
     share, noise = _share(_read(volume, start, mask.shape), core, _around(near))
     if share is None or _is_unlike(share, mask, core):
         return None
-    leading = _continuing(share, mask, near)
+    leading = _continuing(np.where(_there(volume, start, mask.shape), share, 0.0), mask, near)
+    leading = ndimage.binary_dilation(leading, _NEIGHBOURS) & (~mask | _thin(mask, volume.spacing_mm))
     # A sharp kernel's undershoot is no less than empty, as its overshoot in the core is no more than full; but noise
     # empties as often as it fills.
     least = -min(_NOISE, 2.0 * noise)
@@ -94,7 +95,24 @@ def _continuing(share: Floats, mask: Mask, near: Mask) -> Mask:
     A mask that is a little small is surrounded by a shell of such voxels; what is attached to a nodule goes on.
     """
     outside = (share >= 0.5) & ~mask
-    return np.asarray(ndimage.binary_dilation(grown(outside & ~near, outside), _NEIGHBOURS))
+    return grown(outside & ~near, outside)
+
+
+def _there(volume: Volume, start: NDArray[np.intp], shape: tuple[int, ...]) -> Mask:
+    """Which of these voxels the volume has."""
+    inside = [
+        (np.arange(first, first + size) >= 0) & (np.arange(first, first + size) < whole)
+        for first, size, whole in zip(start, shape, volume.voxels.shape, strict=True)
+    ]
+    return np.asarray(np.logical_and.outer(np.logical_and.outer(inside[0], inside[1]), inside[2]))
+
+
+def _thin(mask: Mask, spacing_mm: tuple[float, float, float]) -> Mask:
+    """What of a mask a ball of half the radius of its largest one does not reach, as the stump of a vessel."""
+    depth = ndimage.distance_transform_edt(mask, spacing_mm)
+    radius = float(depth.max()) / 2
+    reached = ndimage.distance_transform_edt(depth < radius, spacing_mm) < radius
+    return np.asarray(mask & ~reached)
 
 
 def _around(near: Mask) -> Mask:

@@ -243,6 +243,38 @@ def test_a_vessel_through_a_nodule_makes_it_less_long_than_its_mask(diameter_mm:
     assert found.volume_mm3 == pytest.approx(math.pi / 6 * diameter_mm**3, rel=0.03)
 
 
+@pytest.mark.parametrize("axis", [0, 2], ids=["across the slices", "along a row"])
+@pytest.mark.parametrize(("diameter_mm", "vessel_mm"), [(6.0, 1.5), (10.0, 2.0)])
+@pytest.mark.parametrize("slice_mm", [1.0, 2.0])
+def test_a_vessel_that_ends_in_a_nodule_takes_nothing_from_it(
+    slice_mm: float, diameter_mm: float, vessel_mm: float, axis: int
+) -> None:
+    """The mask is the nodule alone: beside the vessel its border's voxels are as full as elsewhere."""
+    spacing_mm = (slice_mm, 0.7, 0.7)
+    shape = tuple(2 * math.ceil((diameter_mm / 2 + 8) / size) + 1 for size in spacing_mm)
+    places = (np.arange(4) + 0.5) / 4 - 0.5
+    at = [
+        (np.add.outer(np.arange(n) - n // 2 - shift, places).ravel() * size).astype(np.float32)
+        for n, shift, size in zip(shape, (0.2, -0.1, 0.3), spacing_mm, strict=True)
+    ]
+    square = [(along**2).reshape([-1 if n == own else 1 for n in range(3)]) for own, along in enumerate(at)]
+    ball_there = square[0] + square[1] + square[2] <= (diameter_mm / 2) ** 2
+    along = at[axis].reshape([-1 if n == axis else 1 for n in range(3)])
+    beside = sum(part for own, part in enumerate(square) if own != axis)
+    vessel = (beside <= (vessel_mm / 2) ** 2) & (along > 0)
+    fine = (shape[0], 4, shape[1], 4, shape[2], 4)
+    alone, share = (np.asarray(there).reshape(fine).mean(axis=(1, 3, 5)) for there in (ball_there, ball_there | vessel))
+    voxels = LUNG_HU + (NODULE_HU - LUNG_HU) * share + np.random.default_rng(1).normal(0.0, 10.0, shape)
+    mask = (alone >= 0.5) & (voxels > (LUNG_HU + NODULE_HU) / 2)
+    region = Region(box=(slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])), mask=mask)
+    found = measure(region, volume_of(voxels, spacing_mm), by_attenuation=True)
+
+    assert found.border is Border.ATTENUATION
+    assert found.volume_mm3 == pytest.approx(math.pi / 6 * diameter_mm**3, rel=0.02)
+    assert found.long_axis.length_mm == pytest.approx(diameter_mm, abs=0.15)
+    assert found.short_axis.length_mm == pytest.approx(diameter_mm, abs=0.15)
+
+
 @pytest.mark.parametrize("diameter_mm", [12.0, 16.0])
 def test_a_coarse_grids_mask_that_is_a_little_small_leaves_the_volume_right(diameter_mm: float) -> None:
     """What it lacks is a thin shell all round, and nothing that goes on."""
@@ -256,10 +288,15 @@ def test_a_coarse_grids_mask_that_is_a_little_small_leaves_the_volume_right(diam
     assert abs(errors(found, body)[-1]) <= 5.0
 
 
+@pytest.mark.parametrize("share", [0.5, 0.62], ids=["its mask", "a mask that is a little small"])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("end", [0, -1])
-def test_a_nodule_one_voxel_from_the_side_of_its_volume_is_measured_as_elsewhere(axis: int, end: int) -> None:
+def test_a_nodule_one_voxel_from_the_side_of_its_volume_is_measured_as_elsewhere(
+    axis: int, end: int, share: float
+) -> None:
     region, volume = drawn(ball(4.0, (0.2, 0.1, -0.3)))
+    full = volume.voxels > LUNG_HU + share * (NODULE_HU - LUNG_HU)
+    region = Region(box=region.box, mask=region.mask & full[region.box])
     there = np.flatnonzero(region.mask.any(axis=tuple(other for other in range(3) if other != axis)))
     kept = [slice(None)] * 3
     kept[axis] = slice(there[0] - 1, None) if end == 0 else slice(None, there[-1] + 2)
