@@ -56,7 +56,8 @@ class Inquiry:
 
     def _is_free(self, peer: str, now: float) -> bool:
         asking = self._asking.get(peer)
-        return (asking is None or asking.done()) and self._rests_until.get(peer, now) <= now
+        rests = now < self._rests_until.get(peer, now) <= now + REST_SECONDS
+        return (asking is None or asking.done()) and not rests
 
     def _due(self, now: float) -> dict[str, list[tuple[str, StudyFacts, Question]]]:
         """Study, facts and question by peer, the longest due first."""

@@ -21,7 +21,7 @@ from dicom_node.core.commitment import (
     PromiseRequest,
     failure_in_words,
 )
-from dicom_node.core.delivery_plan import growing_wait
+from dicom_node.core.delivery_plan import growing_wait, still_waits
 from dicom_node.core.errors import (
     AssociationRejected,
     IndexUnavailable,
@@ -241,12 +241,15 @@ class _Rests:
     def now(self) -> set[str]:
         """Those that are left alone."""
         now = self._clock()
-        return {title for title, rest in list(self._rests.items()) if rest.until > now}
+        return {title for title, rest in list(self._rests.items()) if self._goes_on(rest, now)}
 
     def until(self, title: str) -> float:
-        """When its rest is over, or was."""
-        rest = self._rests.get(title)
-        return self._clock() if rest is None else rest.until
+        """When its rest is over; now where it is."""
+        rest, now = self._rests.get(title), self._clock()
+        return now if rest is None or not self._goes_on(rest, now) else rest.until
+
+    def _goes_on(self, rest: "_Rest", now: float) -> bool:
+        return still_waits(rest.until, now, self._waits.maximum_wait_seconds)
 
 
 def _nobody_is_here(_transaction_uid: str, _answer: Callable[[], PromiseReport]) -> bool:

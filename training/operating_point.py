@@ -2,7 +2,8 @@
 
 `python -m training.operating_point --bundle DIR [--write]`: volumes with shapes of patients, generated thoraces and
 slabs of real lungs that are for validation go through the network as a worker runs it. Neither the test set nor a real
-scan is looked at. Weights are fitted on other volumes than those that the threshold is put on.
+scan is looked at. With `--weighing` the weights of both opinions are fitted on other volumes than those that the
+threshold is put on.
 """
 
 import argparse

@@ -24,6 +24,7 @@ from training.experiment import CACHE, DATA
 from training.metrics import classification
 from training.metrics.bootstrap import Estimate, bootstrap
 from training.shapes import Shape
+from workers.algorithms.lung_nodule import OUTCOMES
 from workers.reader_estimate import FEATURES, features
 
 Array = NDArray[np.float64]
@@ -114,6 +115,11 @@ def write(bundle: Path, entry: dict[str, Any]) -> None:
     settings = json.loads(path.read_text())
     settings[NAME] = entry
     path.write_text(json.dumps(settings, indent=2) + "\n")
+    # Ratings are no outcomes, whatever the estimate before was fitted to.
+    told = bundle / "configs" / "metadata.json"
+    metadata = json.loads(told.read_text())
+    if metadata.pop(OUTCOMES, None) is not None:
+        told.write_text(json.dumps(metadata, indent=2) + "\n")
     seal(bundle)
 
 

@@ -135,7 +135,11 @@ def _condition(match: Match, fuzzy: bool) -> Condition | Group:
 
 
 def _like(match: Match, column: str, values: tuple[str | int, ...]) -> Condition:
-    return Condition(Test.ONE_OF if match.kind is Kind.ONE_OF else Test.LIKE, column, values)
+    if match.kind is not Kind.ONE_OF:
+        return Condition(Test.LIKE, column, values)
+    # Lists of a few lengths only: each is another statement.
+    longer = (1 << (len(values) - 1).bit_length()) - len(values) if values else 0
+    return Condition(Test.ONE_OF, column, values + values[-1:] * longer)
 
 
 def _is_named(match: Match) -> Group:

@@ -20,6 +20,9 @@ _MAXIMUM_VALUE_BYTES = 4096
 #: So many values are not decoded a second time.
 _REMEMBERED = 512
 
+#: Nor is a longer one remembered: what is refused for its length must not stay, either.
+_SHORT_BYTES = 256
+
 
 class ReadValue(Protocol):
     """Reads a value of this VR and VM, in this byte order and these character sets."""
@@ -74,7 +77,13 @@ def _as_integer(text: str) -> int:
     return int(number)
 
 
-#: The same, of values that come again and again: not for what says who a patient is.
-value_again = lru_cache(maxsize=_REMEMBERED)(value_of)
+_remembered = lru_cache(maxsize=_REMEMBERED)(value_of)
+
+
+def value_again(raw: bytes, vr: str, vm: str, is_little_endian: bool, encodings: tuple[str, ...]) -> Any:
+    """As `value_of`, of values that come again and again: not for what says who a patient is."""
+    read = _remembered if len(raw) <= _SHORT_BYTES else value_of
+    return read(raw, vr, vm, is_little_endian, encodings)
+
 
 _READERS: dict[str, Callable[[str], Any]] = {"DS": _as_decimal, "IS": _as_integer}

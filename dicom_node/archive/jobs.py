@@ -63,7 +63,9 @@ class Jobs(Leases):
         self._new_report = Prepared(sa.insert(reports), *ReportRow.__dataclass_fields__, *_WRITTEN)
         of_this = sa.or_(reports.c.sop_instance_uid == sa.bindparam("uid"), reports.c.job_uid == sa.bindparam("job"))
         self._written = PreparedQuery(sa.select(reports.c.sop_instance_uid).where(of_this).limit(1))
-        late = sa.or_(jobs.c.sent_at.is_(None), jobs.c.sent_at < sa.bindparam("sent_before"))
+        # Sent in the future: before the clock was set back.
+        sent_at = jobs.c.sent_at
+        late = sa.or_(sent_at.is_(None), sent_at < sa.bindparam("sent_before"), sent_at > sa.bindparam("at"))
         urgency = sa.case({term.value: number for number, term in enumerate(Priority)}, value=jobs.c.priority)
         unsent = sa.select(jobs).where(self._waiting.condition, late).order_by(urgency, jobs.c.queued_at)
         self._unsent = PreparedQuery(unsent.limit(sa.bindparam("most")))

@@ -286,7 +286,7 @@ def _parts(search: Search) -> list[Group]:
 class _Questions:
     """Statements by their shape, those used last."""
 
-    _MOST = 200
+    _MOST = 100
 
     def __init__(self) -> None:
         self._made: OrderedDict[Hashable, PreparedQuery] = OrderedDict()

@@ -23,8 +23,6 @@ ACTOR = "intake"
 
 _REFUSAL = "another content of this UID is here; send it under a new UID"
 
-#: The fields of an instance that its row holds.
-
 _NEW_STUDY = (
     *("study_instance_uid", "state", "reason", "state_since", "first_received_at", "last_received_at"),
     *("priority", "files_left"),

@@ -104,7 +104,7 @@ class Storage:
         self._classes = frozenset(sop_classes)
         # Only associations that stored something: an echo leaves no trace in the index.
         self._sending: dict[Hashable, _Sending] = {}
-        self._opening = threading.Lock()
+        self._opening, self._counting = threading.Lock(), threading.Lock()
         #: How many instances were kept, by association: a log line for each would take longer than its row.
         self._stored: Counter[str] = Counter()
         self._refusals = Refusals()
@@ -146,7 +146,10 @@ class Storage:
     def store(self, received: ReceivedInstance) -> None:
         """Keep an instance, durable at return."""
         self._reception.store(received)
-        self._stored[received.association_id] += 1
+        with self._counting:
+            # Of an association that is over nobody tells any more.
+            if any(sending.association_id == received.association_id for sending in list(self._sending.values())):
+                self._stored[received.association_id] += 1
 
     def spool(self, announced: ReceivedInstance) -> Spool:
         """A file for the data set of an instance that is long."""
@@ -197,8 +200,10 @@ class Storage:
 
     def _forget(self, association: Hashable, ending: str) -> None:
         """Tell once how many instances an association brought."""
-        sending = self._sending.pop(association, None)
-        if sending is not None and (count := self._stored.pop(sending.association_id, 0)):
+        with self._counting:
+            sending = self._sending.pop(association, None)
+            count = 0 if sending is None else self._stored.pop(sending.association_id, 0)
+        if sending is not None and count:
             log.info("instances stored", extra={**sending._asdict(), "ending": ending, "instances": count})
 
     def _association_id(self, sender: Sender) -> str:

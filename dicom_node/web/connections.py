@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 #: Of a head, of what stands between chunks of a body and of what stands behind them: the parser itself takes any.
 LONGEST_HEAD_BYTES = 64 << 10
 
+_BODY_FOLLOWS = frozenset({b"content-length", b"transfer-encoding"})
+
 #: Requests behind one that is being answered; browsers send none, and each is kept in memory.
 _MOST_AHEAD = 16
 
@@ -115,7 +117,14 @@ class _Bounded(HttpToolsProtocol):
         if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
             # RFC 9112 Section 3.2
             raise ValueError("a request names one host")
+        upgrades = self.parser.should_upgrade()
+        if upgrades and any(name in _BODY_FOLLOWS for name, _ in self.headers):
+            # The parser would take the body for the next request.
+            raise ValueError("a request with a body offers no upgrade")
         super().on_headers_complete()
+        if upgrades:
+            # Nor does it read what comes behind such a head as HTTP.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0

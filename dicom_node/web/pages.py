@@ -39,6 +39,7 @@ OBJECTS: Mapping[str, str] = {
 _NO_FACTS: Mapping[str, Any] = {
     "findings": (),
     "read_series": {},
+    "shown": "",
     "was_read": False,
     "not_read": {},
     "windows": (),

@@ -68,6 +68,8 @@ class StudyPages:
         jobs = [job for job in detail.jobs if job.current]
         study = detail.study.study_instance_uid
         stands = detail.study.state is not StudyState.WITHDRAWN
+        # Of several the first that was read.
+        shown = next((job for job in jobs if job.state is JobState.REPORTED), next(iter(jobs), None))
         findings = [(job.algorithm, finding) for job in jobs for finding in job.findings]
         decision = route_study(self.index.studies.study(study), self.routes)
         not_read: dict[str, list[str]] = {}
@@ -76,7 +78,8 @@ class StudyPages:
         return {
             "findings": findings if stands else [],
             "read_series": {job.series_instance_uid: f"{_WORDS[job.state]} {job.algorithm}" for job in jobs},
-            "was_read": any(job.state is JobState.REPORTED for job in jobs),
+            "shown": shown.series_instance_uid if shown else "",
+            "was_read": shown is not None and shown.state is JobState.REPORTED,
             "not_read": not_read,
             "windows": CHOICES,
             "can_draw": self.pictures is not None,

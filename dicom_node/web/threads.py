@@ -22,7 +22,10 @@ class Threads:
         self._count = self._busy = 0
 
     async def run(self, deed: Callable[..., Answer], *given: Any, done: Callable[[], None] = lambda: None) -> Answer:
-        """What `deed` answers or raises. `done` is called once: when it ended, or was given up unbegun."""
+        """What `deed` answers or raises. `done` is called once: when it ended, or was given up unbegun.
+
+        RuntimeError where there is no thread yet and none can be begun.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         # Whoever takes it first: the thread that begins, or whoever awaits it and goes away before that.
@@ -45,7 +48,11 @@ class Threads:
             if is_awaited:
                 _hand_back(loop, future, answer, fault)
 
-        self._begin_one()
+        try:
+            self._begin_one()
+        except RuntimeError:
+            done()
+            raise
         self._work.put(work)
         try:
             return await future
@@ -60,7 +67,15 @@ class Threads:
             if self._busy <= self._count or self._count >= self._most:
                 return
             self._count += 1
-        threading.Thread(target=self._serve, name=f"{self._name}-{self._count}", daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, name=f"{self._name}-{self._count}", daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._count -= 1
+                if not self._count:
+                    self._busy -= 1
+                    raise
+            # The others do its work when theirs is done.
 
     def _serve(self) -> None:
         while True:
@@ -76,6 +91,9 @@ def _hand_back(
             return
         if fault is None:
             future.set_result(answer)
+        elif isinstance(fault, StopIteration):
+            # A future takes any other.
+            future.set_exception(RuntimeError("a deed ended by StopIteration"))
         else:
             future.set_exception(fault)
 

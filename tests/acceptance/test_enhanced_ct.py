@@ -90,7 +90,9 @@ def test_a_report_and_a_segmentation_of_the_one_instance_come_back(
 def test_every_frame_of_the_segmentation_lies_on_the_frame_that_it_names(
     arrived: dict[str, list[Dataset]], source: Dataset
 ) -> None:
-    for _, number, pixels, groups in marked(arrived["SEG"][0]):
+    frames = list(marked(arrived["SEG"][0]))
+    assert frames
+    for _, number, pixels, groups in frames:
         image = groups.DerivationImageSequence[0].SourceImageSequence[0]
         assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
         assert position(groups) == position(source.PerFrameFunctionalGroupsSequence[number - 1])

@@ -101,6 +101,26 @@ def test_a_bell_that_was_lost_is_rung_again(room: Room) -> None:
     assert room.queue.log == [job.job_uid] * 2
 
 
+def test_a_bell_that_was_lost_is_rung_again_also_after_the_clock_was_set_back(room: Room) -> None:
+    dispatch = room.dispatch()
+    job = room.add("a")
+    dispatch.ring()
+    room.queue.clear()
+    room.later(dispatch, -86400.0)
+    assert room.queue.log == [job.job_uid] * 2
+
+
+def test_a_broker_that_is_back_is_asked_also_after_the_clock_was_set_back(room: Room) -> None:
+    dispatch = room.dispatch()
+    job = room.add("a")
+    room.queue.away = True
+    room.later(dispatch, ASK_SECONDS)
+    room.queue.away = False
+    room.later(dispatch, -86400.0)
+    assert dispatch.broker_answers
+    assert room.queue.log == [job.job_uid]
+
+
 def test_bells_that_nobody_hears_do_not_pile_up(room: Room) -> None:
     dispatch = room.dispatch()
     for number in range(3):

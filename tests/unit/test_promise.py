@@ -16,6 +16,7 @@ from dicom_node.archive.index import Index
 from dicom_node.core.commitment import PromiseReport, PromiseRequest
 from dicom_node.core.errors import IndexUnavailable, PeerUnreachable, ReportNotTaken
 from dicom_node.intake import Intake
+from dicom_node.patience import Patience
 from dicom_node.promise import Promising
 from dicom_node.scp.accepted_association import AcceptedAssociation
 from dicom_node.scp.promise_requests import PromiseRequests
@@ -85,6 +86,18 @@ def test_a_peer_that_is_away_is_called_once_however_many_answers_it_is_owed(
             site.now += 0.5
             site.rounds(6)
         assert site.now - before > 0.75 * 2 ** (waits - 1), "each wait is longer"
+
+
+def test_a_peer_that_was_away_is_called_again_also_after_the_clock_was_set_back(site: Site, calls: list[float]) -> None:
+    site.ask(1)
+    site.rounds(2)
+    assert len(calls) == 1
+    site.now -= 86400.0
+    patience = Patience(Settings(peers=(PEER,)), site.index, lambda: site.now)
+    for _ in range(3):
+        patience.step()
+        site.rounds(2)
+    assert len(calls) == 2
 
 
 def test_who_is_away_is_told_over_associations_of_its_own(site: Site, calls: list[float]) -> None:

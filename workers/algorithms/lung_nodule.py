@@ -62,6 +62,8 @@ READER_ESTIMATE = "reader_estimate"
 #: Key of metadata.json: what the estimate was fitted to, where that was what became of the patients. Only then is it
 #: told as a probability of cancer.
 OUTCOMES = "trained_on_outcomes"
+#: What an estimate of ratings says of itself.
+NOT_OF_CANCER = "not a probability of cancer"
 _UNLOADABLE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: By axis, the two others.
 _OTHERS = ((1, 2), (0, 2), (0, 1))
@@ -313,6 +315,10 @@ def outcomes(bundle: Bundle) -> str:
     if not isinstance(said, str):
         reason = f"bundle {bundle.name}: {OUTCOMES} of {METADATA} is {said!r}"
         raise BundleInvalid(f"{reason}; say in words how it was known which nodules were cancer")
+    means = str((bundle.configuration.get(READER_ESTIMATE) or {}).get("means", ""))
+    if said.strip() and NOT_OF_CANCER in means:
+        reason = f"bundle {bundle.name}: {OUTCOMES} stands in {METADATA}, and {READER_ESTIMATE} in {CONFIGURATION} says"
+        raise BundleInvalid(f"{reason} {means!r}; one of them is not so")
     return said.strip()
 
 

@@ -2,6 +2,7 @@ import struct
 import time
 from contextlib import suppress
 from io import BytesIO
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from dicom_node.archive import header_values
 from dicom_node.archive.header import Header, read_header
 from dicom_node.core.errors import CannotUnderstand
 from dicom_node.core.study import KEPT_KEYWORDS
@@ -187,3 +189,18 @@ def test_an_odd_header_that_is_too_long_to_be_parsed_is_refused_by_name() -> Non
         read_header(BytesIO(with_items(60, item, before=odd)), ExplicitVRLittleEndian)
     assert time.process_time() - begun < 15
     read_header(BytesIO(with_items(1, struct.pack("<HHL", 0xFFFE, 0xE000, 0), before=odd)), ExplicitVRLittleEndian)
+
+
+def test_what_is_too_long_for_a_description_is_not_remembered_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    remembered = header_values._remembered
+
+    def remember(raw: bytes, *rest: Any) -> Any:
+        asked.append(len(raw))
+        return remembered(raw, *rest)
+
+    monkeypatch.setattr(header_values, "_remembered", remember)
+    long = header_of(ct_instance(1, StudyDescription="x" * 60_000), ImplicitVRLittleEndian)
+    assert "StudyDescription" not in long.attributes
+    assert asked
+    assert max(asked) <= 256

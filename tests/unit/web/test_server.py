@@ -179,6 +179,34 @@ def test_what_stands_behind_a_body_becomes_no_header() -> None:
     assert [sorted(headers) for headers in seen] == [["host", "transfer-encoding"]]
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+NEXT = HEAD + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "follows", [b"Content-Length: %d\r\n\r\n" % len(NEXT) + NEXT, b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
+)
+def test_a_body_behind_an_offer_to_upgrade_is_never_read_as_the_next_request(server: WebServer, follows: bytes) -> None:
+    server.start()
+    try:
+        answer = told(server.port, b"POST /login HTTP/1.1\r\nHost: x\r\n" + UPGRADE + follows)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.1 ") == 1
+    finally:
+        server.stop()
+
+
+def test_an_offer_to_upgrade_is_answered_as_without_it_and_is_the_connections_last(server: WebServer) -> None:
+    server.start()
+    try:
+        answer = told(server.port, HEAD + UPGRADE + b"\r\n" + NEXT)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"connection: close" in answer.lower()
+    finally:
+        server.stop()
+
+
 def test_requests_ahead_of_their_answers_are_bounded(server: WebServer) -> None:
     server.start()
     try:

@@ -15,7 +15,7 @@ from dicom_node.core.finding import Border
 from tests.bundles import little_bundle
 from tests.factories import HEADFIRST_SUPINE, ct_series
 from workers.algorithms import Prepared, Reading
-from workers.algorithms.lung_nodule import OUTCOMES, LungNodule, laterality, on_grid
+from workers.algorithms.lung_nodule import OUTCOMES, LungNodule, laterality, on_grid, outcomes
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
 from workers.dependence import Part
 from workers.lungs import Sides
@@ -309,6 +309,14 @@ def test_a_probability_of_cancer_is_told_only_by_a_bundle_that_was_fitted_to_out
     # Without an estimate there is nothing to tell, whatever it was trained on.
     alone = LungNodule(replace(bundle, metadata={**bundle.metadata, OUTCOMES: "histology"}), DenseBodies()).read(volume)
     assert {finding.malignancy for finding in alone.findings} == {None}
+
+
+def test_outcomes_beside_an_estimate_of_ratings_are_refused(bundle: Bundle) -> None:
+    section = {"means": "mean malignancy rating of readers above 3, not a probability of cancer"}
+    rated = replace(bundle, configuration={**bundle.configuration, "reader_estimate": section})
+    assert outcomes(rated) == ""
+    with pytest.raises(BundleInvalid, match="one of them is not so"):
+        outcomes(replace(rated, metadata={**bundle.metadata, OUTCOMES: "histology"}))
 
 
 def test_outcomes_that_are_not_told_in_words_are_refused(bundle: Bundle) -> None:
