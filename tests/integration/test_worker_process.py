@@ -353,6 +353,8 @@ def test_a_worker_whose_main_thread_hangs_ends_all_the_same_with_a_node_that_is_
 def test_a_bell_wakes_a_worker_that_looks_seldom(room: Room, bell: Bell) -> None:
     room.start(bell.url, **{"worker.look_seconds": 3600.0})
     room.wait(lambda: room.row is not None)
+    # It looks once as soon as it can read.
+    time.sleep(2.0)
     room.queue()
     time.sleep(1.0)
     assert room.job.job.state is JobState.QUEUED
