@@ -2,7 +2,8 @@
 
 Each case runs in a process of its own, so that its peak of memory is its own. The images are headers without pixels:
 what is measured is the writing, the checks of the gate included, not the reading. On two cores of a quiet machine, with
-dciodvfy, lobes took 2.4 s and 412 MB and nodules 1.7 s and 318 MB (one run of two writings, the faster).
+dciodvfy, lobes took 2.4 s and 412 MB and nodules 1.7 s and 318 MB (one run of two writings, the faster); in a
+slower hour of the same machine 4.2 to 4.4 s and 2.5 to 2.7 s (three runs).
 """
 
 import argparse
