@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field, replace
 
+import pytest
 from pydicom.uid import UID
 
 from dicom_node.archive.deliveries import DeliveryRow
@@ -16,6 +17,16 @@ from dicom_node.settings import DeliverySettings, Peer, Settings
 from tests.instances import ct_instance, write_instance
 from tests.peers import free_port
 from tests.populated_index import NOW, claim, instance, objects, queue, study_uid, summary
+
+#: What both sides of an association leave behind, whose end is not tested here.
+WIRE_NOISE = [
+    # pynetdicom leaves the socket of a refused connection to the garbage collector.
+    pytest.mark.filterwarnings(r"ignore:unclosed <socket\.socket:ResourceWarning"),
+    # Where both sides end an association at once, pynetdicom's reactor may end by an InvalidEventError: Evt15 in Sta13.
+    pytest.mark.filterwarnings(
+        r"ignore:Exception in thread Thread-\d+ \(run_reactor\):pytest.PytestUnhandledThreadExceptionWarning"
+    ),
+]
 
 STUDY = study_uid("a")
 

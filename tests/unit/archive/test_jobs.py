@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +23,6 @@ from tests.populated_index import (
     study_uid,
     summary,
 )
-
-
-@pytest.fixture
-def index() -> Iterator[Index]:
-    index = Index.open("sqlite://")
-    yield index
-    index.close()
 
 
 def test_a_queued_job_is_claimed_once_and_its_study_is_read(index: Index) -> None:

@@ -1,6 +1,5 @@
 """Studies with several jobs, and work that is asked for again."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -25,13 +24,6 @@ from tests.populated_index import (
     summary,
     uid,
 )
-
-
-@pytest.fixture
-def index() -> Iterator[Index]:
-    index = Index.open("sqlite://")
-    yield index
-    index.close()
 
 
 def two_jobs(index: Index) -> tuple[Job, Job]:

@@ -1,7 +1,5 @@
 """Jobs whose worker is silent, dead or late: waited for, given to another, never ended twice."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from dicom_node.archive.index import Index
@@ -16,13 +14,6 @@ from tests.populated_index import (
     queue,
     summary,
 )
-
-
-@pytest.fixture
-def index() -> Iterator[Index]:
-    index = Index.open("sqlite://")
-    yield index
-    index.close()
 
 
 def test_a_lease_is_renewed_while_it_holds_and_never_after(index: Index) -> None:

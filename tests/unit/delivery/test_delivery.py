@@ -1,40 +1,23 @@
 """Reports on their way to peers: what goes where, in which order, and when it is delivered."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from pydicom import Dataset
 from pynetdicom import evt
 
 from dicom_node.archive.files import Archive
-from dicom_node.archive.index import Index
 from dicom_node.core.expression import parse_expression
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.core.routing import Route
 from dicom_node.delivery import Delivery
 from dicom_node.settings import Peer, Settings
-from tests.delivering_site import STUDY, Site, away
+from tests.delivering_site import STUDY, WIRE_NOISE, Site, away
 from tests.peers import Behaviour, free_port, storage_peer
 from tests.populated_index import NOW, SEG, SR, objects
 
-pytestmark = [
-    # pynetdicom leaves the socket of a refused connection to the garbage collector.
-    pytest.mark.filterwarnings(r"ignore:unclosed <socket\.socket:ResourceWarning"),
-    # Where both sides end an association at once, pynetdicom's reactor may end by an InvalidEventError: Evt15 in Sta13.
-    pytest.mark.filterwarnings(
-        r"ignore:Exception in thread Thread-\d+ \(run_reactor\):pytest.PytestUnhandledThreadExceptionWarning"
-    ),
-]
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(Index.open("sqlite://"), Archive(tmp_path / "archive"))
-    yield site
-    site.index.close()
+pytestmark = WIRE_NOISE
 
 
 def test_segmentation_goes_before_report_in_one_association_and_the_study_is_delivered(site: Site) -> None:

@@ -4,10 +4,9 @@ import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,32 +14,17 @@ from pydicom import Dataset
 from pynetdicom import evt
 
 from dicom_node import lane as lane_module
-from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.core.priority import Priority
 from dicom_node.scu.storage import Kind, Storing, storing
 from dicom_node.settings import Peer
-from tests.delivering_site import STUDY, Site, away
+from tests.delivering_site import STUDY, WIRE_NOISE, Site, away
 from tests.peers import Behaviour, free_port, storage_peer
 from tests.populated_index import NOW, SEG, SR, objects, uid
 from tests.statements import told_statements
 
-pytestmark = [
-    # pynetdicom leaves the socket of a refused connection to the garbage collector.
-    pytest.mark.filterwarnings(r"ignore:unclosed <socket\.socket:ResourceWarning"),
-    # Where both sides end an association at once, pynetdicom's reactor may end by an InvalidEventError: Evt15 in Sta13.
-    pytest.mark.filterwarnings(
-        r"ignore:Exception in thread Thread-\d+ \(run_reactor\):pytest.PytestUnhandledThreadExceptionWarning"
-    ),
-]
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(Index.open("sqlite://"), Archive(tmp_path / "archive"))
-    yield site
-    site.index.close()
+pytestmark = WIRE_NOISE
 
 
 def test_a_peer_that_is_away_does_not_hold_up_another_study(site: Site) -> None:

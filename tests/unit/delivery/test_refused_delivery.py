@@ -1,33 +1,15 @@
 """Objects that a peer refuses, does not know, or that are damaged."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from dicom_node.archive.files import Archive
-from dicom_node.archive.index import Index
 from dicom_node.core.lifecycle import DeliveryState, StudyState
-from tests.delivering_site import STUDY, Site, away
+from tests.delivering_site import STUDY, WIRE_NOISE, Site, away
 from tests.peers import CT, Behaviour, storage_peer
 from tests.populated_index import SEG, SR, objects
 
-pytestmark = [
-    # pynetdicom leaves the socket of a refused connection to the garbage collector.
-    pytest.mark.filterwarnings(r"ignore:unclosed <socket\.socket:ResourceWarning"),
-    # Where both sides end an association at once, pynetdicom's reactor may end by an InvalidEventError: Evt15 in Sta13.
-    pytest.mark.filterwarnings(
-        r"ignore:Exception in thread Thread-\d+ \(run_reactor\):pytest.PytestUnhandledThreadExceptionWarning"
-    ),
-]
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(Index.open("sqlite://"), Archive(tmp_path / "archive"))
-    yield site
-    site.index.close()
+pytestmark = WIRE_NOISE
 
 
 def test_an_object_that_is_refused_too_often_fails_for_good_and_names_the_answer(site: Site) -> None:
