@@ -24,7 +24,7 @@ from training.experiment import CACHE, DATA
 from training.metrics import classification
 from training.metrics.bootstrap import Estimate, bootstrap
 from training.shapes import Shape
-from workers.algorithms.lung_nodule import OUTCOMES
+from workers.algorithms.lung_nodule import NOT_OF_CANCER, OUTCOMES
 from workers.reader_estimate import FEATURES, features
 
 Array = NDArray[np.float64]
@@ -59,7 +59,7 @@ def fitted(shapes: Sequence[Shape], seed: int = 0) -> tuple[dict[str, Any], dict
         "members": [[round(float(value), 4) for value in member] for member in members],
         "fitted_to": f"{int((~held).sum())} nodules of {len(set(patients[~held]))} patients of LIDC-IDRI",
         "judged_on": f"{int(held.sum())} nodules of {len(set(patients[held]))} other patients",
-        "means": "mean malignancy rating of readers above 3, not a probability of cancer",
+        "means": f"mean malignancy rating of readers above 3, {NOT_OF_CANCER}",
         "figures": {name: {k: round(v, 4) for k, v in asdict(e).items()} for name, e in figures.items()},
     }
     return entry, figures

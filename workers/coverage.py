@@ -50,7 +50,7 @@ def coverage(region: Region, volume: Volume) -> Coverage | None:
     """What the attenuation says; None where it says no more than the mask does.
 
     Inside the mask it is at least a half, outside at most: whose voxel it is the mask has decided. Of what goes on
-    outside, as a vessel does, nothing counts there, nor its stump within the mask.
+    outside, as a vessel does, nothing counts there, nor the last voxel of its stump within the mask.
     """
     start, mask = _surrounded(region)
     if not _is_within(start, mask, volume):
@@ -90,7 +90,7 @@ def _read(volume: Volume, start: NDArray[np.intp], shape: tuple[int, ...]) -> Fl
 
 
 def _continuing(share: Floats, mask: Mask, near: Mask) -> Mask:
-    """What is filled by half farther out than a border's own voxels, what leads there, and what is next to it.
+    """What is filled by half farther out than a border's own voxels, and what leads there.
 
     A mask that is a little small is surrounded by a shell of such voxels; what is attached to a nodule goes on.
     """
@@ -112,6 +112,9 @@ def _thin(mask: Mask, spacing_mm: tuple[float, float, float]) -> Mask:
     depth = ndimage.distance_transform_edt(mask, spacing_mm)
     radius = float(depth.max()) / 2
     reached = ndimage.distance_transform_edt(depth < radius, spacing_mm) < radius
+    # Where a step to the next slice is longer than that, the slices at both ends are reached all the same.
+    far = [3 if step >= radius else 1 for step in spacing_mm]
+    reached = ndimage.binary_dilation(reached, np.ones(far, dtype=bool))
     return np.asarray(mask & ~reached)
 
 

@@ -118,7 +118,7 @@ class _Bounded(HttpToolsProtocol):
             # RFC 9112 Section 3.2
             raise ValueError("a request names one host")
         upgrades = self.parser.should_upgrade()
-        if upgrades and any(name in _BODY_FOLLOWS for name, _ in self.headers):
+        if upgrades and any(name in _BODY_FOLLOWS and value != b"0" for name, value in self.headers):
             # The parser would take the body for the next request.
             raise ValueError("a request with a body offers no upgrade")
         super().on_headers_complete()

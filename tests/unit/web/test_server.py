@@ -199,7 +199,7 @@ def test_a_body_behind_an_offer_to_upgrade_is_never_read_as_the_next_request(ser
 def test_an_offer_to_upgrade_is_answered_as_without_it_and_is_the_connections_last(server: WebServer) -> None:
     server.start()
     try:
-        answer = told(server.port, HEAD + UPGRADE + b"\r\n" + NEXT)
+        answer = told(server.port, HEAD + b"Content-Length: 0\r\n" + UPGRADE + b"\r\n" + NEXT)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.count(b"HTTP/1.1 ") == 1
         assert b"connection: close" in answer.lower()

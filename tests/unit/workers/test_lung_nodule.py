@@ -15,7 +15,7 @@ from dicom_node.core.finding import Border
 from tests.bundles import little_bundle
 from tests.factories import HEADFIRST_SUPINE, ct_series
 from workers.algorithms import Prepared, Reading
-from workers.algorithms.lung_nodule import OUTCOMES, LungNodule, laterality, on_grid, outcomes
+from workers.algorithms.lung_nodule import NOT_OF_CANCER, OUTCOMES, LungNodule, laterality, on_grid, outcomes
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
 from workers.dependence import Part
 from workers.lungs import Sides
@@ -312,7 +312,7 @@ def test_a_probability_of_cancer_is_told_only_by_a_bundle_that_was_fitted_to_out
 
 
 def test_outcomes_beside_an_estimate_of_ratings_are_refused(bundle: Bundle) -> None:
-    section = {"means": "mean malignancy rating of readers above 3, not a probability of cancer"}
+    section = {"means": f"mean malignancy rating of readers above 3, {NOT_OF_CANCER}"}
     rated = replace(bundle, configuration={**bundle.configuration, "reader_estimate": section})
     assert outcomes(rated) == ""
     with pytest.raises(BundleInvalid, match="one of them is not so"):
