@@ -40,12 +40,16 @@ def spiculated(*, agree: bool) -> Told:
     return judged(shapes)[0]
 
 
-def test_what_readers_agree_on_and_outlines_show_is_reported() -> None:
-    told = spiculated(agree=True)
+@pytest.fixture(scope="module")
+def agreed() -> Told:
+    """What is told of nodules whose readers all see the same."""
+    return spiculated(agree=True)
 
-    assert (told.kappa.value, told.reader.value) == (1.0, 1.0)
-    assert told.shape.value > 0.95
-    assert told.is_reported
+
+def test_what_readers_agree_on_and_outlines_show_is_reported(agreed: Told) -> None:
+    assert (agreed.kappa.value, agreed.reader.value) == (1.0, 1.0)
+    assert agreed.shape.value > 0.95
+    assert agreed.is_reported
 
 
 def test_what_readers_say_at_random_is_not_reported_however_it_looks() -> None:
@@ -56,9 +60,8 @@ def test_what_readers_say_at_random_is_not_reported_however_it_looks() -> None:
     assert "reported: no" in str(told)
 
 
-def test_the_judged_patients_are_those_who_teach_nothing() -> None:
-    told = spiculated(agree=True)
+def test_the_judged_patients_are_those_who_teach_nothing(agreed: Told) -> None:
     held_out = sum(shape(n, np.random.default_rng(0), spiky=False, spiculation=()).held_out for n in range(160))
 
-    assert told.shape.patients == held_out
-    assert told.shape.patients == pytest.approx(32, abs=14)
+    assert agreed.shape.patients == held_out
+    assert agreed.shape.patients == pytest.approx(32, abs=14)
