@@ -46,6 +46,22 @@ def lung_sides(lungs: Mask, volume: Volume) -> Labels:
     return result
 
 
+def lung_places(lungs: Mask, volume: Volume) -> dict[int, NDArray[np.float64]]:
+    """Places in LPS mm [n, 3] of some of the voxels of each lung, evenly drawn, by the values of lungs.
+
+    `lungs` [k, j, i] is a mask of both on the network's grid; one value alone where they do not come apart.
+    """
+    coarse = _coarse(lungs)
+    sides = _sides(coarse, _left_of(coarse.shape, volume))
+    found = {}
+    for value in (RIGHT_LUNG, LEFT_LUNG, LUNG_OF_UNKNOWN_SIDE):
+        index = np.argwhere(coarse & (sides == value))
+        if len(index):
+            voxels = (index * _SAMPLED * GRID_MM / volume.spacing_mm)[:, ::-1]
+            found[value] = voxels @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    return found
+
+
 class Sides:
     """On which side places of the patient lie, as far as both lungs tell: where they come apart, and are two."""
 
