@@ -65,10 +65,10 @@ class Layout:
         return max(self.slice_thickness_mm, self.slice_distance_mm)
 
     def as_json(self) -> dict[str, Any]:
-        """What `from_json` reads, to a tenth of a millimetre."""
+        """What `from_json` reads: lungs to a millimetre, places of findings to a tenth of one."""
         return {
             "form": _FORM,
-            "lungs": {name: np.round(shape.quantiles, 1).tolist() for name, shape in self.lungs.items()},
+            "lungs": {name: np.round(shape.quantiles).astype(int).tolist() for name, shape in self.lungs.items()},
             "is_cut": self.is_cut,
             "box": [[round(value, 1) for value in corner] for corner in (self.least, self.most)],
             "slices": [round(self.slice_thickness_mm, 3), round(self.slice_distance_mm, 3)],
