@@ -38,8 +38,8 @@ from workers.triage import Triage
 from workers.volume import Region, Volume
 
 NOW = 1_709_201_700.0
-SPACING = (2.0, 1.6, 1.6)
-SHAPE = (84, 110, 150)
+SPACING = (2.5, 2.0, 2.0)
+SHAPE = (66, 76, 118)
 #: Middle of the lungs from the volume's own middle, and their half axes: x, y, z in mm.
 MIDDLES = {"Right": -56.0, "Left": 56.0}
 AXES = np.array([40.0, 62.0, 68.0])
