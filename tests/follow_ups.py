@@ -4,7 +4,7 @@ Only what the network gives is played: an algorithm that marks whatever is dense
 job, worker, reports and gate are real.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +24,7 @@ from dicom_node.core.finding import Finding
 from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.uid import derived_uid
 from dicom_node.settings import QueueSettings
-from tests.factories import ct_series, uid_for
+from tests.factories import enhanced_ct, uid_for
 from tests.reading_here import ReadingsHere
 from tests.received_study import queued, receive
 from tests.triage_room import IDENTIFICATION, WORKER, LastRun
@@ -39,10 +39,10 @@ from workers.volume import Region, Volume
 
 NOW = 1_709_201_700.0
 SPACING = (2.5, 2.0, 2.0)
-SHAPE = (66, 76, 118)
+SHAPE = (50, 56, 80)
 #: Middle of the lungs from the volume's own middle, and their half axes: x, y, z in mm.
-MIDDLES = {"Right": -56.0, "Left": 56.0}
-AXES = np.array([40.0, 62.0, 68.0])
+MIDDLES = {"Right": -42.0, "Left": 42.0}
+AXES = np.array([28.0, 44.0, 50.0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +139,13 @@ class Ward:
     identification: AlgorithmIdentification = IDENTIFICATION
     prior_years: float = 5.0
     forms: frozenset[Form] = BY_DEFAULT
+    #: What writes a series: one multi-frame instance is received and read soonest.
+    source: Callable[..., list[Path]] = enhanced_ct
     now: float = NOW
 
     def arrive(self, name: str, day: str, hu: NDArray[Any], **attributes: Any) -> str:
         """Receive a study of a day, and queue its job."""
-        own = {"StudyDate": day, "SliceThickness": SPACING[0], **attributes}
-        paths = ct_series(self.folder / name, voxels=hu, spacing=SPACING, seed=name, **own)
+        paths = self.source(self.folder / name, voxels=hu, spacing=SPACING, seed=name, StudyDate=day, **attributes)
         receive(self.index, self.archive, paths, at=self.now)
         study = str(uid_for(name, "study"))
         queued(self.index, at=self.now + 1, study=study, job_uid=derived_uid("job", name))
