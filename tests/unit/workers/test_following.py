@@ -80,8 +80,8 @@ def test_the_report_says_what_became_of_each_in_codes_and_numbers(two: tuple[War
     assert set(values(now, codes.PRIOR_DIAMETER)) < set(values(then, codes.DIAMETER))
     assert values(now, codes.DAYS_SINCE_PRIOR) == [91, 91]
     (grown, days) = max(values(now, codes.VOLUME_CHANGE)), values(now, codes.DOUBLING_TIME)
-    assert grown == pytest.approx(100 * (1.5**3 - 1), rel=0.15)
-    assert days == [pytest.approx(91 / 1.755, rel=0.15)]
+    assert grown == pytest.approx(100 * (1.5**3 - 1), rel=0.25)
+    assert days == [pytest.approx(91 / 1.755, rel=0.25)]
     assert not items(then, codes.CHANGE.value)
     assert "PertinentOtherEvidenceSequence" not in then
 
