@@ -51,8 +51,10 @@ class Priors:
             .where(
                 searched.c.PatientID == sa.bindparam("patient"),
                 searched.c.study_instance_uid != sa.bindparam("uid"),
+                # Within one range of the index, where a patient has thousands of studies.
+                moment[0].between(sa.bindparam("since"), sa.bindparam("on")),
+                moment[0] != "",
                 sa.or_(moment[0] < sa.bindparam("on"), of_day),
-                moment[0] >= sa.bindparam("since"),
                 jobs.c.algorithm == sa.bindparam("algorithm"),
                 # What a person took back, what was replaced, and what failed its checks is followed by nobody.
                 jobs.c.current.is_(True),
