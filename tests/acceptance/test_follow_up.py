@@ -45,10 +45,16 @@ class FollowUp:
 
 
 @pytest.fixture(scope="module")
-def follow_up(site: Site, phantom: PhantomStudy, tmp_path_factory: pytest.TempPathFactory) -> FollowUp:
-    """The phantom, and the same patient twelve weeks later, both sent by DCMTK."""
-    first = site.send_with_dcmtk(phantom.series)
-    assert site.end_of(first).state is StudyState.DELIVERED
+def first(site: Site, phantom: PhantomStudy) -> str:
+    """The phantom, sent by DCMTK, where no other test has sent it yet."""
+    uid = site.send_with_dcmtk(phantom.series)
+    assert site.end_of(uid).state is StudyState.DELIVERED
+    return uid
+
+
+@pytest.fixture(scope="module")
+def follow_up(site: Site, first: str, phantom: PhantomStudy, tmp_path_factory: pytest.TempPathFactory) -> FollowUp:
+    """The same patient twelve weeks later."""
     rows = site.node.index.jobs.of_study(first)[-1].summary["rows"]
     solid = [nodule for nodule in phantom.truth["nodules"] if nodule["texture"] == "solid"]
     grown = min(rows, key=lambda row: away(row["centre_mm"], solid[0]["centre_lps_mm"]))
@@ -103,22 +109,24 @@ def places_of(images: list[Dataset], shape: tuple[int, ...]) -> list[NDArray[np.
 def paint(
     hu: NDArray[Any], places: list[NDArray[np.float64]], centre: list[float], radius: float, value: float
 ) -> None:
-    """A ball with a soft border, in the noise that is there."""
-    z, y, x = (axis - middle for axis, middle in zip(places, centre[::-1], strict=True))
+    """A ball with a soft border and some noise."""
+    near = [
+        np.flatnonzero(np.abs(axis - middle) <= radius + 1) for axis, middle in zip(places, centre[::-1], strict=True)
+    ]
+    box = tuple(slice(found[0], found[-1] + 1) for found in near)
+    z, y, x = (axis[part] - middle for axis, part, middle in zip(places, box, centre[::-1], strict=True))
     distance = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
     share = np.clip(radius - distance + 0.5, 0.0, 1.0)
-    noise = np.random.default_rng(3).normal(0.0, 12.0, hu.shape)
-    hu[share > 0] = (share * (value + noise) + (1 - share) * hu)[share > 0]
+    noise = np.random.default_rng(3).normal(0.0, 12.0, share.shape)
+    hu[box] = share * (value + noise) + (1 - share) * hu[box]
 
 
 def free_place(hu: NDArray[Any], places: list[NDArray[np.float64]], taken: list[list[float]]) -> list[float]:
     """Where lung lies farthest from anything dense, and from what is there."""
-    spacing = [float(axis[1] - axis[0]) for axis in places]
-    air = ndimage.binary_opening(ndimage.median_filter(hu, 3) < -700)
-    outside, _ = ndimage.label(air)
-    edge = np.unique(np.concatenate([outside[:, 0].ravel(), outside[:, -1].ravel()]))
-    depth = ndimage.distance_transform_edt(air & ~np.isin(outside, edge), sampling=spacing)
-    z, y, x = places
+    z, y, x = (axis[::step] for axis, step in zip(places, (1, 4, 4), strict=True))
+    air, _ = ndimage.label(hu[:, ::4, ::4] < -700)
+    inside = (air > 0) & ~np.isin(air, np.unique(np.concatenate([air[:, 0].ravel(), air[:, -1].ravel()])))
+    depth = ndimage.distance_transform_edt(inside, sampling=[float(axis[1] - axis[0]) for axis in (z, y, x)])
     for centre in taken:
         depth[(z - centre[2])[:, None, None] ** 2 + (y - centre[1])[:, None] ** 2 + (x - centre[0]) ** 2 < 50**2] = 0
     k, j, i = np.unravel_index(int(depth.argmax()), depth.shape)
@@ -138,6 +146,12 @@ def tracked(objects: dict[str, list[Dataset]]) -> dict[str, str]:
     """Name to Tracking Unique Identifier, as the segmentation has them."""
     (segmentation,) = objects["SEG"]
     return {str(segment.TrackingID): str(segment.TrackingUID) for segment in segmentation.SegmentSequence}
+
+
+def test_the_first_report_is_compared_with_nothing(site: Site, first: str) -> None:
+    (report,) = at_pacs(site, first)["SR"]
+    assert not items(report, codes.PRIOR_REPORT)
+    assert "PertinentOtherEvidenceSequence" not in report
 
 
 def test_the_second_report_tells_growth_under_the_name_and_uid_of_the_first(follow_up: FollowUp) -> None:
