@@ -181,6 +181,9 @@ class WorkerSettings:
     explanation_seconds: float = _setting(
         20.0, "longest time a reading takes to tell, in SC and PDF, on what scores depended; 0: not told", (0, 3600)
     )
+    prior_years: float = _setting(
+        5.0, "how far back a patient's earlier studies are looked for, to follow findings; 0: not at all", (0, 150)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

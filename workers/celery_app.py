@@ -123,6 +123,7 @@ def work(
         forms=settings.wanted_forms,
         rules=settings.triage,
         screenings={route.name: route.screening for route in settings.routes},
+        prior_years=settings.worker.prior_years,
     )
     watch = Watch(triage, settings.worker.look_seconds)
     Ending(triage, settings.worker.stop_seconds, leave=_leave, node=node).heed_signals()

@@ -18,6 +18,8 @@ Labels = NDArray[np.uint8]
 RIGHT_LUNG, LEFT_LUNG, LUNG_OF_UNKNOWN_SIDE = 1, 2, 3
 #: Every so many voxels of the grid are enough to tell one lung from the other.
 _SAMPLED = 2
+#: So many places at least tell how a lung's voxels are spread, where it has as many.
+_PLACES = 20_000
 #: Both lungs hold at least this share of their volume each.
 _LEAST_SHARE = 0.15
 #: Where lungs touch, the bridge is thinner than so many sampled voxels to either side.
@@ -44,6 +46,27 @@ def lung_sides(lungs: Mask, volume: Volume) -> Labels:
     result = sides[np.ix_(*(index // _SAMPLED for index in nearest))]
     result *= lungs[np.ix_(*nearest)]
     return result
+
+
+def lung_places(lungs: Mask, volume: Volume) -> dict[int, NDArray[np.float64]]:
+    """Places in LPS mm [n, 3] of some of the voxels of each lung, evenly drawn, by the values of lungs.
+
+    `lungs` [k, j, i] is a mask of both on the network's grid; one value alone where they do not come apart. Where they
+    touch, each lacks what had to be taken off.
+    """
+    coarse = _coarse(lungs)
+    seeds = _seeds(coarse, _left_of(coarse.shape, volume)) if coarse.any() else None
+    masks = {LUNG_OF_UNKNOWN_SIDE: coarse}
+    if seeds is not None:
+        masks = {value: seeds == value for value in (RIGHT_LUNG, LEFT_LUNG)}
+    return {value: _some_places(mask, volume) for value, mask in masks.items() if mask.any()}
+
+
+def _some_places(mask: Mask, volume: Volume) -> NDArray[np.float64]:
+    index = np.argwhere(mask)
+    index = index[:: max(1, len(index) // _PLACES)]
+    voxels = (index * _SAMPLED * GRID_MM / volume.spacing_mm)[:, ::-1]
+    return np.asarray(voxels @ volume.affine[:3, :3].T + volume.affine[:3, 3])
 
 
 class Sides:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.core.form import BY_DEFAULT, ESSENTIAL, Earlier, Form
+from dicom_node.core.prior import Prior
 from dicom_node.core.screening import Screening
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
 from dicom_node.settings import BundleSettings
@@ -82,6 +83,8 @@ class Read:
     triage: tuple[TriageRule, ...] = DEFAULT_RULES
     #: What its route says of the examination.
     screening: Screening = "no"
+    #: Earlier studies of the patient that the same algorithm read, the latest first.
+    priors: tuple[Prior, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

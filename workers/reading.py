@@ -26,7 +26,9 @@ from dicom_node.core.urgency import DEFAULT_RULES, TriageRule, Urgency, urgency_
 from workers.algorithms import Algorithm, Prepared, Reading
 from workers.dependence import Dependence
 from workers.dependence import in_words as dependence_in_words
+from workers.following import Followed, follow
 from workers.input_check import Deviation, InputCheck, Reason
+from workers.layout import Layout, Named, layout_of, place_of
 from workers.lungs import lung_sides
 from workers.pipe import Read, ReportObject, SeriesToRead
 from workers.preprocessing import grid_shape
@@ -133,7 +135,10 @@ def read(
     if prepared is None and reader.check.needs_lungs:
         prepared = reader.algorithm.prepare(volume)
     deviations = reader.check(volume, _lungs_of(prepared, volume))
-    reading = _graded(reader.algorithm.read(volume, prepared), request.screening)
+    read_now = reader.algorithm.read(volume, prepared)
+    layout = layout_of(volume, read_now.searched)
+    told = follow(read_now.findings, layout, volume.headers[0], reader.identification, request.priors, archive)
+    reading = _graded(_followed(read_now, told), request.screening)
     watch.lap("reading")
     # Explaining runs the network again.
     concession, network_seconds = reader.last_run.concession, reader.last_run.seconds
@@ -148,6 +153,7 @@ def read(
         algorithm=replace(reader.identification, parameters=_parameters(reading, concession, request.triage)),
         evidence=series.evidence,
         completed_at=datetime.fromtimestamp(series.completed_at, UTC),
+        prior=told.report,
     )
     evidence = with_predecessors(evidence, request.forms, request.earlier, archive)
     report = build_report(
@@ -164,9 +170,26 @@ def read(
     watch.lap("report")
     seconds = {**watch.seconds, "network": round(network_seconds, 3)}
     summary = summarise(reading, reader.identification, volume, seconds, explained)
+    if layout is not None:
+        summary["layout"] = _left(layout, reading, report.tracked, told.highest)
     summary |= {"ahead": loaded.prepared is not None, "memory": concession, **_judged(deviations, urgency)}
     # What a worker without NumPy can take, and what the index's JSON can hold.
     return objects, json.loads(json.dumps(summary))
+
+
+def _followed(reading: Reading, told: Followed) -> Reading:
+    """With what an earlier study says; which it was, is part of the report's identity."""
+    remarks = (*reading.further_remarks, *told.remarks)
+    if told.report is None:
+        return replace(reading, further_remarks=remarks)
+    parameters = (*reading.parameters, ("compared with", str(told.report.SOPInstanceUID)))
+    return replace(reading, findings=told.findings, parameters=parameters, further_remarks=remarks)
+
+
+def _left(layout: Layout, reading: Reading, tracked: Mapping[int, str], highest: int) -> dict[str, Any]:
+    """What a later study of the patient is compared with."""
+    findings = {tracked[one.number]: Named(name=one.name, place=place_of(one)) for one in reading.findings}
+    return replace(layout, findings=findings, highest=highest).as_json()
 
 
 def _graded(reading: Reading, screening: Screening) -> Reading:
@@ -265,9 +288,8 @@ def in_words(reading: Reading) -> str:
 
 
 def _row(finding: Finding, told: Dependence | None) -> dict[str, Any]:
-    name = f"{finding.concept.meaning} {finding.number}"
-    explanation = {} if told is None else {"explanation": dependence_in_words(name, finding.score, told)}
-    return explanation | {
+    explanation = {} if told is None else {"explanation": dependence_in_words(finding.name, finding.score, told)}
+    return {**explanation, **_change(finding)} | {
         "number": finding.number,
         "finding": finding.concept.meaning,
         "site": finding.site.meaning,
@@ -278,4 +300,22 @@ def _row(finding: Finding, told: Dependence | None) -> dict[str, Any]:
         "volume_mm3": round(finding.volume_mm3),
         "mean_hu": round(finding.mean_hu),
         "score": round(finding.score, 3),
+    }
+
+
+def _change(finding: Finding) -> dict[str, Any]:
+    """What became of a finding since an earlier study, without its date: the index keeps that where it is searched."""
+    change = finding.change
+    if not finding.is_compared:
+        return {}
+    if change is None:
+        return {"name": finding.name, "change": "not marked then" if finding.is_new else ""}
+    trend = "not compared" if change.caveats else "not clear" if change.trend is None else change.trend.value.lower()
+    return {
+        "name": finding.name,
+        "change": trend,
+        "prior_diameter_mm": change.earlier.mean_diameter_mm,
+        "mean_diameter_mm": change.later.mean_diameter_mm,
+        "prior_days": change.days,
+        "doubling_days": None if change.doubling_days is None else round(change.doubling_days),
     }

@@ -61,12 +61,14 @@ class Triage:
         forms: frozenset[Form] = BY_DEFAULT,
         rules: tuple[TriageRule, ...] = DEFAULT_RULES,
         screenings: Mapping[str, Screening] = MappingProxyType({}),
+        prior_years: float = 0.0,
         clock: Callable[[], float] = time.time,
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
         """`forms` are those that reports are written in; `rules` say how urgent findings are.
 
-        `screenings` is what each route says of its examinations, by its name.
+        `screenings` is what each route says of its examinations, by its name; findings are followed from the patient's
+        studies of the last `prior_years`.
         """
         self._index = index
         self._archive = archive
@@ -78,6 +80,7 @@ class Triage:
         self._forms = forms
         self._rules = rules
         self._screenings = screenings
+        self._prior_years = prior_years
         self._clock = clock
         self._owed = Owed(index, archive, readings, worker=worker, clock=clock, stopped=self._out_of_time, forms=forms)
         self._rest = rest
@@ -210,6 +213,7 @@ class Triage:
             forms=self._forms,
             triage=self._rules,
             screening=self._screenings.get(job.route, "no"),
+            priors=self._index.priors.of(job, self._prior_years),
         )
         reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
         self._renew(lease)

@@ -20,6 +20,7 @@ from dicom_node.archive.jobs import Jobs
 from dicom_node.archive.peers import Peers
 from dicom_node.archive.performed_steps import PerformedSteps
 from dicom_node.archive.priorities import Priorities
+from dicom_node.archive.priors import Priors
 from dicom_node.archive.promises import Promises
 from dicom_node.archive.reports import Reports
 from dicom_node.archive.resending import Resending
@@ -69,6 +70,7 @@ class Index:
         self.conditions = Conditions(transactions)
         self.withdrawals = Withdrawals(transactions)
         self.priorities = Priorities(transactions)
+        self.priors = Priors(transactions)
         self.resending = Resending(transactions)
         self.users = Users(transactions)
         self.sessions = Sessions(transactions)

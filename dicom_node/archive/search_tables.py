@@ -28,6 +28,8 @@ def add_search_tables(metadata: MetaData) -> None:
     )
     # By the patient, by the date, the newest first, and by the order that the images were taken for.
     Index("searched_by_patient", studies.c.PatientID)
+    # The earlier studies of a patient, without a look at the rows of others.
+    Index("searched_by_patient_in_time", studies.c.PatientID, studies.c.StudyDate, studies.c.StudyTime)
     Index("searched_by_name", studies.c.PatientName_key)
     Index("searched_by_date", studies.c.StudyDate, studies.c.StudyTime, studies.c.study_instance_uid)
     Index("searched_by_accession", studies.c.AccessionNumber)

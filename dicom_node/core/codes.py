@@ -79,6 +79,21 @@ MARGINS = Code("111037", "DCM", "Margins")
 LUNG_RADS_ASSESSMENT = Code("RID50134", "RADLEX", "Lung-RADS assessment")
 LATERALITY = Code("272741003", "SCT", "Laterality")
 
+# What became of it since an earlier study (CID 6134), and where that is told (CID 3407).
+INCREASE_IN_SIZE = Code("15454001", "SCT", "Increase in size")
+DECREASE_IN_SIZE = Code("19776001", "SCT", "Decrease in size")
+NO_SIGNIFICANT_CHANGE = Code("129723006", "SCT", "No significant changes in the finding")
+PRIOR_REPORT = Code("122075", "DCM", "Prior report for current patient")
+# Ours: the standard names no item for these, and its word for what is new is of mammograms.
+CHANGE = Code("change", "99DICOMNODE", "Change since prior study")
+NEW_FINDING = Code("new", "99DICOMNODE", "Not marked in prior study")
+PRIOR_DIAMETER = Code("prior-diameter", "99DICOMNODE", "Diameter in prior study")
+PRIOR_VOLUME = Code("prior-volume", "99DICOMNODE", "Volume in prior study")
+DIAMETER_CHANGE = Code("diameter-change", "99DICOMNODE", "Change of diameter since prior study")
+VOLUME_CHANGE = Code("volume-change", "99DICOMNODE", "Change of volume since prior study")
+DOUBLING_TIME = Code("doubling-time", "99DICOMNODE", "Volume doubling time")
+DAYS_SINCE_PRIOR = Code("days-since-prior", "99DICOMNODE", "Time since prior study")
+
 # Why what was sent before is not to be used (CID 7010, of rejection notes).
 REJECTED_FOR_QUALITY = Code("113001", "DCM", "Rejected for Quality Reasons")
 REJECTED_FOR_SAFETY = Code("113037", "DCM", "Rejected for Patient Safety Reasons")
@@ -111,6 +126,7 @@ CUBIC_MILLIMETRE = Code("mm3", "UCUM", "cubic millimeter")
 HOUNSFIELD_UNIT = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 PERCENT = Code("%", "UCUM", "Percent")
 MONTH = Code("mo", "UCUM", "month")
+DAY = Code("d", "UCUM", "day")
 
 # What an image was made of (CID 7202).
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")

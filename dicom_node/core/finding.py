@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dicom_node.core.change import Change
 from dicom_node.core.codes import Code
-from dicom_node.core.lung_rads import Category, Composition
+from dicom_node.core.lung_rads import Category, Composition, Course
 
 #: x, y, z in mm in the patient-based coordinate system (LPS, PS3.3 Section C.7.6.2.1.1).
 Point = tuple[float, float, float]
@@ -81,6 +82,24 @@ class Finding:
     doubling_days: float | None = None
     #: Only for what a screening found.
     lung_rads: Category | None = None
+    #: What people and software call it, where an earlier study or what was there before decides that; else empty.
+    tracking_identifier: str = ""
+    tracking_uid: str = ""
+    #: Beside itself in an earlier study; None where it is not surely one of that.
+    change: Change | None = None
+    #: Whether an earlier study was looked at for it, and what that says; None: nothing that is sure.
+    is_compared: bool = False
+    course: Course | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it, in every object and on every page."""
+        return self.tracking_identifier or f"{self.concept.meaning} {self.number}"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether an earlier study saw its place, and it was not marked there."""
+        return self.course is Course.NEW
 
     @property
     def mean_diameter_mm(self) -> float:

@@ -38,7 +38,9 @@ class Route:
     )
     screening: Screening = field(
         default="no",
-        metadata={"meaning": "whether it is lung cancer screening, for Lung-RADS: no, or baseline, a person's first"},
+        metadata={
+            "meaning": "whether it is lung cancer screening, for Lung-RADS: no, or baseline, the first that is known"
+        },
     )
 
 

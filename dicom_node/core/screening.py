@@ -1,8 +1,8 @@
 """Screening: the Lung-RADS categories of what was found, where a route says that the examination was of screening.
 
 Nothing of this is guessed: without a route that says so, for anything but a lung nodule, and where an algorithm does
-not tell a nodule's composition, there is no category. Nor is one written that needs earlier examinations, of which
-nothing is known here: a route can only say that a screening was the first.
+not tell a nodule's composition, there is no category. What an earlier study says of a nodule counts before what the
+route says: one that was there before is none of a first screening, and without a course that is known it has none.
 """
 
 from collections.abc import Sequence
@@ -30,11 +30,15 @@ def graded(findings: Sequence[Finding], screening: Screening) -> tuple[Finding, 
 def _category(finding: Finding, course: Course) -> Category | None:
     if finding.composition is None or not (_is(finding.concept, NODULE) and _is(finding.site, LUNG)):
         return None
+    known = finding.course if finding.is_compared else course
+    if known is None:
+        return None
     nodule = Nodule(
         composition=finding.composition,
-        course=course,
+        course=known,
         mean_diameter_mm=finding.mean_diameter_mm,
         solid_diameter_mm=finding.solid_diameter_mm,
+        solid_part_grew=finding.change is not None and finding.change.solid_part_grew,
     )
     return category_of(nodule)
 

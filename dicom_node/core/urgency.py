@@ -60,6 +60,12 @@ class TriageRule:
     maximum_doubling_days: float = _asked(
         0.0, "longest time in which its volume doubled, where an earlier one is known; 0: any", (0, 1e5)
     )
+    minimum_growth_mm: float = _asked(
+        0.0, "least growth of the mean diameter since an earlier study, where both compare; 0: any", (0, 1000)
+    )
+    new: bool = field(
+        default=False, metadata={"meaning": "only what was not marked where an earlier study looked; false: any"}
+    )
     minimum_score: float = _asked(0.0, "least certainty of the detector; 0: any", (0, 1))
     minimum_malignancy: float = _asked(0.0, "least probability of cancer, where an algorithm tells it; 0: any", (0, 1))
     minimum_findings: int = field(default=1, metadata={"meaning": "how many findings must be so", "allowed": (1, 1000)})
@@ -86,6 +92,7 @@ _ANYTHING = TriageRule(name="something was marked", priority=Priority.ROUTINE)
 #: vessels, and an alarm that is mostly wrong is soon not heard.
 DEFAULT_RULES = (
     TriageRule(name="its volume doubled within 400 days", priority=Priority.HIGH, maximum_doubling_days=400.0),
+    TriageRule(name="its mean diameter grew by more than 1.5 mm", priority=Priority.HIGH, minimum_growth_mm=1.6),
     TriageRule(
         name="its solid part measures 8 mm or more",
         priority=Priority.HIGH,
@@ -123,7 +130,7 @@ def _fulfilled(findings: Sequence[Finding], rule: TriageRule, algorithm: str) ->
         return None
     soon = CATEGORIES[rule.priority][1]
     largest = max(such, key=lambda finding: finding.mean_diameter_mm)
-    first = f"{largest.concept.meaning} {largest.number}, of {largest.mean_diameter_mm:.1f} mm mean diameter"
+    first = f"{largest.name}, of {largest.mean_diameter_mm:.1f} mm mean diameter"
     others = f" and {len(such) - 1} more" if len(such) > 1 else ""
     return Urgency(priority=rule.priority, reason=f"{first}{others}: {rule.name}; to be seen {soon}")
 
@@ -137,6 +144,7 @@ def _in_tenths(size_mm: float | None) -> float | None:
 _AT_LEAST: tuple[tuple[Callable[[Finding], float | None], str], ...] = (
     (lambda finding: _in_tenths(finding.mean_diameter_mm), "minimum_diameter_mm"),
     (lambda finding: _in_tenths(finding.solid_diameter_mm), "minimum_solid_diameter_mm"),
+    (lambda finding: None if finding.change is None else finding.change.growth_mm, "minimum_growth_mm"),
     (lambda finding: finding.score, "minimum_score"),
     (lambda finding: finding.malignancy, "minimum_malignancy"),
 )
@@ -149,4 +157,5 @@ def _holds(finding: Finding, rule: TriageRule) -> Iterator[bool]:
     days = finding.doubling_days
     # A shrinking one has a negative time.
     yield not rule.maximum_doubling_days or (days is not None and 0 < days <= rule.maximum_doubling_days)
+    yield not rule.new or finding.is_new
     yield not rule.compositions or (finding.composition is not None and finding.composition in rule.compositions)

@@ -130,6 +130,8 @@ def part_of_phantom(phantom: PhantomStudy, tmp_path_factory: pytest.TempPathFact
             ds = copy(image)
             ds.file_meta = copy(image.file_meta)
             ds.update(fresh)
+            # Else it would be an earlier or later study of the phantom's patient.
+            ds.PatientID = "PART"
             ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
             ds.InstanceNumber = number
             ds.save_as(folder / f"{number:03}.dcm")

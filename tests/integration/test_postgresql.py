@@ -34,6 +34,7 @@ from tests.populated_index import NOW, instance, study_uid
 from tests.postgresql import postgresql, programs
 from tests.reading_here import ReadingsHere
 from tests.received_study import STUDY
+from tests.unit.archive.test_priors import names, read, waiting
 from workers.heartbeat import Heartbeat
 from workers.reading import Reader
 from workers.readings import Limits
@@ -193,6 +194,13 @@ class Embrace:
 
     def _touch(self, connection: sa.Connection, name: str) -> None:
         connection.execute(sa.update(self.marks).where(self.marks.c.name == name).values(value=name))
+
+
+def test_a_patients_earlier_studies_are_found_in_postgresql(index: Index) -> None:
+    for name, day in (("first", "20230101"), ("second", "20230601")):
+        read(index, name, day)
+    read(index, "another's", "20230701", PatientBirthDate="19610413")
+    assert names(index, waiting(index, "this", "20240101")) == ["second", "first"]
 
 
 def test_a_deadlock_is_called_by_its_name(index: Index) -> None:

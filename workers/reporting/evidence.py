@@ -92,8 +92,11 @@ class Evidence:
     first_predecessor: Dataset | None = None
     #: The predecessors of structured reports in further forms, which other peers may hold.
     predecessors: Mapping[Form, Dataset] = field(default_factory=dict)
-    #: Tracking Unique Identifiers of findings by their numbers, where the replaced report tracks any.
+    #: Tracking Unique Identifiers of findings by their numbers, where the replaced report tracks any, or an earlier
+    #: study's.
     followed: Mapping[int, str] = field(default_factory=dict)
+    #: The structured report on an earlier study that findings were compared with.
+    prior: Dataset | None = None
     #: False where the images could not be read: then they need not say where they lie, and the volume has no voxels.
     was_read: bool = True
 
@@ -116,8 +119,8 @@ class Evidence:
         """What software calls a finding: the same whenever the same algorithm finds it in the same evidence.
 
         And when the report that is replaced has it, with fewer images of the same study; what that report lacks has one
-        that none of its findings has. In a follow-up nobody has told that a finding is the same one, and so it has
-        another.
+        that none of its findings has. In a follow-up it is that of the earlier study where the finding is surely the
+        same one, and another where it is not.
         """
         if number in self.followed:
             return self.followed[number]

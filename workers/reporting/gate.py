@@ -15,6 +15,7 @@ from dicom_node.core import codes
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.form import STRUCTURED_REPORTS, TRAITS, Form
+from workers.reporting.comparison import name_faults, prior_faults
 from workers.reporting.content_tree import is_named, text_of, value_of, walk
 from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
@@ -29,6 +30,7 @@ from workers.reporting.uids import (
     CONTENT,
     CURRENT_REQUESTED_PROCEDURE_EVIDENCE,
     DRAWN_ON,
+    PERTINENT_OTHER_EVIDENCE,
     PREDECESSOR_DOCUMENTS,
     StandingUids,
 )
@@ -150,6 +152,8 @@ def evidence_faults(written: WrittenReport) -> Iterator[str]:
     items = (item for items in written.items.values() for item in items)
     references = (reference for item in items for reference in item.get("ReferencedSOPSequence", []))
     used = {str(reference.ReferencedSOPInstanceUID) for reference in references}
+    # What of other studies it may list, a rule of its own says.
+    listed |= written.report_uids.referenced(PERTINENT_OTHER_EVIDENCE)
     yield from (f"the report refers to {uid}, which is not its evidence" for uid in sorted(used - listed))
 
 
@@ -273,6 +277,8 @@ RULES: dict[str, Callable[[WrittenReport], Iterable[str]]] = {
     "study": study_faults,
     "evidence": evidence_faults,
     "predecessor": predecessor_faults,
+    "prior": prior_faults,
+    "names": name_faults,
     "tracking": tracking_faults,
     "geometry": geometry_faults,
     "images": image_faults,

@@ -10,6 +10,7 @@ from highdicom import sr as hd_sr
 from pydicom import Dataset
 
 from dicom_node.core import codes
+from dicom_node.core.change import Change, Size, Trend
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.finding import Axis, Border, Finding, Outline, Pixel, Point
@@ -40,7 +41,7 @@ class Quantity:
 
 
 #: What told where the finding ends, of a diameter and of a volume (CID 7474, and codes of ours).
-_OF_DIAMETERS = MappingProxyType(
+OF_DIAMETERS = MappingProxyType(
     {
         Border.ATTENUATION: codes.FILLED_BORDER,
         Border.SMOOTHED: codes.SMOOTHED_BORDER,
@@ -53,7 +54,22 @@ _OF_VOLUMES = MappingProxyType(dict.fromkeys(Border, codes.SUM_OF_VOXELS) | {Bor
 def _millimetres(
     name: Code, value: Callable[[Finding], float | None], derivation: Code | None = None, **how: Any
 ) -> Quantity:
-    return Quantity(name, codes.MILLIMETRE, value, 1, derivation, _OF_DIAMETERS, **how)
+    return Quantity(name, codes.MILLIMETRE, value, 1, derivation, OF_DIAMETERS, **how)
+
+
+def _then(value: Callable[[Size], float]) -> Callable[[Finding], float | None]:
+    """A size of the finding in an earlier study."""
+    return lambda finding: None if finding.change is None else value(finding.change.earlier)
+
+
+def _since(value: Callable[[Change], float | None]) -> Callable[[Finding], float | None]:
+    """What became of it since then."""
+    return lambda finding: None if finding.change is None or finding.change.caveats else value(finding.change)
+
+
+def _earlier_border(finding: Finding) -> Border:
+    known = [border for border in Border if finding.change is not None and finding.change.earlier.method == border]
+    return known[0] if known else Border.VOXELS
 
 
 QUANTITIES = (
@@ -78,6 +94,21 @@ QUANTITIES = (
         lambda finding: finding.deviation_hu,
         derivation=codes.STANDARD_DEVIATION,
     ),
+    _millimetres(codes.PRIOR_DIAMETER, _then(lambda size: size.mean_diameter_mm), codes.MEAN, border=_earlier_border),
+    Quantity(
+        codes.PRIOR_VOLUME,
+        codes.CUBIC_MILLIMETRE,
+        _then(lambda size: size.volume_mm3),
+        methods=_OF_VOLUMES,
+        border=_earlier_border,
+    ),
+    # How much it changed is told only where both sizes compare.
+    Quantity(codes.DIAMETER_CHANGE, codes.MILLIMETRE, _since(lambda change: change.diameter_mm), 1, codes.MEAN),
+    Quantity(codes.VOLUME_CHANGE, codes.PERCENT, _since(lambda change: change.volume_percent)),
+    Quantity(codes.DOUBLING_TIME, codes.DAY, _since(lambda change: change.doubling_days)),
+    Quantity(
+        codes.DAYS_SINCE_PRIOR, codes.DAY, lambda finding: None if finding.change is None else finding.change.days
+    ),
     Quantity(codes.CERTAINTY_OF_FINDING, codes.PERCENT, lambda finding: finding.score * 100),
     # An estimate of disease, which the detector's score is not.
     Quantity(
@@ -98,6 +129,14 @@ COMPOSITIONS = MappingProxyType(
         Composition.NON_SOLID: codes.NON_SOLID,
     }
 )
+#: What became of it since an earlier study.
+TRENDS = MappingProxyType(
+    {
+        Trend.INCREASED: codes.INCREASE_IN_SIZE,
+        Trend.DECREASED: codes.DECREASE_IN_SIZE,
+        Trend.UNCHANGED: codes.NO_SIGNIFICANT_CHANGE,
+    }
+)
 LUNG_RADS = MappingProxyType(
     {
         Category.BENIGN: codes.LUNG_RADS_2,
@@ -111,8 +150,18 @@ LUNG_RADS = MappingProxyType(
 QUALITIES: tuple[tuple[Code, Callable[[Finding], Code | None]], ...] = (
     (codes.COMPOSITION, lambda finding: None if finding.composition is None else COMPOSITIONS[finding.composition]),
     (codes.MARGINS, lambda finding: finding.margin),
+    (codes.CHANGE, lambda finding: _change(finding)),
     (codes.LUNG_RADS_ASSESSMENT, lambda finding: None if finding.lung_rads is None else LUNG_RADS[finding.lung_rads]),
 )
+
+
+def _change(finding: Finding) -> Code | None:
+    """What became of it since an earlier study; None where that is not to be told."""
+    trend = None if finding.change is None else finding.change.trend
+    if trend is not None:
+        return TRENDS[trend]
+    return codes.NEW_FINDING if finding.is_new else None
+
 
 #: By this name OHIF knows an annotation of two axes, which it then draws, lists and lets the reader change.
 BIDIRECTIONAL = "Cornerstone3DTools@^0.1.0:Bidirectional"

@@ -42,6 +42,8 @@ class Report:
     others: Mapping[Part, Dataset] = field(default_factory=dict)
     #: None: that of a whole reading.
     outcome: Outcome | None = None
+    #: Tracking Unique Identifiers of findings, by their numbers.
+    tracked: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def objects(self) -> dict[Part, Dataset]:
@@ -80,7 +82,7 @@ def build_report(
     and evidence do not belong together.
     """
     ended = outcome or replace(outcome_of_reading(found=bool(findings)), urgency=urgency_of(findings))
-    evidence = replace(evidence, followed=followed(evidence, findings))
+    evidence = replace(evidence, followed=_followed(evidence, findings))
     segmentation = build_segmentation(evidence, findings, labels)
     material = Material(
         evidence=evidence,
@@ -108,7 +110,20 @@ def build_report(
         form=evidence.form,
         others=others,
         outcome=ended,
+        tracked={finding.number: evidence.tracking_uid(finding.number) for finding in findings},
     )
+
+
+def _followed(evidence: Evidence, findings: tuple[Finding, ...]) -> Mapping[int, str]:
+    """Tracking UIDs by findings' numbers: that of an earlier study first, then that of the report that is replaced."""
+    of_earlier = {finding.number: finding.tracking_uid for finding in findings if finding.tracking_uid}
+    taken = set(of_earlier.values())
+    # Where the replaced report took another finding for it, that one has a new name now.
+    of_replaced = {
+        number: evidence.uid(f"finding {number}") if uid in taken else uid
+        for number, uid in followed(evidence, findings).items()
+    }
+    return of_replaced | of_earlier
 
 
 def _marked(form: Form, segmentations: Mapping[Form, Dataset | None], material: Material) -> Marked:

@@ -51,7 +51,7 @@ _LUNGS: tuple[tuple[int, str, Code | None, CIELabColor], ...] = (
 
 def tracking_identifier(finding: Finding) -> str:
     """What people call the finding, in the report and in the segmentation."""
-    return f"{finding.concept.meaning} {finding.number}"
+    return finding.name
 
 
 def colour_of(finding: Finding) -> CIELabColor:

@@ -6,6 +6,7 @@ As a measurement group it would be legal, too, and turn OHIF's view of the whole
 from collections.abc import Iterator
 
 from highdicom import sr as hd_sr
+from pydicom import Dataset
 
 from dicom_node.core import codes
 from dicom_node.core.codes import Code
@@ -35,6 +36,8 @@ def study_summary(
     container.ContentSequence.extend(text_of(said.concept, said.text) for said in outcome.statements)
     container.ContentSequence.extend(_urgency(outcome))
     container.ContentSequence.extend(_recommendation(findings, outcome))
+    if evidence.prior is not None:
+        container.ContentSequence.append(_prior(evidence.prior))
     container.ContentSequence.append(text_of(codes.COMMENT, _comment(evidence, findings, outcome, remarks)))
     return container
 
@@ -109,11 +112,21 @@ def _comment(evidence: Evidence, findings: tuple[Finding, ...], outcome: Outcome
     if not outcome.was_read:
         said = f"{by} did not read this study; {images} images of one series were received. It says nothing of them."
     else:
-        found = ", ".join(f"{finding.concept.meaning} {finding.number}" for finding in findings) or "nothing"
+        found = ", ".join(finding.name for finding in findings) or "nothing"
         said = f"{by} read {images} images of one series and marked {found}."
     reason = (_sentence(outcome.reason),) if outcome.reason else ()
     whole = (f"{statement.concept.meaning}: {statement.text}." for statement in outcome.statements)
     return " ".join(("AI result, not for diagnostic use.", said, *reason, *whole, *remarks, LIMITS))
+
+
+def _prior(report: Dataset) -> hd_sr.CompositeContentItem:
+    """The report on an earlier study that findings were compared with."""
+    return hd_sr.CompositeContentItem(
+        name=concept(codes.PRIOR_REPORT),
+        referenced_sop_class_uid=str(report.SOPClassUID),
+        referenced_sop_instance_uid=str(report.SOPInstanceUID),
+        relationship_type=CONTAINS,
+    )
 
 
 def _infer(item: hd_sr.CodeContentItem, reason: str) -> None:

@@ -11,6 +11,7 @@ from workers.reporting.encoding import elements
 REFERENCED_SOP_INSTANCE_UID = 0x00081155
 CURRENT_REQUESTED_PROCEDURE_EVIDENCE = 0x0040A375
 PREDECESSOR_DOCUMENTS = 0x0040A360
+PERTINENT_OTHER_EVIDENCE = 0x0040A385
 CONTENT = 0x0040A730
 #: Where a segmentation names the images that it is drawn on: Source Image Sequence, Referenced Series Sequence, and the
 #: functional groups (PS3.3 Sections C.8.20.2 and C.7.6.16). What it repeats of its source, such as the Referenced Study

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from dicom_node.core.codes import ANATOMICAL_STRUCTURE, Code
-from dicom_node.core.lung_rads import Category, Composition
+from dicom_node.core.lung_rads import Category, Composition, Course
 from dicom_node.core.screening import graded
-from tests.unit.core.test_urgency import nodule
+from tests.unit.core.test_urgency import growing, nodule
 
 SOLID, PART_SOLID, NON_SOLID = Composition
 
@@ -42,3 +42,26 @@ def test_only_nodules_of_the_lung_are_graded_and_what_an_algorithm_graded_stays_
     assert [one.lung_rads for one in graded(others, "baseline")] == [None, None]
     (own,) = graded([replace(large, lung_rads=Category.SUSPICIOUS_A)], "baseline")
     assert own.lung_rads is Category.SUSPICIOUS_A
+
+
+@pytest.mark.parametrize(
+    ("course", "category"),
+    [
+        (Course.NEW, Category.SUSPICIOUS_A),
+        (Course.BASELINE, Category.PROBABLY_BENIGN),
+        # It may be one that was there before, or not: nothing is graded by a guess.
+        (None, None),
+    ],
+)
+def test_what_an_earlier_study_says_counts_before_what_the_route_says(
+    course: Course | None, category: Category | None
+) -> None:
+    compared = nodule(7.0, composition=SOLID, is_compared=True, course=course)
+    (finding,) = graded([compared], "baseline")
+    assert finding.lung_rads is category
+
+
+def test_what_was_there_before_is_none_of_a_first_screening() -> None:
+    grown = replace(growing(2.0), composition=SOLID, course=Course.GROWING)
+    stable = replace(growing(0.2), composition=SOLID, course=Course.STABLE)
+    assert [one.lung_rads for one in graded([grown, stable], "baseline")] == [Category.SUSPICIOUS_B, None]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicom_node.core.change import Change, Size
 from dicom_node.core.codes import (
     ACTIONABLE_CATEGORY_2,
     ANATOMICAL_STRUCTURE,
@@ -14,7 +15,7 @@ from dicom_node.core.codes import (
     NODULE,
 )
 from dicom_node.core.finding import Axis, Finding, Outline
-from dicom_node.core.lung_rads import Category, Composition
+from dicom_node.core.lung_rads import Category, Composition, Course
 from dicom_node.core.priority import Priority
 from dicom_node.core.screening import graded
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule, urgency_of
@@ -58,6 +59,31 @@ def test_the_default_rules_look_at_growth_and_solid_part_and_not_at_size() -> No
     part_solid = {"composition": Composition.PART_SOLID}
     assert judged(nodule(10.0, **part_solid, solid_diameter_mm=8.0)) is Priority.HIGH
     assert judged(nodule(10.0, **part_solid, solid_diameter_mm=5.0)) is Priority.ROUTINE
+
+
+def growing(by_mm: float, **unlike: object) -> Finding:
+    """A nodule that was smaller by so much ninety days ago, of a volume that goes with that."""
+    then = Size(
+        mean_diameter_mm=8.0, volume_mm3=268.0, method="ATTENUATION", slice_thickness_mm=1.0, kernel="soft",
+        outlined_by=("lung_nodule", "0.2.0", "ab"),
+    )  # fmt: skip
+    now = replace(then, mean_diameter_mm=8.0 + by_mm, volume_mm3=268.0 * ((8.0 + by_mm) / 8.0) ** 3)
+    change = Change(earlier=replace(then, **unlike), later=now, days=9000, name="Nodule 1", date="20240101")  # type: ignore[arg-type]  # what a test knows
+    return nodule(8.0 + by_mm, is_compared=True, change=change)
+
+
+def test_growth_counts_where_both_sizes_compare() -> None:
+    assert judged(growing(1.5)) is Priority.ROUTINE
+    assert judged(growing(1.6)) is Priority.HIGH
+    assert judged(growing(4.0, slice_thickness_mm=5.0)) is Priority.ROUTINE
+    assert judged(growing(-3.0)) is Priority.ROUTINE
+
+
+def test_a_rule_may_ask_for_what_is_new() -> None:
+    rules = (TriageRule(name="it was not marked before", priority=Priority.HIGH, new=True),)
+    assert judged(nodule(), rules=rules) is Priority.ROUTINE
+    assert judged(nodule(is_compared=True, course=Course.BASELINE), rules=rules) is Priority.ROUTINE
+    assert judged(nodule(is_compared=True, course=Course.NEW), rules=rules) is Priority.HIGH
 
 
 def test_the_reason_names_the_finding_its_size_the_rule_and_how_soon() -> None:

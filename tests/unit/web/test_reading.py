@@ -16,7 +16,19 @@ from dicom_node.settings import Settings, WebSettings
 from dicom_node.web.application import build_application
 from dicom_node.web.reading import study_link
 from dicom_node.web.server import WebServer
-from tests.populated_index import NOW, complete, deliver, instance, queue, receive, report, study_uid
+from tests.populated_index import (
+    NOW,
+    claim,
+    complete,
+    deliver,
+    instance,
+    objects,
+    queue,
+    receive,
+    report,
+    study_uid,
+    summary,
+)
 from tests.visitors import Person, session
 
 KEY = b"key"
@@ -173,3 +185,47 @@ def test_who_watches_does_not_hold_up_the_end(index: Index) -> None:
 def test_a_link_elsewhere_quotes_the_study() -> None:
     assert study_link("", "1.2") == ""
     assert study_link("/viewer?StudyInstanceUIDs={study}", "1.2") == "/viewer?StudyInstanceUIDs=1.2"
+
+
+ROW = {
+    "number": 1,
+    "finding": "Nodule",
+    "site": "Lung",
+    "laterality": "Left",
+    "long_axis_mm": 10.2,
+    "short_axis_mm": 9.8,
+    "volume_mm3": 520,
+    "mean_hu": 30,
+    "score": 0.9,
+}
+
+
+def read_with(index: Index, name: str, *rows: dict[str, object]) -> str:
+    """A study that was read, with these rows of findings."""
+    job = queue(index, name, at=NOW - 60)
+    told = {**summary(len(rows)), "rows": [{**ROW, **row, "number": n} for n, row in enumerate(rows, start=1)]}
+    index.jobs.report(claim(index, job, at=NOW - 50), objects(name), summary=told, at=NOW - 40)
+    return study_uid(name)
+
+
+def test_the_study_page_shows_what_became_of_findings_since_an_earlier_study(person: Person, index: Index) -> None:
+    grown = {
+        "name": "Nodule 3",
+        "change": "increased",
+        "prior_diameter_mm": 8.0,
+        "mean_diameter_mm": 10.0,
+        "prior_days": 91.0,
+        "doubling_days": 95,
+    }
+    study = read_with(index, "followed", grown, {"name": "Nodule 4", "change": "not marked then"}, {})
+    text = person.get(f"/studies/{study}").text
+    assert "8.0 mm 91 days before, 10.0 mm now" in text
+    assert "increased, doubled in 95 days" in text
+    assert "not marked then" in text
+    assert "Nodule 3" in text
+
+
+def test_without_an_earlier_study_the_page_says_nothing_of_one(person: Person, index: Index) -> None:
+    text = person.get(f"/studies/{read_with(index, 'alone', {})}").text
+    assert "Long axis mm" in text
+    assert "then, now" not in text

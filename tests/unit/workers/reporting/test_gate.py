@@ -60,6 +60,18 @@ def replace_what_it_does_not(sr: Dataset, _: Dataset) -> None:
     sr.PredecessorDocumentsSequence = [document]
 
 
+def refer_to_another_study(sr: Dataset, _: Dataset) -> None:
+    document = Dataset()
+    document.ReferencedSOPClassUID, document.ReferencedSOPInstanceUID = sr.SOPClassUID, "2.25.99"
+    sr.PertinentOtherEvidenceSequence = [document]
+
+
+def share_a_name(sr: Dataset, _: Dataset) -> None:
+    for group in groups(sr):
+        (name,) = (i for i in group.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "112039")
+        name.TextValue = "Nodule 1"
+
+
 def track_otherwise(_: Dataset, seg: Dataset) -> None:
     seg.SegmentSequence[1].TrackingUID = "2.25.99"
 
@@ -156,6 +168,8 @@ BREAKS: dict[str, list[Callable[[Dataset, Dataset], None]]] = {
     "study": [name_another_patient],
     "evidence": [forget_an_image, refer_to_an_unread_image, draw_on_an_unread_image],
     "predecessor": [replace_what_it_does_not],
+    "prior": [refer_to_another_study],
+    "names": [share_a_name],
     "tracking": [track_otherwise, swap_two_segments, leave_a_segment_unmeasured],
     "geometry": [
         use_another_frame_of_reference,

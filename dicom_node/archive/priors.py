@@ -1,0 +1,109 @@
+"""The index's priors: earlier studies of a job's patient that the same algorithm read and that stand.
+
+Who the patient is, is looked up here and goes nowhere else: what is returned names studies and files.
+"""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from itertools import groupby, islice
+
+import sqlalchemy as sa
+
+from dicom_node.archive.prepared_query import PreparedQuery, Row
+from dicom_node.archive.settlement import stands
+from dicom_node.archive.transactions import Transactions
+from dicom_node.core.form import STRUCTURED_REPORTS
+from dicom_node.core.job import Job
+from dicom_node.core.lifecycle import JobState
+from dicom_node.core.patient import Patient
+from dicom_node.core.prior import Prior
+
+#: So many earlier studies of one patient go with a job: the second is for where the first cannot be used.
+MOST = 2
+#: So many reports that have the patient's ID are looked at.
+_MOST_ROWS = 200
+_DAYS_OF_A_YEAR = 365.25
+
+_OF_THE_PATIENT = {
+    "patient_id": "PatientID",
+    "issuer": "IssuerOfPatientID",
+    "birth_date": "PatientBirthDate",
+    "sex": "PatientSex",
+}
+
+
+class Priors:
+    """Which earlier studies a reading is compared with."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        reports, jobs, searched = (transactions.tables[name] for name in ("reports", "jobs", "searched_studies"))
+        identity = [searched.c[keyword].label(name) for name, keyword in _OF_THE_PATIENT.items()]
+        moment = (searched.c.StudyDate, searched.c.StudyTime)
+        own = sa.select(*identity, *moment).where(searched.c.study_instance_uid == sa.bindparam("uid"))
+        self._own = PreparedQuery(own)
+        columns = (reports.c.study_instance_uid, reports.c.sop_instance_uid, reports.c.path, reports.c.form)
+        of_day = sa.and_(moment[0] == sa.bindparam("on"), moment[1] != "", moment[1] < sa.bindparam("before"))
+        query = (
+            sa.select(*columns, jobs.c.summary, *identity)
+            .join(jobs, jobs.c.job_uid == reports.c.job_uid)
+            .join(searched, searched.c.study_instance_uid == reports.c.study_instance_uid)
+            .where(
+                searched.c.PatientID == sa.bindparam("patient"),
+                searched.c.study_instance_uid != sa.bindparam("uid"),
+                # Within one range of the index, where a patient has thousands of studies.
+                moment[0].between(sa.bindparam("since"), sa.bindparam("on")),
+                moment[0] != "",
+                sa.or_(moment[0] < sa.bindparam("on"), of_day),
+                jobs.c.algorithm == sa.bindparam("algorithm"),
+                # What a person took back, what was replaced, and what failed its checks is followed by nobody.
+                jobs.c.current.is_(True),
+                jobs.c.state == JobState.REPORTED.value,
+                stands(reports),
+                reports.c.held == "",
+                reports.c.form.in_([form.value for form in STRUCTURED_REPORTS]),
+            )
+            .order_by(moment[0].desc(), moment[1].desc(), reports.c.study_instance_uid, reports.c.written_at.desc())
+            .limit(_MOST_ROWS)
+        )
+        self._earlier = PreparedQuery(query)
+
+    def of(self, job: Job, years: float) -> tuple[Prior, ...]:
+        """The latest studies with findings that are earlier than the job's by so many years at most, latest first.
+
+        None where the patient or the date of the study is not known, or `years` is 0.
+        """
+        with self._transactions.read() as connection:
+            own = self._own.first(connection, uid=job.study_instance_uid)
+            if own is None or not own["patient_id"] or not own["StudyDate"] or years <= 0:
+                return ()
+            asked = {"uid": job.study_instance_uid, "algorithm": job.algorithm, "patient": own["patient_id"]}
+            when = {"on": own["StudyDate"], "before": own["StudyTime"], "since": _since(own["StudyDate"], years)}
+            rows = self._earlier.rows(connection, **asked, **when)
+        return tuple(islice(_priors(rows, _patient(own)), MOST))
+
+
+def _priors(rows: list[Row], patient: Patient) -> Iterator[Prior]:
+    forms = [form.value for form in STRUCTURED_REPORTS]
+    found = (row for row in rows if (row["summary"] or {}).get("findings") and _patient(row).is_same(patient))
+    for study, reports in groupby(found, lambda row: str(row["study_instance_uid"])):
+        chosen = min(reports, key=lambda row: forms.index(row["form"]))
+        yield Prior(
+            study_instance_uid=study,
+            path=chosen["path"],
+            sop_instance_uid=chosen["sop_instance_uid"],
+            layout=chosen["summary"].get("layout") or {},
+        )
+
+
+def _patient(row: Row) -> Patient:
+    return Patient(**{name: str(row[name] or "").strip() for name in _OF_THE_PATIENT})
+
+
+def _since(day: str, years: float) -> str:
+    """The first day that counts, as headers write it; years before the calendar's first are all of them."""
+    try:
+        own = date(int(day[:4]), int(day[4:6]), int(day[6:]))
+        return (own - timedelta(days=years * _DAYS_OF_A_YEAR)).strftime("%Y%m%d").rjust(8, "0")
+    except (OverflowError, ValueError):
+        return ""

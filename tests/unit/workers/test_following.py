@@ -1,0 +1,283 @@
+"""Findings followed from study to study: what the second report says of the first, and when it says nothing."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.core import codes
+from dicom_node.core.form import BY_DEFAULT, Form
+from tests.factories import ct_series
+from tests.follow_ups import FIRST, NEW, SECOND, THIRD, Ward, chest
+from tests.unit.workers.reporting.test_summary import items
+from workers.reporting.encoding import as_file
+
+BEFORE, AFTER = "20240101", "20240401"
+BASELINE = (FIRST, SECOND, THIRD)
+#: One has grown, one is as it was, one is gone, and one is new.
+LATER = (FIRST.grown(1.5), SECOND, NEW)
+MOVED = {"breath": 0.92, "shift": (6.0, -5.0, 8.0)}
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Iterator[Ward]:
+    """A worker to which studies come."""
+    index = Index.open("sqlite://")
+    yield Ward(index=index, archive=Archive(tmp_path / "data"), folder=tmp_path)
+    index.close()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ward, str, str]]:
+    """Two studies of a patient, three months apart, in every form of a report; not to be changed."""
+    folder = tmp_path_factory.mktemp("two")
+    index = Index.open("sqlite://")
+    forms = BY_DEFAULT | {Form.SR_OHIF, Form.LABEL_MAP, Form.PDF, Form.PRESENTATION_STATE}
+    ward = Ward(index=index, archive=Archive(folder / "data"), folder=folder, forms=forms, source=ct_series)
+    yield ward, ward.study("first", BEFORE, BASELINE), ward.study("second", AFTER, LATER, **MOVED)
+    index.close()
+
+
+def values(report: Dataset, name: codes.Code) -> list[float]:
+    return [float(item.MeasuredValueSequence[0].NumericValue) for item in items(report, name.value)]
+
+
+def asked_again(ward: Ward, study: str) -> None:
+    """A person has the study read again."""
+    ward.index.jobs.ask_again(study, actor="test", at=ward.now)
+    ward.index.jobs.queue(study, [ward.job(study).job], cause="", actor="test", at=ward.now)
+
+
+def test_what_is_surely_the_same_keeps_its_name_and_uid_in_every_object(two: tuple[Ward, str, str]) -> None:
+    ward, first, second = two
+    then, now = ward.tracked(first), ward.tracked(second)
+    assert set(now) == {"Nodule 1", "Nodule 3", "Nodule 4"}
+    assert {name: now[name] for name in ("Nodule 1", "Nodule 3")} == {n: then[n] for n in ("Nodule 1", "Nodule 3")}
+    assert now["Nodule 4"] not in then.values()
+    results = ward.results(second)
+    for form in ("SR", "SR OHIF"):
+        assert {str(item.UID) for item in items(results[form], "112040")} == set(now.values())
+    described = (s for s in results["LABELMAP"].SegmentSequence if "TrackingUID" in s)
+    assert {str(s.TrackingID): str(s.TrackingUID) for s in described} == now
+    drawn = results["GSPS"].GraphicAnnotationSequence
+    graphics = [graphic for one in drawn for graphic in one.get("GraphicObjectSequence", [])]
+    assert {str(graphic.TrackingUID) for graphic in graphics if "TrackingUID" in graphic} == set(now.values())
+
+
+def test_the_report_says_what_became_of_each_in_codes_and_numbers(two: tuple[Ward, str, str]) -> None:
+    ward, first, second = two
+    then, now = (ward.results(study)["SR"] for study in (first, second))
+    said = [item.ConceptCodeSequence[0].CodeValue for item in items(now, codes.CHANGE.value)]
+    assert sorted(said) == sorted(
+        code.value for code in (codes.INCREASE_IN_SIZE, codes.NO_SIGNIFICANT_CHANGE, codes.NEW_FINDING)
+    )
+    assert set(values(now, codes.PRIOR_DIAMETER)) < set(values(then, codes.DIAMETER))
+    assert values(now, codes.DAYS_SINCE_PRIOR) == [91, 91]
+    (grown, days) = max(values(now, codes.VOLUME_CHANGE)), values(now, codes.DOUBLING_TIME)
+    assert grown == pytest.approx(100 * (1.5**3 - 1), rel=0.25)
+    assert days == [pytest.approx(91 / 1.755, rel=0.25)]
+    assert not items(then, codes.CHANGE.value)
+    assert "PertinentOtherEvidenceSequence" not in then
+
+
+def test_the_report_names_the_earlier_one_as_other_evidence_and_not_as_one_that_it_replaces(
+    two: tuple[Ward, str, str],
+) -> None:
+    ward, first, second = two
+    then = ward.results(first)["SR"]
+    for form in ("SR", "SR OHIF"):
+        now = ward.results(second)[form]
+        (study,) = now.PertinentOtherEvidenceSequence
+        assert study.StudyInstanceUID == first
+        (referred,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+        assert referred.ReferencedSOPInstanceUID == then.SOPInstanceUID
+        assert "PredecessorDocumentsSequence" not in now
+        (item,) = items(now, codes.PRIOR_REPORT.value)
+        assert item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == then.SOPInstanceUID
+
+
+def test_the_comment_tells_people_what_grew_what_is_new_and_what_is_gone(two: tuple[Ward, str, str]) -> None:
+    ward, _, second = two
+    said = ward.comment(second)
+    assert "Compared with the report on the study of 2024-01-01, 91 days before." in said
+    assert "Nodule 3: mean diameter" in said
+    assert "): increase in size." in said
+    assert "): no significant change." in said
+    assert "Nodule 2 of 2024-01-01 was not found again." in said
+    assert "Nodule 4 was not marked on 2024-01-01, where that scan shows its place." in said
+
+
+def test_growth_makes_the_study_urgent_and_the_reason_says_so(two: tuple[Ward, str, str]) -> None:
+    ward, first, second = two
+    assert ward.job(first).summary["priority"] == codes.ACTIONABLE_CATEGORY_3.meaning
+    assert ward.job(second).summary["priority"] == codes.ACTIONABLE_CATEGORY_2.meaning
+    assert "Nodule 3" in ward.job(second).summary["priority_reason"]
+    assert "volume doubled within 400 days" in ward.job(second).summary["priority_reason"]
+
+
+def test_the_summary_has_no_date_of_the_patient(two: tuple[Ward, str, str]) -> None:
+    ward, _, second = two
+    rows = {row["name"]: row for row in ward.job(second).summary["rows"]}
+    assert rows["Nodule 3"]["change"] == "increased"
+    assert rows["Nodule 3"]["prior_days"] == 91
+    assert "2024" not in str({**ward.job(second).summary, "layout": ""})
+
+
+def test_outside_judges_find_no_fault(
+    two: tuple[Ward, str, str], tmp_path: Path, shared: Path, program: Callable[[str], Path]
+) -> None:
+    ward, _, second = two
+    faults: list[str] = []
+    for form, ds in ward.results(second).items():
+        path = tmp_path / "all" / f"{form}.dcm"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(as_file(ds))
+        if form != "LABELMAP":  # the program knows no segment of number 0
+            judged = subprocess.run([program("dciodvfy"), path], capture_output=True, text=True, check=False)
+            faults += [f"{form}: {line}" for line in judged.stderr.splitlines() if line.startswith("Error")]
+    assert faults == []
+    for sr, seg in (("SR", "SEG"), ("SR OHIF", "SEG")):
+        folder = tmp_path / sr.replace(" ", "")
+        folder.mkdir()
+        for form in (sr, seg):
+            (folder / f"{form}.dcm").write_bytes(as_file(ward.results(second)[form]))
+        check = [sys.executable, str(shared / "tools" / "check-evidence"), str(folder), "--sources"]
+        # With what the earlier study left, as a PACS has it.
+        said = subprocess.run([*check, str(ward.folder)], capture_output=True, text=True, check=False)
+        assert said.returncode == 0, said.stdout
+    shown = subprocess.run(
+        [program("dsrdump"), "+Pl", tmp_path / "all" / "SR.dcm"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "Increase in size" in shown
+    assert "Prior report for current patient" in shown
+
+
+def test_the_same_studies_read_again_write_the_same_objects(ward: Ward) -> None:
+    ward.study("first", BEFORE, BASELINE)
+    second = ward.study("second", AFTER, LATER)
+    before = {form: as_file(ds) for form, ds in ward.results(second).items()}
+    asked_again(ward, second)
+    ward.read()
+    assert {form: as_file(ds) for form, ds in ward.results(second).items()} == before
+
+
+def test_a_third_study_goes_on_from_the_second_and_gives_no_name_twice(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, BASELINE)
+    second = ward.study("second", AFTER, (FIRST, SECOND))
+    third = ward.study("third", "20240701", (FIRST, SECOND, NEW))
+    assert set(ward.tracked(second)) == {"Nodule 1", "Nodule 3"}
+    assert set(ward.tracked(third)) == {"Nodule 1", "Nodule 3", "Nodule 4"}, "what was Nodule 2 is another one"
+    assert ward.tracked(third)["Nodule 1"] == ward.tracked(first)["Nodule 1"]
+    assert "2024-04-01" in ward.comment(third)
+
+
+def test_a_study_that_comes_after_a_later_one_is_compared_when_that_is_read_again(ward: Ward) -> None:
+    later = ward.study("later", AFTER, (FIRST.grown(1.5),))
+    earlier = ward.study("earlier", BEFORE, (FIRST,))
+    assert "Compared" not in ward.comment(earlier), "nothing is compared with what was not there yet"
+    assert "Compared" not in ward.comment(later)
+    own = ward.results(later)["SR"].SOPInstanceUID
+    asked_again(ward, later)
+    ward.read()
+    assert "increase in size" in ward.comment(later)
+    assert ward.tracked(later) == ward.tracked(earlier)
+    assert ward.results(later)["SR"].SOPInstanceUID != own, "another content has another UID"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"PatientBirthDate": "19610413"},
+        {"IssuerOfPatientID": "ELSEWHERE", "PatientBirthDate": ""},
+    ],
+)
+def test_a_study_that_may_be_of_another_patient_is_not_compared(ward: Ward, other: dict[str, str]) -> None:
+    first = ward.study("first", BEFORE, (FIRST,), **other)
+    second = ward.study("second", AFTER, (FIRST,))
+    assert "ompared" not in ward.comment(second)
+    assert not set(ward.tracked(first).values()) & set(ward.tracked(second).values())
+
+
+def test_a_withdrawn_study_is_never_compared_and_the_one_before_is(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    rejected = ward.study("rejected", "20240201", (FIRST,))
+    ward.index.withdrawals.withdraw(rejected, safety=True, reason="another patient", actor="test", at=ward.now)
+    second = ward.study("second", AFTER, (FIRST,))
+    assert "study of 2024-01-01" in ward.comment(second)
+    assert ward.tracked(second) == ward.tracked(first)
+
+
+def test_a_study_that_is_being_read_again_is_compared_only_after_that(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    asked_again(ward, first)
+    second = ward.arrive("second", AFTER, chest((FIRST,)))
+    assert ward.index.priors.of(ward.job(second).job, 5.0) == ()
+    # The first study waits longest, and is read again before the second.
+    ward.read()
+    assert "Compared" in ward.comment(second)
+    assert ward.tracked(second) == ward.tracked(first)
+
+
+def test_images_that_left_the_disk_are_not_missed(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    for series in ward.index.studies.study(first).series:
+        for instance in series.instances:
+            ward.archive.path_of(instance.path).unlink()
+    second = ward.study("second", AFTER, (FIRST,))
+    assert ward.tracked(second) == ward.tracked(first)
+
+
+def test_a_report_that_is_not_there_any_more_is_named_and_passed_over(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    lost = ward.study("lost", "20240201", (FIRST,))
+    for row in ward.index.jobs.report_rows(ward.job(lost).job.job_uid):
+        ward.archive.path_of(row.path).unlink()
+    second = ward.study("second", AFTER, (FIRST,))
+    assert "was not compared: its report is not in the archive any more" in ward.comment(second)
+    assert "Compared with the report on the study of 2024-01-01" in ward.comment(second)
+    assert ward.tracked(second) == ward.tracked(first)
+
+
+def test_what_an_earlier_version_read_is_named_and_passed_over(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    second = ward.arrive("second", AFTER, chest((FIRST,)))
+    (prior,) = ward.index.priors.of(ward.job(second).job, 5.0)
+    assert prior.study_instance_uid == first
+    ward.index.priors.of = lambda *_: (replace(prior, layout={}),)  # type: ignore[method-assign]  # as that left none
+    ward.read()
+    assert "not compared: its reading, by an earlier version," in ward.comment(second)
+    assert "Compared" not in ward.comment(second)
+
+
+def test_the_setting_says_how_far_back_and_turns_it_off(ward: Ward) -> None:
+    ward.study("first", BEFORE, (FIRST,))
+    ward.prior_years = 0.2
+    assert "Compared" not in ward.comment(ward.study("second", AFTER, (FIRST,)))
+    ward.prior_years = 0.0
+    assert "Compared" not in ward.comment(ward.study("third", "20240402", (FIRST,)))
+
+
+def test_slices_of_another_thickness_are_compared_without_calling_it_a_change(ward: Ward) -> None:
+    ward.source = ct_series
+    first = ward.study("first", BEFORE, (FIRST,), SliceThickness="5.0")
+    second = ward.study("second", AFTER, (FIRST.grown(1.5),))
+    assert ward.tracked(second) == ward.tracked(first)
+    assert "that is not called a change, since slices were 5 mm thick then and are 2.5 mm now" in ward.comment(second)
+    report = ward.results(second)["SR"]
+    assert not items(report, codes.CHANGE.value)
+    assert not values(report, codes.VOLUME_CHANGE)
+    assert len(values(report, codes.PRIOR_VOLUME)) == 1
+    assert ward.job(second).summary["priority"] == codes.ACTIONABLE_CATEGORY_3.meaning
+
+
+def test_lungs_that_were_not_scanned_whole_are_not_compared(ward: Ward) -> None:
+    ward.study("first", BEFORE, (FIRST,))
+    second = ward.arrive("second", AFTER, chest((FIRST,))[24:])
+    ward.read()
+    assert "not compared: the lungs of both scans are not alike, or not whole" in ward.comment(second)

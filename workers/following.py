@@ -1,0 +1,230 @@
+"""Following: the findings of a reading beside those of the patient's latest earlier study that can be compared."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+
+from dicom_node.archive.files import Archive
+from dicom_node.core.algorithm import AlgorithmIdentification
+from dicom_node.core.change import Change, Size, Trend
+from dicom_node.core.finding import Finding
+from dicom_node.core.lung_rads import Course
+from dicom_node.core.prior import Prior
+from workers.correspondence import Correspondence, correspondence, lungs_compared
+from workers.layout import Layout, place_of
+from workers.reporting.prior_report import Measured, measured_in, outlined_by, patient_of
+
+log = logging.getLogger(__name__)
+
+#: What a header's date or a report may be wrong by.
+_UNUSABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+#: A nodule that is not marked in slices thicker than this, or than half of it, may have been there all the same
+#: (Lung-RADS v2022 asks for 2.5 mm or less).
+_SHOWN_BY_MM, _SHOWN_SLICES = 2.5, 2.0
+
+_TRENDS = {Trend.INCREASED: "increase in size", Trend.DECREASED: "decrease in size"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Followed:
+    """Findings with what an earlier study says of them, and that study's report; None where none was compared."""
+
+    findings: tuple[Finding, ...]
+    report: Dataset | None = None
+    #: Sentences for the report.
+    remarks: tuple[str, ...] = ()
+    #: The highest number that any finding's name has had.
+    highest: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Earlier:
+    """An earlier study that can be compared."""
+
+    report: Dataset
+    layout: Layout
+    measured: Mapping[str, Measured]
+    on: date
+    days: int
+    #: Tracking Unique Identifiers, in the order of the report.
+    uids: tuple[str, ...] = field(default=())
+
+    @property
+    def day(self) -> str:
+        """When it was made, as people read it."""
+        return self.on.isoformat()
+
+
+def follow(
+    findings: tuple[Finding, ...],
+    layout: Layout | None,
+    header: Dataset,
+    algorithm: AlgorithmIdentification,
+    priors: Sequence[Prior],
+    archive: Archive,
+) -> Followed:
+    """Compare findings with those of the first prior that can be; what cannot be is named, and why.
+
+    `layout` is that of the scan, None where the algorithm does not tell where it looked, and `header` one of its
+    images'.
+    """
+    if layout is None:
+        return Followed(findings=findings, highest=len(findings))
+    passed: list[str] = []
+    for prior in priors:
+        earlier = _opened(prior, layout, header, algorithm, archive)
+        if isinstance(earlier, _Earlier):
+            found = _compared(findings, layout, algorithm, earlier)
+            return replace(found, remarks=(*passed, *found.remarks))
+        log.info("an earlier study is not compared", extra={"reason": earlier})
+        passed.append(f"An earlier study of this patient was not compared: {earlier}.")
+    return Followed(findings=findings, remarks=tuple(passed), highest=len(findings))
+
+
+def _opened(
+    prior: Prior, layout: Layout, header: Dataset, algorithm: AlgorithmIdentification, archive: Archive
+) -> "_Earlier | str":
+    """The prior, or why it cannot be compared."""
+    before = Layout.from_json(prior.layout)
+    if before is None or not before.findings:
+        return "its reading, by an earlier version, tells nothing of where its findings lie"
+    try:
+        report = dcmread(archive.path_of(prior.path))
+    except (OSError, InvalidDicomError) as error:
+        log.warning("an earlier report cannot be read", extra={"error": type(error).__name__})
+        return "its report is not in the archive any more"
+    try:
+        measured = measured_in(report)
+        on = _day(report)
+        days = (_day(header) - on).days
+        # The index chose it by the same rule, of what was received: this is of what is compared.
+        is_theirs = patient_of(report).is_same(patient_of(header)) and report.SOPInstanceUID == prior.sop_instance_uid
+    except _UNUSABLE:
+        return "its report is not as ours are"
+    if not is_theirs or days < 0 or outlined_by(report)[0] != algorithm.name:
+        return "its report is of another patient, a later day or another algorithm"
+    if layout.is_cut or before.is_cut or not lungs_compared(before.lungs, layout.lungs):
+        return "the lungs of both scans are not alike, or not whole, so that places cannot be compared"
+    uids = tuple(uid for uid in before.findings if uid in measured)
+    return _Earlier(report=report, layout=before, measured=measured, on=on, days=days, uids=uids)
+
+
+def _day(header: Dataset) -> date:
+    text = str(header.StudyDate).replace(".", "")
+    return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+
+
+def _compared(
+    findings: tuple[Finding, ...], layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier
+) -> Followed:
+    places = [earlier.layout.findings[uid].place for uid in earlier.uids]
+    found = correspondence(places, [place_of(one) for one in findings], earlier.layout.lungs, layout.lungs)
+    highest = max(earlier.layout.highest, len(places))
+    named: list[Finding] = []
+    for number, finding in enumerate(findings):
+        if number in found.pairs:
+            named.append(_same(finding, earlier.uids[found.pairs[number]], layout, algorithm, earlier))
+            continue
+        highest += 1
+        course = None if number in found.doubtful_later else _course(finding, layout, algorithm, earlier)
+        name = f"{finding.concept.meaning} {highest}"
+        named.append(replace(finding, tracking_identifier=name, is_compared=True, course=course))
+    remarks = (
+        f"Compared with the report on the study of {earlier.day}, {_days_before(earlier.days)}.",
+        *(_in_words(one, earlier.day) for one in named),
+        *_gone(found, earlier),
+    )
+    return Followed(findings=tuple(named), report=earlier.report, remarks=tuple(filter(None, remarks)), highest=highest)
+
+
+def _same(finding: Finding, uid: str, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Finding:
+    """A finding that was there before, under the name that it had."""
+    name, before = earlier.layout.findings[uid].name, earlier.layout
+    then = earlier.measured[uid].size(earlier.report, before.slice_thickness_mm, before.kernel)
+    change = None
+    if then is not None:
+        now = _size(finding, layout, algorithm)
+        change = Change(earlier=then, later=now, days=earlier.days, name=name, date=earlier.on.strftime("%Y%m%d"))
+    return replace(
+        finding,
+        tracking_identifier=name,
+        tracking_uid=uid,
+        change=change,
+        doubling_days=None if change is None else change.doubling_days,
+        is_compared=True,
+        course=None if change is None else change.course,
+    )
+
+
+def _size(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification) -> Size:
+    """A finding's size, as its report will say it."""
+    return Size(
+        mean_diameter_mm=round(finding.mean_diameter_mm, 1),
+        volume_mm3=round(finding.volume_mm3),
+        solid_diameter_mm=None if finding.solid_diameter_mm is None else round(finding.solid_diameter_mm, 1),
+        method=finding.border.value,
+        slice_thickness_mm=layout.slice_thickness_mm,
+        kernel=layout.kernel,
+        outlined_by=(algorithm.name, algorithm.version, algorithm.checksum),
+    )
+
+
+def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Course:
+    """NEW where the earlier scan, read by the same algorithm, shows the place well enough, else BASELINE.
+
+    Even so it was not marked then, which is less than that it was not there.
+    """
+    side, before = place_of(finding).side, earlier.layout
+    if side not in lungs_compared(before.lungs, layout.lungs):
+        return Course.BASELINE
+    by = (algorithm.name, algorithm.version, algorithm.checksum)
+    is_shown = before.thickness_mm <= min(_SHOWN_BY_MM, finding.mean_diameter_mm / _SHOWN_SLICES)
+    there = before.lungs[side].out_of_average_lung(layout.lungs[side].in_average_lung(np.array([finding.centre])))
+    x, y, z = (float(value) for value in there[0])
+    was_seen = is_shown and outlined_by(earlier.report) == by and before.covers((x, y, z))
+    return Course.NEW if was_seen else Course.BASELINE
+
+
+def _days_before(days: int) -> str:
+    return "of the same day" if days == 0 else f"{days} day{'s' if days > 1 else ''} before"
+
+
+def _in_words(finding: Finding, day: str) -> str:
+    """What became of a finding, as a sentence; empty where nothing is to be said."""
+    change, name = finding.change, finding.name
+    if finding.tracking_uid and change is None:
+        return f"{name} was there on {day}; its size then is not told."
+    if change is None:
+        if finding.course is None:
+            return f"{name} may be one that was there on {day}, or not: that is not clear."
+        return f"{name} was not marked on {day}{', where that scan shows its place' if finding.is_new else ''}."
+    then, now = change.earlier, change.later
+    sizes = (
+        f"mean diameter {then.mean_diameter_mm:.1f} mm on {day} and {now.mean_diameter_mm:.1f} mm now, "
+        f"volume {then.volume_mm3:.0f} and {now.volume_mm3:.0f} mm3"
+    )
+    if change.caveats:
+        return f"{name}: {sizes}; that is not called a change, since {' and '.join(change.caveats)}."
+    by = f"{change.diameter_mm:+.1f} mm, {change.volume_percent:+.0f} %"
+    doubled = f", doubled in {change.doubling_days:.0f} days" if (change.doubling_days or 0) > 0 else ""
+    if change.trend is None:
+        return f"{name}: {sizes} ({by}); whether it changed is not clear."
+    return f"{name}: {sizes} ({by}{doubled}): {_TRENDS.get(change.trend, 'no significant change')}."
+
+
+def _gone(found: Correspondence, earlier: _Earlier) -> Iterator[str]:
+    """What was there and is not found now."""
+    again = set(found.pairs.values())
+    for number, uid in enumerate(earlier.uids):
+        if number in again:
+            continue
+        name = earlier.layout.findings[uid].name
+        if number in found.doubtful_earlier:
+            yield f"{name} of {earlier.day} may be one of those marked now: which, is not clear."
+        else:
+            yield f"{name} of {earlier.day} was not found again."
