@@ -107,7 +107,9 @@ class Owed:
         elif beside := "; ".join(f"{row.form} is held: {row.held}" for row in rows if row.held):
             cause = f"{cause}; {beside}"
             log.error("a report that says why a study was not read is not sent in every form", extra={"reason": beside})
-        self._index.jobs.answered(job, rows, cause=cause, actor=self._worker, at=self._clock())
+        if self._index.jobs.answered(job, rows, cause=cause, actor=self._worker, at=self._clock()):
+            # Read again, it may come to another end, of which its peers are to be told as well.
+            del self._tries[job.job_uid]
         return True
 
     def _withdraw(self, withdrawal: Withdrawal) -> bool:

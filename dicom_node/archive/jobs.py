@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.archive.delivery_rows import may_be_there
 from dicom_node.archive.job_rows import JOB_FIELDS, JobRow, ReportRow, job_of, job_row_of
 from dicom_node.archive.leases import LeaseLost, Leases
 from dicom_node.archive.prepared import Prepared
@@ -48,7 +49,7 @@ _FRESH: Mapping[str, Any] = MappingProxyType(
 
 
 #: What a report's row says beside its object.
-_WRITTEN = ("job_uid", "study_instance_uid", "written_at", "offered_at", "unwanted")
+_WRITTEN = ("job_uid", "study_instance_uid", "written_at", "offered_at", "unwanted", "known_to")
 
 
 class Jobs(Leases):
@@ -87,8 +88,14 @@ class Jobs(Leases):
         rejected = sa.and_(
             reports.c.withdrawn_at.is_not(None), sa.or_(reports.c.offered_at.is_not(None), accepted.exists())
         )
-        columns = (reports.c.sop_instance_uid, reports.c.offered_at, rejected.label("rejected"))
+        taken_at = sa.select(sa.func.max(to_peers.c.accepted_at)).correlate(reports)
+        taken_at = taken_at.where(to_peers.c.sop_instance_uid == reports.c.sop_instance_uid)
+        offered_at = sa.func.coalesce(reports.c.offered_at, taken_at.scalar_subquery()).label("offered_at")
+        columns = (reports.c.sop_instance_uid, offered_at, reports.c.known_to, rejected.label("rejected"))
         self._offered = sa.select(*columns).where(replaced)
+        holders = sa.select(deliveries.c.sop_instance_uid, deliveries.c.peer)
+        holders = holders.join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+        self._holders = holders.where(replaced, may_be_there(transactions.tables))
         another = reports.c.sop_instance_uid.not_in(sa.bindparam("uids", expanding=True))
         # What a peer may have can be taken back only as long as it is known.
         kept = sa.and_(replaced, another, sa.or_(reports.c.offered_at.is_not(None), accepted.exists()))
@@ -297,6 +304,7 @@ class Jobs(Leases):
         under which a person took something back: whoever wrote it did not know that yet, and must read anew.
         """
         offered: dict[str, float | None] = {}
+        holders: dict[str, set[str]] = {}
         others = (self._written.scalars(connection, uid=row.sop_instance_uid, job=job.job_uid) for row in objects)
         if not objects or any(others):
             uids = [row.sop_instance_uid for row in objects]
@@ -307,6 +315,10 @@ class Jobs(Leases):
                     # Peers are told to use nothing under this UID: to write it again would take that back.
                     raise LeaseLost(f"object {uid} of job {job.job_uid} was withdrawn meanwhile")
             offered = {one.sop_instance_uid: one.offered_at for one in known}
+            # The peers that it goes to now may be others than those that have it.
+            holders = {one.sop_instance_uid: set(one.known_to or ()) for one in known}
+            for uid, peer in connection.execute(self._holders, replaced):
+                holders[uid].add(peer)
             connection.execute(self._end_deliveries, replaced)
             connection.execute(self._keep_reports, replaced)
             connection.execute(self._drop_deliveries, replaced)
@@ -316,6 +328,7 @@ class Jobs(Leases):
             values |= {"job_uid": job.job_uid, "study_instance_uid": job.study_instance_uid, "written_at": at}
             # Written again, it is still what a peer may have.
             values |= {"offered_at": offered.get(row.sop_instance_uid), "unwanted": False}
+            values |= {"known_to": sorted(holders.get(row.sop_instance_uid, ())) or None}
             self._new_report(connection, **values)
 
     def _raise_priority(self, connection: sa.Connection, study_instance_uid: str, jobs: Sequence[Job]) -> None:

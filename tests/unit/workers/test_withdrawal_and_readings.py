@@ -49,6 +49,28 @@ def test_read_again_it_is_another_object_that_names_the_one_taken_back(room: Roo
     assert len(notes(room)) == 1, "the note is still to be sent"
 
 
+@pytest.mark.parametrize("peers_now", [(), ("archive",), ("archive", "pacs")])
+def test_who_has_a_result_is_told_also_where_it_was_written_again_and_goes_to_others_now(
+    room: Room, peers_now: tuple[str, ...]
+) -> None:
+    """The same images, read again, are the same objects; the settings may send them elsewhere, or nothing went yet."""
+    room.read()
+    accept(room)
+    sent = current(room)
+    for _ in range(2):
+        ask_again(room)
+        room.read()
+        assert current(room) == sent
+        for uid, *_ in room.index.deliveries.unplanned():
+            room.index.deliveries.plan(uid, peers_now, room.now)
+    withdraw(room)
+    (withdrawal,) = room.index.withdrawals.of_study(STUDY)
+    assert set(withdrawal.objects["pacs"]) == sent
+    room.triage.work_off()
+    (note,) = notes(room)
+    assert rejected(note) == sent
+
+
 def current(room: Room) -> set[str]:
     """What the study's result consists of."""
     rows = room.index.jobs.report_rows(room.job.job_uid)
