@@ -16,6 +16,9 @@ from dicom_node.core.study import Series, Study
 #: Fewer slices than this make no volume worth reading.
 MINIMUM_INSTANCES = 20
 
+#: Between the names of several routes whose choice is one job.
+TOGETHER = " + "
+
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
