@@ -240,7 +240,7 @@ def _check_patient(slices: Sequence[_Slice]) -> None:
         named = {str(piece.header.get(keyword) or "").strip() for piece in slices} - {""}
         if len(named) > 1:
             found = f"the instances name {len(named)} different patients"
-            raise InconsistentGeometry(f"{found}; correct them where they come from, and send the study again")
+            raise InconsistentGeometry(f"{found}; correct them where they come from, and send them under new UIDs")
 
 
 def _plane(piece: _Slice) -> dict[str, Any]:
