@@ -251,7 +251,8 @@ def _plane(piece: _Slice) -> dict[str, Any]:
         if value is None or np.size(value) != count:
             raise InconsistentGeometry(f"{_name(piece)} has no {keyword}: its place in the patient is unknown")
         plane[keyword] = tuple(float(part) for part in value) if count > 1 else str(value)
-    return plane
+    # Not every slice says of which acquisition it is; then nothing is known of that.
+    return plane | {"AcquisitionNumber": str(piece.header.get("AcquisitionNumber") or "") or None}
 
 
 def _name(piece: _Slice) -> str:

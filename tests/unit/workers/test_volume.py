@@ -86,6 +86,14 @@ def test_slices_of_two_patients_are_read_for_neither(tmp_path: Path, keyword: st
     assert "Jones" not in str(refused.value)
 
 
+def test_slices_of_two_acquisitions_between_one_another_are_read_for_no_volume(tmp_path: Path) -> None:
+    paths = ct_series(tmp_path, slices=12, rows=4)
+    for k, path in enumerate(paths):
+        changed(path, AcquisitionNumber=str(1 + k % 2))
+    with pytest.raises(InconsistentGeometry, match="slices of 2 acquisitions"):
+        load_volume(paths)
+
+
 def test_a_slice_that_does_not_name_its_patient_or_pads_the_name_is_read_with_the_others(tmp_path: Path) -> None:
     paths = ct_series(tmp_path, voxels=RAMP)
     for path, name in zip(paths, ("A", "A ", "", "A"), strict=True):
