@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.archive.delivery_rows import may_be_there
-from dicom_node.archive.job_rows import JOB_FIELDS, JobRow, ReportRow, job_of, job_row_of
+from dicom_node.archive.job_rows import JOB_FIELDS, WITHDRAWN, JobRow, ReportRow, job_of, job_row_of
 from dicom_node.archive.leases import LeaseLost, Leases
 from dicom_node.archive.prepared import Prepared
 from dicom_node.archive.prepared_query import PreparedQuery
@@ -29,6 +29,8 @@ _ANSWERED_BEFORE = {
     StudyState.NOT_ROUTED: "the evidence is what was already answered",
     StudyState.FAILED: "the evidence is what could not be read before; requeue the study to try it once more",
 }
+
+_WITHDRAWN_BEFORE = "the evidence is what a result was withdrawn of; requeue the study to have it read again"
 
 #: Why an object is not sent any more that a peer was offered.
 _REPLACED = "a later report of its job took its place"
@@ -120,8 +122,11 @@ class Jobs(Leases):
                 job for job in jobs if self._enter(connection, job, f"{job.priority} by route {job.route}", actor, at)
             ]
             states = [self._state(connection, job.job_uid) for job in jobs]
-            after = study_state_after_jobs([state for state in states if state]) or StudyState.QUEUED
-            why = cause if wanting else _ANSWERED_BEFORE[after]
+            # Of those that want no worker, what was withdrawn is superseded.
+            otherwise = StudyState.QUEUED if wanting else StudyState.NOT_ROUTED
+            after = study_state_after_jobs([state for state in states if state])
+            why = cause if wanting else _WITHDRAWN_BEFORE if after is None else _ANSWERED_BEFORE[after]
+            after = after or otherwise
             self._transactions.move_study(connection, study_instance_uid, after, cause=why, actor=actor, at=at)
             self._raise_priority(connection, study_instance_uid, jobs)
         return wanting
@@ -226,7 +231,7 @@ class Jobs(Leases):
             self._evictions.check_on_disk(connection, study_instance_uid)
             counted = frozenset(JobState) - {JobState.SUPERSEDED}
             self._transactions.supersede_jobs(connection, study_instance_uid, counted, cause=cause, actor=actor, at=at)
-            forgotten = {"current": False, "attempts": 0, "dead_letter": False}
+            forgotten = {"current": False, "attempts": 0, "dead_letter": False, "error": ""}
             of_study = jobs.c.study_instance_uid == study_instance_uid
             connection.execute(sa.update(jobs).where(of_study).values(**forgotten))
             self._transactions.move_study(
@@ -270,6 +275,9 @@ class Jobs(Leases):
         if row is not None and row["state"] != JobState.SUPERSEDED.value:
             same = self._jobs.c.job_uid == job.job_uid
             connection.execute(sa.update(self._jobs).where(same).values(current=True))
+            return False
+        if row is not None and (row["error"], row["evidence"]) == (WITHDRAWN, job.evidence):
+            # Nothing but a person's word reads again what a person took back: a peer may pass on its own note to us.
             return False
         values: dict[str, Any] = {name: getattr(job, name) for name in JOB_FIELDS if name != "state"}
         values |= {**_FRESH, "priority": job.priority.value, "send_to": list(job.send_to), "queued_at": at}

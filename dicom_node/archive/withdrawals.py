@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.archive.delivery_rows import may_be_there, waiting_row
-from dicom_node.archive.job_rows import ReportRow
+from dicom_node.archive.job_rows import WITHDRAWN, ReportRow
 from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.rejections import RejectedObject, Rejection
 from dicom_node.archive.transactions import Transactions
@@ -137,7 +137,7 @@ class Withdrawals:
         """No job of the study counts as done any more."""
         counted = frozenset(JobState) - {JobState.SUPERSEDED}
         self._transactions.supersede_jobs(connection, study, counted, cause=cause, actor=actor, at=at)
-        forgotten = {"current": False, "attempts": 0, "dead_letter": False, "answer_owed": False}
+        forgotten = {"current": False, "attempts": 0, "dead_letter": False, "answer_owed": False, "error": WITHDRAWN}
         same_study = self._jobs.c.study_instance_uid == study
         connection.execute(sa.update(self._jobs).where(same_study).values(**forgotten))
 
