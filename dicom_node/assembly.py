@@ -13,7 +13,7 @@ from dicom_node.core.errors import IllegalTransition, NodeError
 from dicom_node.core.job import Job, evidence_digest
 from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.core.priority import more_urgent
-from dicom_node.core.routing import Choice, RoutingDecision, route_study
+from dicom_node.core.routing import TOGETHER, Choice, RoutingDecision, route_study
 from dicom_node.core.study import Study
 from dicom_node.core.uid import derived_uid
 from dicom_node.settings import Settings
@@ -164,7 +164,7 @@ class Assembly:
 def _job(study: Study, choices: Sequence[Choice], takers: tuple[str, ...]) -> Job:
     """The job of routes that choose the same series for the same algorithm; `takers` get what a route sends to all."""
     series, algorithm = choices[0].series, choices[0].route.algorithm
-    evidence, route = evidence_digest(series.instances), " + ".join(choice.route.name for choice in choices)
+    evidence, route = evidence_digest(series.instances), TOGETHER.join(choice.route.name for choice in choices)
     named = [choice.route.send_to for choice in choices]
     # Of all routes none names a peer: then whoever takes results when the report is there.
     send_to = tuple(dict.fromkeys(peer for peers in named for peer in peers or takers)) if any(named) else ()

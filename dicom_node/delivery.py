@@ -69,7 +69,8 @@ class Delivery:
             self._index.deliveries.settle(study, now)
 
     def _since(self, now: float) -> float:
-        if self._looked_at_all is not None and now - self._looked_at_all < _LOOK_AT_ALL_SECONDS:
+        # A clock that was set back is before the last look: then all are looked through anew.
+        if self._looked_at_all is not None and 0.0 <= now - self._looked_at_all < _LOOK_AT_ALL_SECONDS:
             return now - _LOOK_BACK_SECONDS
         self._looked_at_all = now
         return 0.0

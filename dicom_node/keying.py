@@ -1,7 +1,8 @@
 """Keying: of each new study one header is read for the keyed hashes by which it is found and audited."""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from io import BytesIO
 
 from pydicom.errors import InvalidDicomError
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 #: How often it is looked for new studies, and how many are taken at a time: receiving goes first.
 KEYING_SECONDS = 2.0
 _MOST = 100
+#: Studies may share a moment, and of two that arrive at once the earlier may be in the index later.
+_LOOK_BACK_SECONDS = 60.0
 #: Of a file, so much at most: both stand near its beginning.
 _HEADER_BYTES = 4 << 20
 
@@ -31,21 +34,25 @@ def key_of(text: str, key: bytes) -> str:
 class Keying:
     """Reads the headers of studies that lack their keys, a few in each round."""
 
-    def __init__(self, index: Index, archive: Archive, key: bytes) -> None:
+    def __init__(self, index: Index, archive: Archive, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._index = index
         self._archive = archive
         self._key = key
+        self._clock = clock
         self._since = 0.0
 
     def step(self) -> None:
         """One round."""
-        found = self._index.study_keys.unkeyed(self._since, _MOST)
+        lately = self._clock() - _LOOK_BACK_SECONDS
+        # A clock that was set back gives new studies times that were passed already.
+        found = self._index.study_keys.unkeyed(min(self._since, lately), _MOST)
         if not found:
+            self._since = lately
             return
         keys: Mapping[str, tuple[str, str]] = {study.study_instance_uid: self._keys(study.path) for study in found}
         self._index.study_keys.keep(keys)
-        # Studies may share a moment; what was keyed is not found again.
-        self._since = found[-1].last_received_at
+        # What was keyed is not found again.
+        self._since = found[-1].last_received_at - _LOOK_BACK_SECONDS
 
     def _keys(self, path: str) -> tuple[str, str]:
         """Both hashes; empty ones for a file that is gone or damaged, which is the archive check's business."""

@@ -20,6 +20,9 @@ from dicom_node.settings_file import KeyPath
 
 TableT = TypeVar("TableT")
 
+#: Characters of a name: the columns of the index hold no more, and not every database cuts what is longer.
+LONGEST_NAME = 64
+
 
 class Text(str):
     """A value from the environment or the command line, which has no type of its own yet."""
@@ -107,7 +110,10 @@ def _is_ae_title(text: str) -> bool:
 _RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "ae_title": (_is_ae_title, "an AE title is 1 to 16 ASCII characters without backslash"),
     "not_empty": (lambda text: bool(text.strip()), "it must not be empty"),
-    "name": (lambda text: text == text.strip() != "" and text.isprintable(), "a name is one line of text, not padded"),
+    "name": (
+        lambda text: text == text.strip() != "" and text.isprintable() and len(text) <= LONGEST_NAME,
+        f"a name is one line of at most {LONGEST_NAME} characters, not padded",
+    ),
     "character_set": (
         lambda text: all(part in encodings for part in text.split("\\")),
         "it must be a defined term of Specific Character Set, such as ISO_IR 100 or ISO_IR 192",

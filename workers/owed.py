@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 #: So many are looked at, and each is tried so often.
 _AT_ONCE = 20
 _TRIES = 3
+#: A withdrawal that could not be written rests so long between rounds of tries: it is never given up for what may pass.
+_REST_SECONDS = 300.0
+#: The name among the index's conditions of withdrawals that nobody could be told of yet.
+NOT_TOLD = "withdrawals"
 #: Where one of these must not be sent, peers are not told.
 _ANSWERS = (*ESSENTIAL, Form.REJECTION)
 
@@ -51,16 +55,19 @@ class Owed:
         self._stopped = stopped
         self._forms = forms
         self._tries: Counter[str] = Counter()
+        #: When what is never given up may be tried again.
+        self._rests_until: dict[str, float] = {}
 
     def withdraw_next(self) -> bool:
         """Write the notes of the next withdrawal; whether there was one, and they were written or given up.
 
-        Raises ArchiveUnusable where the archive is in the way: that is tried again without end.
+        Raises ArchiveUnusable where the archive is in the way: that is tried again without end, and so is whatever else
+        may pass.
         """
         with self._waiting_for_index():
             for withdrawal in self._index.withdrawals.owed():
                 name = f"withdrawal {withdrawal.number}"
-                if self._may_try(name):
+                if not self._rests(name) and self._may_try(name):
                     with self._trying(name), log_context(study_instance_uid=withdrawal.study_instance_uid):
                         return self._withdraw(withdrawal)
         return False
@@ -95,6 +102,10 @@ class Owed:
         self._tries[name] += 1
         return self._tries[name] <= _TRIES
 
+    def _rests(self, name: str) -> bool:
+        # More than the whole time ahead, the rest began before the clock was set back.
+        return 0.0 < self._rests_until.get(name, 0.0) - self._clock() <= _REST_SECONDS
+
     def _explain(self, job: Job, error: str) -> bool:
         """Say why a job ended without a report, or that this cannot be said; False where it is to be tried later."""
         cause = "a report was written that says why there is none"
@@ -107,7 +118,9 @@ class Owed:
         elif beside := "; ".join(f"{row.form} is held: {row.held}" for row in rows if row.held):
             cause = f"{cause}; {beside}"
             log.error("a report that says why a study was not read is not sent in every form", extra={"reason": beside})
-        self._index.jobs.answered(job, rows, cause=cause, actor=self._worker, at=self._clock())
+        if self._index.jobs.answered(job, rows, cause=cause, actor=self._worker, at=self._clock()):
+            # Read again, it may come to another end, of which its peers are to be told as well.
+            del self._tries[job.job_uid]
         return True
 
     def _withdraw(self, withdrawal: Withdrawal) -> bool:
@@ -115,11 +128,13 @@ class Owed:
         groups: dict[tuple[str, ...], list[str]] = {}
         for peer, uids in withdrawal.objects.items():
             groups.setdefault(uids, []).append(peer)
+        name = f"withdrawal {withdrawal.number}"
         rows, trouble = self._tried(
-            f"withdrawal {withdrawal.number}",
-            lambda: [row for uids in groups for row in self._rejected(withdrawal, uids)],
+            name, lambda: [row for uids in groups for row in self._rejected(withdrawal, uids)], gives_up=False
         )
         if rows is None:
+            if self._tries[name] >= _TRIES:
+                self._let_rest(name)
             return False
         notes = list(zip(rows, groups.values(), strict=True)) if rows else []
         names = ", ".join(sorted(withdrawal.objects))
@@ -128,9 +143,21 @@ class Owed:
             cause = f"no rejection note is sent to {names}, tell them yourself: {trouble}"
             log.error("a peer is not told that a result was withdrawn", extra={"reason": trouble})
         self._index.withdrawals.written(withdrawal, notes, cause=cause, actor=self._worker, at=self._clock())
+        if not self._index.withdrawals.owed():
+            self._index.conditions.ended(NOT_TOLD)
         return True
 
-    def _tried(self, name: str, write: Callable[[], list[ReportRow]]) -> tuple[list[ReportRow] | None, str]:
+    def _let_rest(self, name: str) -> None:
+        """People must see that peers still use what was taken back."""
+        now = self._clock()
+        self._tries[name], self._rests_until[name] = 0, now + _REST_SECONDS
+        reason = "peers are not told yet that a result was withdrawn: its note cannot be written; see the worker's log"
+        self._index.conditions.began(NOT_TOLD, reason=reason, at=now)
+        log.error("a peer is not told yet that a result was withdrawn; it is tried again")
+
+    def _tried(
+        self, name: str, write: Callable[[], list[ReportRow]], *, gives_up: bool = True
+    ) -> tuple[list[ReportRow] | None, str]:
         """What was written and what is wrong with it; None for the first where it is to be tried again."""
         try:
             rows = write()
@@ -144,7 +171,7 @@ class Owed:
             self._tries[name] -= 1
             raise ArchiveUnusable.by_disk(error) from error
         except TriageError as error:
-            if error.retryable and self._tries[name] < _TRIES:
+            if error.retryable and (self._tries[name] < _TRIES or not gives_up):
                 return None, ""
             return [], str(error)
         if any(row.held for row in rows):

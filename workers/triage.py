@@ -25,6 +25,7 @@ from dicom_node.core.errors import (
 from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job, Lease, evidence_digest
 from dicom_node.core.lifecycle import JobState
+from dicom_node.core.routing import TOGETHER
 from dicom_node.core.screening import Screening
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
 from dicom_node.settings import QueueSettings
@@ -212,7 +213,7 @@ class Triage:
             earlier=self._index.reports.earlier(job),
             forms=self._forms,
             triage=self._rules,
-            screening=self._screenings.get(job.route, "no"),
+            screening=self._screening(job),
             priors=self._index.priors.of(job, self._prior_years),
         )
         reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
@@ -234,6 +235,11 @@ class Triage:
         self._tell(lambda: self._index.jobs.report(lease, rows, summary=summary, at=self._clock()))
         facts = {"result": summary["result"], "inference_seconds": summary["inference_seconds"]}
         log.info("reading ended", extra=facts)
+
+    def _screening(self, job: Job) -> Screening:
+        """What the job's route says of its examination, or any of those whose choice it is."""
+        said = (self._screenings.get(name, "no") for name in (job.route, *job.route.split(TOGETHER)))
+        return next((screening for screening in said if screening != "no"), "no")
 
     def _hold(self, job: Job, lease: Lease, rows: Sequence[ReportRow], why: str) -> None:
         """A report that failed its own checks is kept for those who mend that, and sent to nobody."""

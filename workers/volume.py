@@ -4,6 +4,7 @@ The slices are ordered by their positions along the normal of Image Orientation 
 (PS3.3 Section C.7.6.2.1.1).
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ from workers.frames import frame_headers, is_multi_frame
 
 #: Values below air are padding around the field of view.
 LOWEST_HU = -1024.0
+#: A padding value that is brighter is no tissue, nor metal: it is what surrounds the field of view.
+BRIGHTEST_HU = 3000.0
 #: Fewer slices have no spacing whose regularity can be judged.
 FEWEST_SLICES = 3
 #: What places a slice in the patient, and how many values each has.
@@ -215,6 +218,7 @@ def _ordered(slices: list[_Slice]) -> tuple[list[_Slice], NDArray[np.float64]]:
         raise InconsistentGeometry(f"{len(slices)} slices make no volume; send at least {FEWEST_SLICES}")
     if len({piece.header.get("SeriesInstanceUID") for piece in slices}) != 1:
         raise InconsistentGeometry("the instances belong to different series; read one series at a time")
+    _check_patient(slices)
     stack = stack_slices([_plane(piece) for piece in slices])
     if stack.problem:
         raise InconsistentGeometry(f"{stack.problem}; send the series again, evenly spaced and whole")
@@ -222,10 +226,21 @@ def _ordered(slices: list[_Slice]) -> tuple[list[_Slice], NDArray[np.float64]]:
     first, last = slices[0].header, slices[-1].header
     row, column = np.reshape([float(value) for value in first.ImageOrientationPatient], (2, 3))
     dy, dx = (float(value) for value in first.PixelSpacing)
+    if not (0.0 < dy < math.inf and 0.0 < dx < math.inf):
+        raise InconsistentGeometry(f"the pixel spacing is {dy:g} x {dx:g} mm, which is no size; send the series again")
     origin, end = (np.array([float(value) for value in ds.ImagePositionPatient]) for ds in (first, last))
     affine = np.eye(4)
     affine[:3] = np.column_stack([row * dx, column * dy, (end - origin) / (len(slices) - 1), origin])
     return slices, affine
+
+
+def _check_patient(slices: Sequence[_Slice]) -> None:
+    """Raise InconsistentGeometry where slices name different patients: a report would name one of them alone."""
+    for keyword in ("PatientID", "IssuerOfPatientID"):
+        named = {str(piece.header.get(keyword) or "").strip() for piece in slices} - {""}
+        if len(named) > 1:
+            found = f"the instances name {len(named)} different patients"
+            raise InconsistentGeometry(f"{found}; correct them where they come from, and send them under new UIDs")
 
 
 def _plane(piece: _Slice) -> dict[str, Any]:
@@ -236,7 +251,8 @@ def _plane(piece: _Slice) -> dict[str, Any]:
         if value is None or np.size(value) != count:
             raise InconsistentGeometry(f"{_name(piece)} has no {keyword}: its place in the patient is unknown")
         plane[keyword] = tuple(float(part) for part in value) if count > 1 else str(value)
-    return plane
+    # Not every slice says of which acquisition it is; then nothing is known of that.
+    return plane | {"AcquisitionNumber": str(piece.header.get("AcquisitionNumber") or "") or None}
 
 
 def _name(piece: _Slice) -> str:
@@ -256,9 +272,25 @@ def _decode_into(piece: _Slice, target: NDArray[np.float32]) -> None:
         raise UnreadableInstance(reason) from error
     if stored.shape != target.shape:
         raise UnreadableInstance(f"pixel data of {_name(piece)} is {stored.shape}, not {target.shape}")
-    np.multiply(stored, np.float32(header.RescaleSlope), out=target, casting="unsafe")
-    target += np.float32(header.RescaleIntercept)
+    slope, intercept = float(header.RescaleSlope), float(header.RescaleIntercept)
+    if slope == 0.0 or not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise UnreadableInstance(f"{_name(piece)} is rescaled by {slope:g} and {intercept:g}: its HU are unknown")
+    np.multiply(stored, np.float32(slope), out=target, casting="unsafe")
+    target += np.float32(intercept)
+    low, high = _padding(header)
+    if min(low * slope, high * slope) + intercept > BRIGHTEST_HU:
+        target[(stored >= low) & (stored <= high)] = LOWEST_HU
     np.maximum(target, np.float32(LOWEST_HU), out=target)
+
+
+def _padding(header: pydicom.Dataset) -> tuple[float, float]:
+    """The stored values from Pixel Padding Value to its Range Limit (PS3.3 Section C.7.5.1.1.2); none: not a number."""
+    value = header.get("PixelPaddingValue")
+    limit = header.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
+        return math.nan, math.nan
+    ends = (value, limit if isinstance(limit, int) else value)
+    return min(ends), max(ends)
 
 
 def _stored(piece: _Slice) -> NDArray[Any]:

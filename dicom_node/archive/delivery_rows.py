@@ -63,6 +63,14 @@ def counts(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
     return sa.or_(sa.and_(jobs.c.current.is_(True), stands(reports)), reports.c.form == Form.REJECTION.value)
 
 
+def may_be_there(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
+    """Whether the peer of a delivery may have its object: it took it, or was offered it and its answer may be lost."""
+    reports, deliveries = tables["reports"], tables["deliveries"]
+    # Its answer may be yet to come, too; a later refusal may only say that the peer has it already.
+    unsure = deliveries.c.state.in_((DeliveryState.WAITING.value, DeliveryState.FAILED.value))
+    return sa.or_(deliveries.c.accepted_at.is_not(None), sa.and_(unsure, reports.c.offered_at.is_not(None)))
+
+
 def is_of_current_job(tables: Mapping[str, sa.Table]) -> sa.ColumnElement[bool]:
     """Whether a delivery's object counts: what a superseded job left neither waits nor is missed."""
     jobs, reports, deliveries = (tables[name] for name in ("jobs", "reports", "deliveries"))

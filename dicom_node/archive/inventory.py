@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.archive.faults import ArchiveFault, FaultKind, Faults
 from dicom_node.archive.transactions import Transactions
+from dicom_node.core.errors import UnreadableInstance
 from dicom_node.core.lifecycle import JobState, StudyState
 
 #: What is still to be read, and so must be whole.
@@ -183,7 +185,9 @@ class Inventory:
         jobs = self._tables["jobs"]
         open_ones = (JobState.QUEUED.value, JobState.READING.value)
         query = sa.select(jobs).where(jobs.c.study_instance_uid == study, jobs.c.state.in_(open_ones))
-        values = {"reason": cause, "ended_at": at, "lease_token": None, "lease_expires_at": None}
+        values: dict[str, Any] = {"reason": cause, "ended_at": at, "lease_token": None, "lease_expires_at": None}
+        # Who waits for a result is told that there is none, as of any job that failed.
+        values |= {"answer_owed": True, "error": UnreadableInstance.__name__}
         for job in connection.execute(query.with_for_update()).mappings().all():
             self._transactions.move_job(
                 connection, job, JobState.FAILED, cause=cause, actor=actor, at=at, values=values

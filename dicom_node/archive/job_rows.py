@@ -10,6 +10,9 @@ from dicom_node.core.priority import Priority
 
 JOB_FIELDS = tuple(Job.__dataclass_fields__)
 
+#: What stands for the error of a job whose result a person took back, until a person asks for another.
+WITHDRAWN = "Withdrawn"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRow:

@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.job_rows import JOB_FIELDS, JobRow, ReportRow, job_of, job_row_of
+from dicom_node.archive.delivery_rows import may_be_there
+from dicom_node.archive.job_rows import JOB_FIELDS, WITHDRAWN, JobRow, ReportRow, job_of, job_row_of
 from dicom_node.archive.leases import LeaseLost, Leases
 from dicom_node.archive.prepared import Prepared
 from dicom_node.archive.prepared_query import PreparedQuery
@@ -29,6 +30,8 @@ _ANSWERED_BEFORE = {
     StudyState.FAILED: "the evidence is what could not be read before; requeue the study to try it once more",
 }
 
+_WITHDRAWN_BEFORE = "the evidence is what a result was withdrawn of; requeue the study to have it read again"
+
 #: Why an object is not sent any more that a peer was offered.
 _REPLACED = "a later report of its job took its place"
 
@@ -48,7 +51,7 @@ _FRESH: Mapping[str, Any] = MappingProxyType(
 
 
 #: What a report's row says beside its object.
-_WRITTEN = ("job_uid", "study_instance_uid", "written_at", "offered_at", "unwanted")
+_WRITTEN = ("job_uid", "study_instance_uid", "written_at", "offered_at", "unwanted", "known_to")
 
 
 class Jobs(Leases):
@@ -87,8 +90,14 @@ class Jobs(Leases):
         rejected = sa.and_(
             reports.c.withdrawn_at.is_not(None), sa.or_(reports.c.offered_at.is_not(None), accepted.exists())
         )
-        columns = (reports.c.sop_instance_uid, reports.c.offered_at, rejected.label("rejected"))
+        taken_at = sa.select(sa.func.max(to_peers.c.accepted_at)).correlate(reports)
+        taken_at = taken_at.where(to_peers.c.sop_instance_uid == reports.c.sop_instance_uid)
+        offered_at = sa.func.coalesce(reports.c.offered_at, taken_at.scalar_subquery()).label("offered_at")
+        columns = (reports.c.sop_instance_uid, offered_at, reports.c.known_to, rejected.label("rejected"))
         self._offered = sa.select(*columns).where(replaced)
+        holders = sa.select(deliveries.c.sop_instance_uid, deliveries.c.peer)
+        holders = holders.join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+        self._holders = holders.where(replaced, may_be_there(transactions.tables))
         another = reports.c.sop_instance_uid.not_in(sa.bindparam("uids", expanding=True))
         # What a peer may have can be taken back only as long as it is known.
         kept = sa.and_(replaced, another, sa.or_(reports.c.offered_at.is_not(None), accepted.exists()))
@@ -113,8 +122,11 @@ class Jobs(Leases):
                 job for job in jobs if self._enter(connection, job, f"{job.priority} by route {job.route}", actor, at)
             ]
             states = [self._state(connection, job.job_uid) for job in jobs]
-            after = study_state_after_jobs([state for state in states if state]) or StudyState.QUEUED
-            why = cause if wanting else _ANSWERED_BEFORE[after]
+            # Of those that want no worker, what was withdrawn is superseded.
+            otherwise = StudyState.QUEUED if wanting else StudyState.NOT_ROUTED
+            after = study_state_after_jobs([state for state in states if state])
+            why = cause if wanting else _WITHDRAWN_BEFORE if after is None else _ANSWERED_BEFORE[after]
+            after = after or otherwise
             self._transactions.move_study(connection, study_instance_uid, after, cause=why, actor=actor, at=at)
             self._raise_priority(connection, study_instance_uid, jobs)
         return wanting
@@ -219,7 +231,7 @@ class Jobs(Leases):
             self._evictions.check_on_disk(connection, study_instance_uid)
             counted = frozenset(JobState) - {JobState.SUPERSEDED}
             self._transactions.supersede_jobs(connection, study_instance_uid, counted, cause=cause, actor=actor, at=at)
-            forgotten = {"current": False, "attempts": 0, "dead_letter": False}
+            forgotten = {"current": False, "attempts": 0, "dead_letter": False, "error": ""}
             of_study = jobs.c.study_instance_uid == study_instance_uid
             connection.execute(sa.update(jobs).where(of_study).values(**forgotten))
             self._transactions.move_study(
@@ -264,6 +276,9 @@ class Jobs(Leases):
             same = self._jobs.c.job_uid == job.job_uid
             connection.execute(sa.update(self._jobs).where(same).values(current=True))
             return False
+        if row is not None and (row["error"], row["evidence"]) == (WITHDRAWN, job.evidence):
+            # Nothing but a person's word reads again what a person took back: a peer may pass on its own note to us.
+            return False
         values: dict[str, Any] = {name: getattr(job, name) for name in JOB_FIELDS if name != "state"}
         values |= {**_FRESH, "priority": job.priority.value, "send_to": list(job.send_to), "queued_at": at}
         if row is not None:
@@ -297,6 +312,7 @@ class Jobs(Leases):
         under which a person took something back: whoever wrote it did not know that yet, and must read anew.
         """
         offered: dict[str, float | None] = {}
+        holders: dict[str, set[str]] = {}
         others = (self._written.scalars(connection, uid=row.sop_instance_uid, job=job.job_uid) for row in objects)
         if not objects or any(others):
             uids = [row.sop_instance_uid for row in objects]
@@ -307,6 +323,10 @@ class Jobs(Leases):
                     # Peers are told to use nothing under this UID: to write it again would take that back.
                     raise LeaseLost(f"object {uid} of job {job.job_uid} was withdrawn meanwhile")
             offered = {one.sop_instance_uid: one.offered_at for one in known}
+            # The peers that it goes to now may be others than those that have it.
+            holders = {one.sop_instance_uid: set(one.known_to or ()) for one in known}
+            for uid, peer in connection.execute(self._holders, replaced):
+                holders[uid].add(peer)
             connection.execute(self._end_deliveries, replaced)
             connection.execute(self._keep_reports, replaced)
             connection.execute(self._drop_deliveries, replaced)
@@ -316,6 +336,7 @@ class Jobs(Leases):
             values |= {"job_uid": job.job_uid, "study_instance_uid": job.study_instance_uid, "written_at": at}
             # Written again, it is still what a peer may have.
             values |= {"offered_at": offered.get(row.sop_instance_uid), "unwanted": False}
+            values |= {"known_to": sorted(holders.get(row.sop_instance_uid, ())) or None}
             self._new_report(connection, **values)
 
     def _raise_priority(self, connection: sa.Connection, study_instance_uid: str, jobs: Sequence[Job]) -> None:

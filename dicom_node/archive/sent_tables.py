@@ -44,6 +44,8 @@ def add_sent(metadata: MetaData) -> None:
         Column("replaced_at", Float),
         #: No peer that the results go to takes this form.
         Column("unwanted", Boolean, nullable=False, default=False, server_default=false()),
+        #: Names of peers that may have it from before it was written again; empty: none.
+        Column("known_to", JSON(none_as_null=True)),
         #: What it is searched by, as of an instance; empty: nobody looked into it yet.
         Column("attributes", JSON(none_as_null=True)),
     )

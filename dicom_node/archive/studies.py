@@ -51,6 +51,8 @@ class Studies:
         self._contents = Prepared(
             sa.select(instances.c.sha256, instances.c.transfer_syntax_uid).where(instances.c.sop_instance_uid == uid)
         )
+        reports = self._tables["reports"]
+        self._is_ours = Prepared(sa.select(reports.c.job_uid).where(reports.c.sop_instance_uid == uid))
         self._last_received = PreparedQuery(
             sa.select(studies.c.last_received_at).where(studies.c.study_instance_uid == uid).with_for_update()
         )
@@ -290,6 +292,10 @@ class Studies:
             cause = (
                 f"instance {instance.sop_instance_uid} came again with other content; kept beside the first, not read"
             )
+            self._transactions.remark(connection, uid, before=before, after=before, cause=cause, actor=ACTOR, at=at)
+            return
+        if before is not StudyState.RECEIVING and self._is_ours(connection, uid=instance.sop_instance_uid).fetchone():
+            cause = f"instance {instance.sop_instance_uid} came back, which was made here; nothing is read for it"
             self._transactions.remark(connection, uid, before=before, after=before, cause=cause, actor=ACTOR, at=at)
             return
         self._transactions.change_study(connection, uid, last_received_at=at)

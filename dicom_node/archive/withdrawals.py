@@ -7,14 +7,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.delivery_rows import waiting_row
-from dicom_node.archive.job_rows import ReportRow
+from dicom_node.archive.delivery_rows import may_be_there, waiting_row
+from dicom_node.archive.job_rows import WITHDRAWN, ReportRow
 from dicom_node.archive.prepared_query import PreparedQuery
 from dicom_node.archive.rejections import RejectedObject, Rejection
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import IllegalTransition
 from dicom_node.core.form import Form
-from dicom_node.core.lifecycle import BEING_READ, DeliveryState, JobState, StudyState
+from dicom_node.core.lifecycle import BEING_READ, JobState, StudyState
 from dicom_node.core.priority import Priority
 from dicom_node.core.uid import derived_uid
 
@@ -69,7 +69,6 @@ class Withdrawals:
         number, written_at = self._withdrawals.c.number, self._withdrawals.c.written_at
         self._owed = PreparedQuery(sa.select(self._withdrawals).where(written_at.is_(None)).order_by(number))
         reports, deliveries = self._reports, self._deliveries
-        accepted = deliveries.c.accepted_at.is_not(None)
         counted = sa.select(self._jobs.c.job_uid).where(self._jobs.c.current.is_(True))
         to_peers = sa.alias(deliveries)
         sent = sa.select(to_peers.c.peer).correlate(reports)
@@ -78,15 +77,14 @@ class Withdrawals:
         )
         #: Of a study that is being read: what is not of this reading, or peers may have.
         self._is_earlier = sa.or_(reports.c.job_uid.not_in(counted), reports.c.offered_at.is_not(None), sent.exists())
-        # Its answer may be lost, or yet to come; a later refusal may only say that the peer has it already.
-        unsure = (DeliveryState.WAITING.value, DeliveryState.FAILED.value)
-        offered = sa.and_(deliveries.c.state.in_(unsure), reports.c.offered_at.is_not(None))
+        taken = sa.and_(reports.c.form != Form.REJECTION.value, reports.c.withdrawn_at.is_(None))
         self._held_by_peers = (
             sa.select(deliveries.c.peer, deliveries.c.sop_instance_uid)
             .join(reports, reports.c.sop_instance_uid == deliveries.c.sop_instance_uid)
-            .where(deliveries.c.study_instance_uid == sa.bindparam("uid"), sa.or_(accepted, offered))
-            .where(reports.c.form != Form.REJECTION.value, reports.c.withdrawn_at.is_(None))
-            .order_by(deliveries.c.peer, deliveries.c.sop_instance_uid)
+            .where(deliveries.c.study_instance_uid == sa.bindparam("uid"), may_be_there(transactions.tables), taken)
+        )
+        self._held_before = sa.select(reports.c.known_to, reports.c.sop_instance_uid).where(
+            reports.c.study_instance_uid == sa.bindparam("uid"), reports.c.known_to.is_not(None), taken
         )
 
     def withdraw(self, study_instance_uid: str, *, safety: bool, reason: str, actor: str, at: float) -> Withdrawal:
@@ -107,9 +105,7 @@ class Withdrawals:
                 self._transactions.move_study(
                     connection, study_instance_uid, StudyState.WITHDRAWN, cause=cause, actor=actor, at=at
                 )
-            objects: dict[str, list[str]] = {}
-            for peer, uid in connection.execute(self._held_by_peers, {"uid": study_instance_uid}):
-                objects.setdefault(peer, []).append(uid)
+            objects = self._objects(connection, study_instance_uid)
             standing = sa.and_(of_study, reports.c.withdrawn_at.is_(None), reports.c.form != Form.REJECTION.value)
             if is_read:
                 standing = sa.and_(standing, self._is_earlier)
@@ -126,11 +122,22 @@ class Withdrawals:
             number = connection.execute(sa.insert(self._withdrawals).values(**row)).inserted_primary_key
             return _withdrawal({**row, "number": int(number[0]) if number else 0})
 
+    def _objects(self, connection: sa.Connection, study: str) -> dict[str, list[str]]:
+        """The results of a study that each peer may have, by its name, those that results were sent to before too."""
+        of_study = {"uid": study}
+        held = {(str(peer), str(uid)) for peer, uid in connection.execute(self._held_by_peers, of_study)}
+        for peers, uid in connection.execute(self._held_before, of_study):
+            held |= {(str(peer), str(uid)) for peer in peers}
+        objects: dict[str, list[str]] = {}
+        for peer, uid in sorted(held):
+            objects.setdefault(peer, []).append(uid)
+        return objects
+
     def _forget_jobs(self, connection: sa.Connection, study: str, *, cause: str, actor: str, at: float) -> None:
         """No job of the study counts as done any more."""
         counted = frozenset(JobState) - {JobState.SUPERSEDED}
         self._transactions.supersede_jobs(connection, study, counted, cause=cause, actor=actor, at=at)
-        forgotten = {"current": False, "attempts": 0, "dead_letter": False, "answer_owed": False}
+        forgotten = {"current": False, "attempts": 0, "dead_letter": False, "answer_owed": False, "error": WITHDRAWN}
         same_study = self._jobs.c.study_instance_uid == study
         connection.execute(sa.update(self._jobs).where(same_study).values(**forgotten))
 

@@ -40,6 +40,9 @@ LARGEST_COORDINATE = 1e6
 #: Neighbours further apart than this many times the usual distance have lost a slice between them.
 GAP = 1.5
 
+#: One slice in so many may go back to an acquisition that was left, as where two meet and overlap; more are interleaved.
+_SLICES_A_RETURN = 4
+
 #: What slices of one volume share, and what to say when they do not.
 _SHARED: Mapping[str, str] = {
     "FrameOfReferenceUID": "the slices belong to different frames of reference",
@@ -133,7 +136,8 @@ def stack_slices(slices: Sequence[Attributes]) -> SliceStack:
         # Watching one place over time, as for the arrival of a contrast bolus: no slice to come would make it a volume.
         return _stack(ordered, normal, f"all {len(ordered)} slices lie at one position", None)
     missing = _irregularity(places)
-    problems = (_repetition(len(ordered), places), _shift(ordered, normal), missing)
+    mingled = _mingling([slices[index].get("AcquisitionNumber") for _, _, index in ordered])
+    problems = (_repetition(len(ordered), places), _shift(ordered, normal), mingled, missing)
     return _stack(ordered, normal, "; ".join(problem for problem in problems if problem) or None, missing)
 
 
@@ -165,6 +169,23 @@ def _mixture(slices: Sequence[Attributes], placed: int) -> str | None:
         if len({_hashable(s[keyword]) for s in slices if s.get(keyword) is not None}) > 1:
             return words
     return None
+
+
+def _mingling(acquisitions: Sequence[Any]) -> str | None:
+    """Two acquisitions, as of two breaths or phases, whose slices lie between one another: a volume of neither.
+
+    Acquisition Number (0020,0012) of each slice along the normal.
+    """
+    known = [number for number in acquisitions if number is not None]
+    left: set[Any] = set()
+    returns = 0
+    for before, after in pairwise(known):
+        if before != after:
+            left.add(before)
+            returns += after in left
+    if returns * _SLICES_A_RETURN <= len(known):
+        return None
+    return f"slices of {len(set(known))} acquisitions lie between one another"
 
 
 def _hashable(value: Any) -> Any:

@@ -11,10 +11,13 @@ from dicom_node.core.geometry import plane_of, stack_slices
 from dicom_node.core.image_type import is_derived, is_localizer
 from dicom_node.core.priority import Priority, more_urgent
 from dicom_node.core.screening import Screening
-from dicom_node.core.study import Series, Study
+from dicom_node.core.study import Attributes, Instance, Series, Study
 
 #: Fewer slices than this make no volume worth reading.
 MINIMUM_INSTANCES = 20
+
+#: Between the names of several routes whose choice is one job.
+TOGETHER = " + "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,7 @@ class _Candidate:
     """A series as routes compare it."""
 
     series: Series
+    attributes: Attributes
     plane: str | None
     problem: str | None
     thickness_mm: float
@@ -116,10 +120,11 @@ class _Candidate:
 def _candidate(series: Series) -> _Candidate:
     slices = series.slices
     stack = stack_slices(slices)
-    attributes = series.attributes
+    attributes = _attributes(series)
     thickness_mm = _number(attributes.get("SliceThickness"), stack.spacing_mm or math.inf)
     return _Candidate(
         series=series,
+        attributes=attributes,
         plane=plane_of(attributes),
         problem=stack.problem,
         thickness_mm=thickness_mm,
@@ -130,6 +135,19 @@ def _candidate(series: Series) -> _Candidate:
     )
 
 
+def _attributes(series: Series) -> Attributes:
+    """The attributes of the image that speaks for the series: no overview or derived one as long as there are others.
+
+    One such among the slices must not hide them from a route: whoever then reads the series says what is wrong with it.
+    """
+
+    def place(instance: Instance) -> tuple[bool, str]:
+        attributes = instance.attributes
+        return is_localizer(attributes) or is_derived(attributes), instance.sop_instance_uid
+
+    return min(series.instances, key=place).attributes
+
+
 def _number(value: object, otherwise: float) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
     return float(value) if good and isinstance(value, int | float) else otherwise
@@ -137,7 +155,7 @@ def _number(value: object, otherwise: float) -> float:
 
 def _obstacle(candidate: _Candidate, route: Route) -> str:
     """Why a route cannot read a series at all; empty when it can."""
-    attributes = candidate.series.attributes
+    attributes = candidate.attributes
     if failed := route.when.explain(attributes):
         return failed
     if is_localizer(attributes):

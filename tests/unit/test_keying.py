@@ -47,6 +47,19 @@ def test_a_study_whose_file_is_gone_has_empty_keys_and_holds_up_no_other(room: R
     assert room.index.study_keys.patient("1.2.4") == key_of("P", KEY)
 
 
+@pytest.mark.parametrize("set_back_seconds", [0.5, 7200.0])
+def test_a_study_that_came_before_the_last_one_by_the_clock_is_keyed_too(room: Room, set_back_seconds: float) -> None:
+    """Its clock was set back, or its instance was received a moment earlier and committed later."""
+    keying = Keying(room.index, room.archive, KEY, lambda: room.now)
+    room.receive(1, study="1.2.3", PatientID="A")
+    keying.step()
+    keying.step()
+    room.now -= set_back_seconds
+    room.receive(1, study="1.2.4", PatientID="B")
+    keying.step()
+    assert room.index.study_keys.patient("1.2.4") == key_of("B", KEY)
+
+
 def test_another_key_gives_another_hash_and_spaces_none() -> None:
     assert key_of(" A ", KEY) == key_of("A", KEY) != key_of("A", b"other")
     assert key_of("  ", KEY) == ""

@@ -252,7 +252,9 @@ def test_a_study_still_to_be_read_fails_when_a_file_of_it_is_missing(room: Room,
     assert room.reason().startswith("1 of 3 instance file(s) missing from the archive, the first studies/")
     assert room.reason().endswith(f"{sop_uid(2)}.dcm; send the study again")
     assert room.index.faults.counts()[FaultKind.MISSING] == 1
-    assert all(row.job.state is JobState.FAILED for row in room.index.jobs.of_study(STUDY_UID))
+    jobs = [row.job for row in room.index.jobs.of_study(STUDY_UID)]
+    assert all(job.state is JobState.FAILED for job in jobs)
+    assert room.index.jobs.owed(9) == [(job, "UnreadableInstance") for job in jobs], "its peers are to be told"
     # Once is enough.
     assert not room.recovery.run().anything
     # And the way out is what the reason says.

@@ -218,6 +218,7 @@ orientation = "sagital"
             "line 2: [completeness] quiet_seconds_otherwise is shorter than",
         ),
         (PACS + PACS, 'line 10: [[peers]] number 2 name "pacs" is already the name of number 1'),
+        (PACS.replace("pacs", "p" * 65), "a name is one line of at most 64 characters"),
         (ROUTE + ROUTE, "line 8: [[routes]] number 2 name"),
         (
             ROUTE + "send_to = ['pacs']",

@@ -50,6 +50,30 @@ def test_the_order_has_no_part_where_orientations_differ_by_their_rounding():
     assert (forward.normal, forward.positions_mm) == (backward.normal, backward.positions_mm)
 
 
+@pytest.mark.parametrize(
+    ("acquisitions", "problem"),
+    [
+        ("121212121212", "slices of 2 acquisitions lie between one another"),
+        ("123123123123", "slices of 3 acquisitions lie between one another"),
+        # One after the other along the patient, with a few slices of overlap, each rotation by itself, or not told.
+        ("111111222222", None),
+        ("111112122222", None),
+        ("123456789abc", None),
+        ("1 1 1 1 1 1 ", None),
+        ("            ", None),
+    ],
+)
+def test_two_breaths_whose_slices_lie_between_one_another_are_no_volume(acquisitions, problem):
+    """Each slice fits its neighbours' distance, and is of another breath or phase than they are."""
+    slices = slices_at(*range(12))
+    for one, number in zip(slices, acquisitions, strict=True):
+        if number.strip():
+            one["AcquisitionNumber"] = number
+    for given_order in (slices, slices[::-1]):
+        stack = stack_slices(given_order)
+        assert (stack.problem, stack.missing) == (problem, None)
+
+
 def test_slices_come_back_in_order_along_the_normal_with_their_spacing():
     stack = stack_slices(slices_at(5.0, 0.0, 2.5))
     assert stack.order == (1, 2, 0)

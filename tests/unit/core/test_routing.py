@@ -70,6 +70,16 @@ def test_a_derived_series_is_not_read_even_when_the_route_does_not_say_so():
     assert reasons(decision) == {"1.1": "it is derived from other images"}
 
 
+@pytest.mark.parametrize("image_type", [("ORIGINAL", "PRIMARY", "LOCALIZER"), ("DERIVED", "SECONDARY", "MPR")])
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_one_overview_or_derived_image_among_the_slices_hides_them_from_no_route(image_type, place):
+    """A study that is not routed is told of to nobody; one that cannot be read is. Which UID is the least, says nothing."""
+    headers = list(chest())
+    headers.insert(place, {**headers[0], "ImageType": image_type})
+    (choice,) = route_study(study_of(s1=headers), [LUNG]).chosen
+    assert "though 1 of 7 slices lie where another one lies" in choice.reason
+
+
 @pytest.mark.parametrize(
     ("better", "lesser", "reason"),
     [

@@ -56,6 +56,18 @@ def test_a_clock_that_is_set_meanwhile_does_not_end_the_round(site: Site) -> Non
     assert pacs.associations == 1
 
 
+def test_after_a_clock_was_set_back_a_worker_whose_clock_is_late_is_still_heard(site: Site) -> None:
+    """What was reported longer ago than a round looks back is found when all of it is looked through."""
+    pacs = Behaviour()
+    with storage_peer(pacs) as peer:
+        delivery = site.delivery(peer)
+        delivery.step()
+        site.now -= 7200
+        site.report("a", at=site.now - 100)
+        delivery.step()
+    assert len(pacs.arrived) == 2
+
+
 def test_a_study_is_delivered_only_when_both_peers_have_it_all(site: Site) -> None:
     site.report("a")
     pacs, archive = Behaviour(), Behaviour()

@@ -316,6 +316,18 @@ def test_a_failure_after_a_success_replaces_that_too(room: Room) -> None:
     assert written(room).SOPInstanceUID == failure.SOPInstanceUID
 
 
+def test_however_often_it_is_read_again_by_one_worker_its_peers_are_told_each_time_why_it_was_not_read(
+    room: Room,
+) -> None:
+    for number in range(1, 6):
+        fail(room, NotApplicable(f"the bundle {number} reads no such series"))
+        room.read()
+        assert f"bundle {number} reads no such series" in comment(written(room))
+        assert room.index.jobs.owed(9) == []
+        accept(room)
+        ask_again(room)
+
+
 def test_what_nobody_was_offered_is_not_named(room: Room) -> None:
     fail(room, NotApplicable("no lungs were found"))
     room.read()

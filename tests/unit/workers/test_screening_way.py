@@ -16,6 +16,7 @@ from dicom_node.core.codes import LUNG_RADS_ASSESSMENT, RECOMMENDED_INTERVAL
 from dicom_node.core.errors import SettingsError
 from dicom_node.core.lung_rads import Composition
 from dicom_node.core.priority import Priority
+from dicom_node.core.routing import TOGETHER
 from dicom_node.core.urgency import TriageRule
 from dicom_node.settings_loading import load_settings
 from tests.received_study import STUDY
@@ -101,6 +102,18 @@ def test_marks_that_were_not_measured_leave_the_examination_without_a_category(
     said = dcmread(reported(room, tmp_path, "baseline", TooMany()) / "SR.dcm")
     assert len(items(said, LUNG_RADS_ASSESSMENT.value)) == 2, "of the two nodules alone"
     assert not items(said, RECOMMENDED_INTERVAL.value)
+
+
+def test_a_series_that_another_route_wants_too_has_categories_where_either_says_that_it_is_screening(
+    room: Room, tmp_path: Path
+) -> None:
+    """One job serves both routes, and is named after both."""
+    room.read()
+    room.index.jobs.ask_again(STUDY, actor="test", at=room.now)
+    job = replace(room.job, route=TOGETHER.join(("every chest", room.job.route)))
+    room.index.jobs.queue(STUDY, [job], cause="", actor="test", at=room.now)
+    said = dcmread(reported(room, tmp_path, "baseline") / "SR.dcm")
+    assert len(items(said, LUNG_RADS_ASSESSMENT.value)) == 3
 
 
 def test_any_other_examination_has_none(room: Room, tmp_path: Path) -> None:

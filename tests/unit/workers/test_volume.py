@@ -74,6 +74,68 @@ def test_every_slice_lies_where_its_header_says(
     assert volume.spacing_mm == pytest.approx((2.5, 0.8, 0.7))
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID"])
+def test_slices_of_two_patients_are_read_for_neither(tmp_path: Path, keyword: str) -> None:
+    """The report would name the patient of the first slice; who that is, is said to nobody."""
+    paths = ct_series(tmp_path, voxels=RAMP)
+    for number, path in enumerate(paths):
+        changed(path, **{keyword: "Smith" if number == 2 else "Jones"})
+    with pytest.raises(InconsistentGeometry, match="the instances name 2 different patients") as refused:
+        load_volume(paths)
+    assert "Smith" not in str(refused.value)
+    assert "Jones" not in str(refused.value)
+
+
+def test_slices_of_two_acquisitions_between_one_another_are_read_for_no_volume(tmp_path: Path) -> None:
+    paths = ct_series(tmp_path, slices=12, rows=4)
+    for k, path in enumerate(paths):
+        changed(path, AcquisitionNumber=str(1 + k % 2))
+    with pytest.raises(InconsistentGeometry, match="slices of 2 acquisitions"):
+        load_volume(paths)
+
+
+def test_a_slice_that_does_not_name_its_patient_or_pads_the_name_is_read_with_the_others(tmp_path: Path) -> None:
+    paths = ct_series(tmp_path, voxels=RAMP)
+    for path, name in zip(paths, ("A", "A ", "", "A"), strict=True):
+        changed(path, PatientID=name)
+    assert len(load_volume(paths).headers) == 4
+
+
+@pytest.mark.parametrize("spacing", [["0", "0"], ["-1", "1"], ["1", "0"], ["1e400", "1"]])
+def test_a_pixel_without_a_size_is_measured_by_nobody(tmp_path: Path, spacing: list[str]) -> None:
+    paths = [changed(path, PixelSpacing=spacing) for path in ct_series(tmp_path, voxels=RAMP)]
+    with pytest.raises(InconsistentGeometry, match="pixel spacing"):
+        load_volume(paths)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [("0", "-1024"), ("1e400", "0"), ("1", "-1e400")])
+def test_a_rescaling_that_gives_no_hu_is_no_empty_chest(tmp_path: Path, slope: str, intercept: str) -> None:
+    paths = ct_series(tmp_path, voxels=RAMP)
+    changed(paths[1], RescaleSlope=slope, RescaleIntercept=intercept)
+    with pytest.raises(UnreadableInstance, match="HU are unknown"):
+        load_volume(paths)
+
+
+@pytest.mark.parametrize(
+    ("padding", "expected"),
+    [((3071,), [LOWEST_HU, 3069, 40]), ((3069, 3071), [LOWEST_HU, LOWEST_HU, 40]), ((40,), [3071, 3069, 40])],
+)
+def test_padding_that_is_brighter_than_anything_in_a_body_is_air_and_other_padding_is_what_it_says(
+    tmp_path: Path, padding: tuple[int, ...], expected: list[float]
+) -> None:
+    """Writers that name a value which real pixels have, too, must not turn those into air."""
+    voxels = RAMP.copy()
+    voxels[:, 0, :3] = (3071, 3069, 40)
+    paths = ct_series(tmp_path, voxels=voxels)
+    for path in paths:
+        ds = pydicom.dcmread(path)
+        # Pixel Padding Value, and its Range Limit.
+        for tag, hu in zip((0x00280120, 0x00280121), padding, strict=False):
+            ds.add_new(tag, "US", hu - int(ds.RescaleIntercept))
+        ds.save_as(path)
+    np.testing.assert_array_equal(load_volume(paths).voxels[1, 0, :3], expected)
+
+
 def test_each_slice_is_rescaled_by_its_own_slope_and_intercept(tmp_path: Path) -> None:
     paths = ct_series(tmp_path, voxels=np.zeros((3, 4, 4)))
     changed(paths[1], RescaleSlope="2", RescaleIntercept="-1000")

@@ -9,7 +9,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_node.archive.overview import read_study, to_json
-from dicom_node.core.errors import IllegalTransition, IndexUnavailable
+from dicom_node.core.errors import IllegalTransition, IndexUnavailable, Interrupted
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState, StudyState
 from dicom_node.delivery import Delivery
@@ -18,8 +18,10 @@ from dicom_node.terminal import print_study
 from tests.peers import Behaviour, storage_peer
 from tests.populated_index import SEG, SR
 from tests.received_study import STUDY
-from tests.triage_room import Room, accept
+from tests.triage_room import Room, accept, conditions
 from tests.unit.workers.test_explanation import written
+from workers.owed import NOT_TOLD
+from workers.pipe import Reported
 
 pytestmark = [
     # pynetdicom leaves the socket of a refused connection to the garbage collector.
@@ -136,6 +138,28 @@ def test_an_index_that_is_away_however_often_does_not_let_a_note_be_given_up(
     assert notes(room) == []
     room.triage.work_off()
     assert len(notes(room)) == 1
+
+
+def test_a_reading_process_that_breaks_however_often_does_not_let_a_note_be_given_up(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.read()
+    accept(room)
+    withdraw(room)
+
+    def broken(*_: object, **__: object) -> Reported:
+        raise Interrupted("the reading process was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.triage._owed._readings, "read", broken)
+        for _ in range(5):
+            room.triage.work_off()
+        assert "not told yet" in conditions(room)[NOT_TOLD]
+        room.now += 400
+        room.triage.work_off()
+    room.triage.work_off()
+    assert len(notes(room)) == 1
+    assert NOT_TOLD not in conditions(room)
 
 
 def test_what_has_no_result_cannot_be_withdrawn(room: Room) -> None:

@@ -6,15 +6,21 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.archive.index import Index
+from dicom_node.assembly import Assembly
 from dicom_node.core.errors import IllegalTransition, InconsistentGeometry
+from dicom_node.core.expression import parse_expression
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import DeliveryState, StudyState
+from dicom_node.core.routing import Route
+from dicom_node.intake import Intake
 from dicom_node.reindexing import reindex
 from dicom_node.settings import NodeSettings, Settings
 from tests import triage_room
+from tests.instances import received
 from tests.received_study import STUDY, queued
 from tests.triage_room import Room, accept, late_slice
 from tests.unit.workers.test_explanation import ask_again, fail, named, written
@@ -47,6 +53,28 @@ def test_read_again_it_is_another_object_that_names_the_one_taken_back(room: Roo
     assert named(after[0]) == [before.SOPInstanceUID]
     assert room.row.state is StudyState.REPORTED
     assert len(notes(room)) == 1, "the note is still to be sent"
+
+
+@pytest.mark.parametrize("peers_now", [(), ("archive",), ("archive", "pacs")])
+def test_who_has_a_result_is_told_also_where_it_was_written_again_and_goes_to_others_now(
+    room: Room, peers_now: tuple[str, ...]
+) -> None:
+    """The same images, read again, are the same objects; the settings may send them elsewhere, or nothing went yet."""
+    room.read()
+    accept(room)
+    sent = current(room)
+    for _ in range(2):
+        ask_again(room)
+        room.read()
+        assert current(room) == sent
+        for uid, *_ in room.index.deliveries.unplanned():
+            room.index.deliveries.plan(uid, peers_now, room.now)
+    withdraw(room)
+    (withdrawal,) = room.index.withdrawals.of_study(STUDY)
+    assert set(withdrawal.objects["pacs"]) == sent
+    room.triage.work_off()
+    (note,) = notes(room)
+    assert rejected(note) == sent
 
 
 def current(room: Room) -> set[str]:
@@ -151,6 +179,59 @@ def test_a_late_image_after_it_is_read_as_usual(room: Room, tmp_path: Path) -> N
     room.triage.work_off()
     late_slice(room, tmp_path)()
     assert room.row.state is StudyState.RECEIVING
+
+
+CHEST = Route(name="chest", algorithm="lung_nodule", when=parse_expression('Modality == "CT"'), minimum_instances=3)
+
+
+def arrive(room: Room, *sent: Dataset) -> None:
+    """Instances arrive, and some minutes pass."""
+    intake = Intake(archive=room.archive, studies=room.index.studies, clock=lambda: room.now)
+    for ds in sent:
+        intake.store(received(ds, ExplicitVRLittleEndian, association_id=None))
+    assembly = Assembly(Settings(routes=(CHEST,)), room.index, lambda: room.now)
+    for _ in range(3):
+        room.now += 100
+        assembly.step()
+
+
+def withdrawn_by_route(room: Room) -> list[Dataset]:
+    """A study that was routed as in a node, and whose result was taken back; the result, and what withdraws it."""
+    room.read()
+    room.index.jobs.ask_again(STUDY, actor="test", at=room.now)
+    arrive(room)
+    room.read()
+    accept(room)
+    withdraw(room, safety=True)
+    room.triage.work_off()
+    rows = [row for job in room.index.jobs.of_study(STUDY) for row in room.index.jobs.report_rows(job.job.job_uid)]
+    return [dcmread(room.archive.path_of(row.path)) for row in rows]
+
+
+def test_what_was_made_here_and_comes_back_opens_nothing(room: Room) -> None:
+    """A peer may pass on to us whatever it gets of a study, what withdraws a result too."""
+    results = withdrawn_by_route(room)
+    assert {ds.Modality for ds in results} == {"SEG", "SR", "KO"}
+    arrive(room, *results)
+    assert room.row.state is StudyState.WITHDRAWN
+    causes = [line.cause for line in room.index.studies.history(STUDY)]
+    assert sum("came back, which was made here" in cause for cause in causes) == len(results)
+
+
+def test_a_late_object_that_changes_nothing_of_what_was_read_has_nothing_read_that_was_taken_back(room: Room) -> None:
+    """Another reader's report, say. A person's word has it read again, and so does an image of the series."""
+    (first, *_) = withdrawn_by_route(room)
+    first.SOPInstanceUID = first.file_meta.MediaStorageSOPInstanceUID = "2.25.4712"
+    first.SeriesInstanceUID = "2.25.4713"
+    arrive(room, first)
+    readings = room.algorithm.readings
+    room.read()
+    assert (room.row.state, room.algorithm.readings) == (StudyState.NOT_ROUTED, readings)
+    assert room.row.reason == "the evidence is what a result was withdrawn of; requeue the study to have it read again"
+    room.index.jobs.ask_again(STUDY, actor="page", at=room.now)
+    arrive(room)
+    room.read()
+    assert (room.row.state, room.algorithm.readings) == (StudyState.REPORTED, readings + 1)
 
 
 def test_an_index_made_again_from_the_files_does_not_write_what_was_taken_back_again(
