@@ -1,0 +1,147 @@
+"""The disk, and the wait for it: for several files and directories at once, since each wait alone takes as long.
+
+Linux takes such a wait as a request (io_submit(2), IOCB_CMD_FSYNC), and so one thread has several of them, without
+handing the interpreter on. Wherever that is not to be had, one wait follows the other.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
+
+#: Of these calls: io_setup, io_destroy, io_getevents, io_submit; by machine (syscalls(2)).
+_CALLS: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
+    {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
+)
+
+#: IOCB_CMD_FSYNC of linux/aio_abi.h.
+_FSYNC = 2
+
+#: So many at once: a new file, and the directories down to it.
+_MOST = 8
+
+
+class _Request(ctypes.Structure):
+    """struct iocb of linux/aio_abi.h, as machines of 64 bits and little endian have it."""
+
+    _fields_ = (
+        ("data", ctypes.c_uint64),
+        ("key", ctypes.c_uint32),
+        ("flags_of_write", ctypes.c_uint32),
+        ("opcode", ctypes.c_uint16),
+        ("priority", ctypes.c_int16),
+        ("descriptor", ctypes.c_uint32),
+        ("rest", ctypes.c_uint64 * 5),
+    )
+
+
+class _Event(ctypes.Structure):
+    """struct io_event of linux/aio_abi.h."""
+
+    _fields_ = (
+        ("data", ctypes.c_uint64),
+        ("request", ctypes.c_uint64),
+        ("result", ctypes.c_int64),
+        ("further", ctypes.c_int64),
+    )
+
+
+def wait_for(descriptors: Sequence[int]) -> None:
+    """Let all these files and directories be on the disk at return; OSError where one is not."""
+    waits = _waits() if 1 < len(descriptors) <= _MOST else None
+    if waits is None or not waits.have(descriptors):
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+
+
+class _Waits:
+    """The kernel's queues of this process, each for one thread at a time."""
+
+    def __init__(self, calls: tuple[int, int, int, int]) -> None:
+        self._setup, self._destroy, self._getevents, self._submit = calls
+        self._wait: Callable[..., int] = ctypes.CDLL(None, use_errno=True).syscall
+        # It comes back at once: the interpreter is not handed on for it.
+        self._call: Callable[..., int] = ctypes.PyDLL(None, use_errno=True).syscall
+        self._idle: deque[_Queue] = deque()
+        #: Of the process that made them: the child of a fork has none.
+        self._process = os.getpid()
+        self._making = threading.Lock()
+        self._are_had = True
+
+    def have(self, descriptors: Sequence[int]) -> bool:
+        """Whether they were waited for here; OSError where one is not on the disk."""
+        queue = self._queue()
+        if queue is None:
+            return False
+        for request, descriptor in zip(queue.requests, descriptors, strict=False):
+            request.descriptor = descriptor
+        submitted = self._call(self._submit, queue.number, ctypes.c_long(len(descriptors)), queue.addresses)
+        # Of what the kernel does not take, the plain call says why.
+        faults = self._answers(queue, submitted) if submitted > 0 else []
+        self._idle.append(queue)
+        for fault in faults:
+            raise OSError(fault, os.strerror(fault))
+        for descriptor in descriptors[max(0, submitted) :]:
+            os.fsync(descriptor)
+        return True
+
+    def _answers(self, queue: "_Queue", count: int) -> list[int]:
+        """Wait for so many; the numbers of their errors."""
+        faults: list[int] = []
+        while count:
+            most = ctypes.c_long(count)
+            came = self._wait(self._getevents, queue.number, most, most, queue.events, None)
+            if came < 0:
+                if ctypes.get_errno() == errno.EINTR:
+                    continue
+                # What of them is on the disk is not known any more.
+                return [*faults, errno.EIO]
+            faults += [-event.result for event in queue.events[:came] if event.result]
+            count -= came
+        return faults
+
+    def _queue(self) -> "_Queue | None":
+        with self._making:
+            if self._process != os.getpid():
+                self._idle.clear()
+                self._process = os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._made() if self._are_had else None
+
+    def _made(self) -> "_Queue | None":
+        queue = _Queue()
+        if self._call(self._setup, ctypes.c_long(_MOST), ctypes.byref(queue.number)):
+            # Such as a kernel that has none left (fs.aio-max-nr), or a sandbox that forbids it: it is not asked again.
+            self._are_had = False
+            return None
+        return queue
+
+
+class _Queue:
+    """One of the kernel's, with what is told to it and what it answers."""
+
+    def __init__(self) -> None:
+        self.number = ctypes.c_ulong(0)
+        self.requests = (_Request * _MOST)()
+        size = ctypes.sizeof(_Request)
+        first = ctypes.addressof(self.requests)
+        self.addresses = (ctypes.c_void_p * _MOST)(*(first + size * place for place in range(_MOST)))
+        self.events = (_Event * _MOST)()
+        for request in self.requests:
+            request.opcode = _FSYNC
+
+
+@cache
+def _waits() -> _Waits | None:
+    """Those of this process; None where the kernel is another. They are the process's own, as its descriptors are."""
+    calls = _CALLS.get(platform.machine())
+    is_known = sys.platform == "linux" and sys.byteorder == "little" and ctypes.sizeof(ctypes.c_long) == 8
+    return _Waits(calls) if calls is not None and is_known else None
