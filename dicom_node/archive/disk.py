@@ -1,7 +1,8 @@
 """The disk, and the wait for it: for several files and directories at once, since each wait alone takes as long.
 
 Linux takes such a wait as a request (io_submit(2), IOCB_CMD_FSYNC), and so one thread has several of them, without
-handing the interpreter on. Wherever that is not to be had, one wait follows the other.
+handing the interpreter on. Wherever that is not to be had, one wait follows the other. So it is also for whoever comes
+while another thread waits in that way: the waits of several threads overlap by themselves, and at less cost.
 """
 
 import ctypes
@@ -10,7 +11,6 @@ import os
 import platform
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
@@ -61,32 +61,37 @@ def wait_for(descriptors: Sequence[int]) -> None:
 
 
 class _Waits:
-    """The kernel's queues of this process, each for one thread at a time."""
+    """The kernel's queue of this process, for one thread at a time."""
 
     def __init__(self, calls: tuple[int, int, int, int]) -> None:
         self._setup, self._destroy, self._getevents, self._submit = calls
         self._wait: Callable[..., int] = ctypes.CDLL(None, use_errno=True).syscall
         # It comes back at once: the interpreter is not handed on for it.
         self._call: Callable[..., int] = ctypes.PyDLL(None, use_errno=True).syscall
-        self._idle: deque[_Queue] = deque()
-        #: Of the process that made them: the child of a fork has none.
-        self._process = os.getpid()
-        self._making = threading.Lock()
-        self._are_had = True
+        #: Made when it is wanted first; None also where it was not to be had.
+        self._queue: _Queue | None = None
+        #: Of the process that made it: the child of a fork has none.
+        self._process = 0
+        self._using = threading.Lock()
 
     def have(self, descriptors: Sequence[int]) -> bool:
         """Whether they were waited for here; OSError where one is not on the disk."""
-        queue = self._queue()
-        if queue is None:
+        if not self._using.acquire(blocking=False):
             return False
+        try:
+            queue = self._own_queue()
+            return queue is not None and self._have(queue, descriptors)
+        finally:
+            self._using.release()
+
+    def _have(self, queue: "_Queue", descriptors: Sequence[int]) -> bool:
         for request, descriptor in zip(queue.requests, descriptors, strict=False):
             request.descriptor = descriptor
         submitted = self._call(self._submit, queue.number, ctypes.c_long(len(descriptors)), queue.addresses)
-        # Of what the kernel does not take, the plain call says why.
         faults = self._answers(queue, submitted) if submitted > 0 else []
-        self._idle.append(queue)
         for fault in faults:
             raise OSError(fault, os.strerror(fault))
+        # Of what the kernel does not take so, the plain call says why.
         for descriptor in descriptors[max(0, submitted) :]:
             os.fsync(descriptor)
         return True
@@ -106,27 +111,17 @@ class _Waits:
             count -= came
         return faults
 
-    def _queue(self) -> "_Queue | None":
-        with self._making:
-            if self._process != os.getpid():
-                self._idle.clear()
-                self._process = os.getpid()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._made() if self._are_had else None
-
-    def _made(self) -> "_Queue | None":
-        queue = _Queue()
-        if self._call(self._setup, ctypes.c_long(_MOST), ctypes.byref(queue.number)):
-            # Such as a kernel that has none left (fs.aio-max-nr), or a sandbox that forbids it: it is not asked again.
-            self._are_had = False
-            return None
-        return queue
+    def _own_queue(self) -> "_Queue | None":
+        if self._process != os.getpid():
+            self._process, queue = os.getpid(), _Queue()
+            # A kernel that has none left (fs.aio-max-nr), or a sandbox that forbids it, is not asked again.
+            is_made = not self._call(self._setup, ctypes.c_long(_MOST), ctypes.byref(queue.number))
+            self._queue = queue if is_made else None
+        return self._queue
 
 
 class _Queue:
-    """One of the kernel's, with what is told to it and what it answers."""
+    """The kernel's, with what is told to it and what it answers."""
 
     def __init__(self) -> None:
         self.number = ctypes.c_ulong(0)
