@@ -1,8 +1,8 @@
 """The disk, and the wait for it: for several files and directories at once, since each wait alone takes as long.
 
 Linux takes such a wait as a request (io_submit(2), IOCB_CMD_FSYNC), and so one thread has several of them, without
-handing the interpreter on. Wherever that is not to be had, one wait follows the other. So it is also for whoever comes
-while another thread waits in that way: the waits of several threads overlap by themselves, and at less cost.
+handing the interpreter on. Wherever that is not to be had, one wait follows the other. So it is also while another
+thread waits: the waits of several threads overlap by themselves, and at less cost.
 """
 
 import ctypes
@@ -10,7 +10,6 @@ import errno
 import os
 import platform
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
@@ -54,10 +53,16 @@ class _Event(ctypes.Structure):
 
 def wait_for(descriptors: Sequence[int]) -> None:
     """Let all these files and directories be on the disk at return; OSError where one is not."""
-    waits = _waits() if 1 < len(descriptors) <= _MOST else None
-    if waits is None or not waits.have(descriptors):
-        for descriptor in descriptors:
-            os.fsync(descriptor)
+    waits = _waits()
+    if waits is None or len(descriptors) > _MOST:
+        _one_after_the_other(descriptors)
+    else:
+        waits.have(descriptors)
+
+
+def _one_after_the_other(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.fsync(descriptor)
 
 
 class _Waits:
@@ -72,19 +77,23 @@ class _Waits:
         self._queue: _Queue | None = None
         #: Of the process that made it: the child of a fork has none.
         self._process = 0
-        self._using = threading.Lock()
+        #: An entry for each thread that waits: the one that finds none uses the queue.
+        self._waiting: list[None] = []
 
-    def have(self, descriptors: Sequence[int]) -> bool:
-        """Whether they were waited for here; OSError where one is not on the disk."""
-        if not self._using.acquire(blocking=False):
-            return False
+    def have(self, descriptors: Sequence[int]) -> None:
+        """Let them be on the disk at return; OSError where one is not."""
+        self._waiting.append(None)
         try:
-            queue = self._own_queue()
-            return queue is not None and self._have(queue, descriptors)
+            is_alone = len(self._waiting) == 1
+            queue = self._own_queue() if is_alone and len(descriptors) > 1 else None
+            if queue is None:
+                _one_after_the_other(descriptors)
+            else:
+                self._have(queue, descriptors)
         finally:
-            self._using.release()
+            self._waiting.pop()
 
-    def _have(self, queue: "_Queue", descriptors: Sequence[int]) -> bool:
+    def _have(self, queue: "_Queue", descriptors: Sequence[int]) -> None:
         for request, descriptor in zip(queue.requests, descriptors, strict=False):
             request.descriptor = descriptor
         submitted = self._call(self._submit, queue.number, ctypes.c_long(len(descriptors)), queue.addresses)
@@ -92,9 +101,7 @@ class _Waits:
         for fault in faults:
             raise OSError(fault, os.strerror(fault))
         # Of what the kernel does not take so, the plain call says why.
-        for descriptor in descriptors[max(0, submitted) :]:
-            os.fsync(descriptor)
-        return True
+        _one_after_the_other(descriptors[max(0, submitted) :])
 
     def _answers(self, queue: "_Queue", count: int) -> list[int]:
         """Wait for so many; the numbers of their errors."""

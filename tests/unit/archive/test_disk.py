@@ -1,7 +1,10 @@
+import ctypes
 import errno
 import os
+import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,56 +59,81 @@ def test_what_cannot_be_on_the_disk_is_an_error_whichever_it_is(tmp_path: Path) 
     list(map(os.close, (descriptors[0], reading, writing)))
 
 
-def test_an_error_of_the_disk_itself_is_told() -> None:
+def test_an_error_of_the_disk_itself_is_told(tmp_path: Path) -> None:
     """A disk that fails is not to be had here: the kernel's answer is given by hand."""
-    waits = disk._waits()
-    assert waits is not None
-    queue = waits._queue()
-    assert queue is not None
+    waits = disk._Waits(disk._CALLS[platform.machine()])
+    descriptors = opened(tmp_path, 2)
+    waits.have(descriptors)
 
-    def answer(_number: int, _queue: object, _least: object, _most: object, events: object, _timeout: None) -> int:
-        assert events is queue.events
-        for event, result in zip(queue.events, (0, -errno.EIO), strict=False):
-            event.result = result
+    def answer(_number: int, _queue: object, _least: object, _most: object, events: Any, _timeout: None) -> int:
+        wait(_number, _queue, _least, _most, events, _timeout)
+        events[1].result = -errno.EIO
         return 2
 
     waits._wait, wait = answer, waits._wait
-    try:
-        assert waits._answers(queue, 2) == [errno.EIO]
-    finally:
-        waits._wait = wait
-        waits._idle.append(queue)
+    with pytest.raises(OSError, match="Input/output error"):
+        waits.have(descriptors)
+    waits._wait = wait
+    waits.have(descriptors)
+    list(map(os.close, descriptors))
 
 
-def test_a_kernel_without_such_requests_waits_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plainly: list[int]
-) -> None:
+def test_a_wait_that_a_signal_breaks_off_goes_on(tmp_path: Path) -> None:
+    waits = disk._Waits(disk._CALLS[platform.machine()])
+    descriptors = opened(tmp_path, 2)
+    answers = iter([True, False])
+
+    def answer(*arguments: Any) -> int:
+        if next(answers):
+            ctypes.set_errno(errno.EINTR)
+            return -1
+        return wait(*arguments)
+
+    waits._wait, wait = answer, waits._wait
+    waits.have(descriptors)
+    assert next(answers, None) is None
+    list(map(os.close, descriptors))
+
+
+def test_a_kernel_without_such_requests_waits_one_after_the_other(tmp_path: Path, plainly: list[int]) -> None:
     descriptors = opened(tmp_path, 2)
     # A number that no call has.
     without = disk._Waits((99_999, 99_999, 99_999, 99_999))
-    monkeypatch.setattr(disk, "_waits", lambda: without)
     for _ in range(2):
-        wait_for(descriptors)
+        without.have(descriptors)
     assert plainly == descriptors * 2
     list(map(os.close, descriptors))
 
 
-def test_many_threads_wait_beside_each_other(tmp_path: Path, plainly: list[int]) -> None:
+def test_who_is_not_alone_waits_one_after_the_other(tmp_path: Path, plainly: list[int]) -> None:
+    waits = disk._Waits(disk._CALLS[platform.machine()])
+    descriptors = opened(tmp_path, 4)
+    wait = waits._wait
+
+    def while_another_comes(*arguments: Any) -> int:
+        waits.have(descriptors[2:])
+        return wait(*arguments)
+
+    waits._wait = while_another_comes
+    waits.have(descriptors[:2])
+    assert plainly == descriptors[2:]
+    list(map(os.close, descriptors))
+
+
+def test_many_threads_wait_beside_each_other(tmp_path: Path) -> None:
     descriptors = opened(tmp_path, 16)
     pairs = [descriptors[at : at + 2] for at in range(0, 16, 2)] * 8
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(wait_for, pairs))
-    assert plainly == []
     list(map(os.close, descriptors))
 
 
-def test_the_child_of_a_fork_asks_the_kernel_anew(tmp_path: Path) -> None:
+def test_the_child_of_a_fork_asks_the_kernel_anew(tmp_path: Path, plainly: list[int]) -> None:
+    waits = disk._Waits(disk._CALLS[platform.machine()])
     descriptors = opened(tmp_path, 2)
-    wait_for(descriptors)
-    waits = disk._waits()
-    assert waits is not None
-    waits._process = 0  # as a child of this process finds it
-    known = list(waits._idle)
-    wait_for(descriptors)
-    assert waits._idle[-1] not in known
+    waits.have(descriptors)
+    of_parent, waits._process = waits._queue, 0
+    waits.have(descriptors)
+    assert waits._queue is not of_parent
+    assert plainly == []
     list(map(os.close, descriptors))
