@@ -14,10 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 
-#: Of these calls: io_setup, io_destroy, io_getevents, io_submit; by machine (syscalls(2)).
-_CALLS: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
-    {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
-)
+#: Of these calls: io_setup, io_getevents, io_submit; by machine (syscalls(2)).
+_CALLS: Mapping[str, tuple[int, int, int]] = MappingProxyType({"x86_64": (206, 208, 209), "aarch64": (0, 4, 2)})
 
 #: IOCB_CMD_FSYNC of linux/aio_abi.h.
 _FSYNC = 2
@@ -68,8 +66,8 @@ def _one_after_the_other(descriptors: Sequence[int]) -> None:
 class _Waits:
     """The kernel's queue of this process, for one thread at a time."""
 
-    def __init__(self, calls: tuple[int, int, int, int]) -> None:
-        self._setup, self._destroy, self._getevents, self._submit = calls
+    def __init__(self, calls: tuple[int, int, int]) -> None:
+        self._setup, self._getevents, self._submit = calls
         self._wait: Callable[..., int] = ctypes.CDLL(None, use_errno=True).syscall
         # It comes back at once: the interpreter is not handed on for it.
         self._call: Callable[..., int] = ctypes.PyDLL(None, use_errno=True).syscall
@@ -96,15 +94,18 @@ class _Waits:
     def _have(self, queue: "_Queue", descriptors: Sequence[int]) -> None:
         for request, descriptor in zip(queue.requests, descriptors, strict=False):
             request.descriptor = descriptor
+        # Until every answer is there: one that comes later would be taken for that of another wait.
+        self._queue = None
         submitted = self._call(self._submit, queue.number, ctypes.c_long(len(descriptors)), queue.addresses)
         faults = self._answers(queue, submitted) if submitted > 0 else []
+        self._queue = queue
         for fault in faults:
             raise OSError(fault, os.strerror(fault))
         # Of what the kernel does not take so, the plain call says why.
         _one_after_the_other(descriptors[max(0, submitted) :])
 
     def _answers(self, queue: "_Queue", count: int) -> list[int]:
-        """Wait for so many; the numbers of their errors."""
+        """Wait for so many; the numbers of their errors. OSError where the kernel answers no more."""
         faults: list[int] = []
         while count:
             most = ctypes.c_long(count)
@@ -112,8 +113,7 @@ class _Waits:
             if came < 0:
                 if ctypes.get_errno() == errno.EINTR:
                     continue
-                # What of them is on the disk is not known any more.
-                return [*faults, errno.EIO]
+                raise OSError(errno.EIO, "the kernel does not say what is on the disk")
             faults += [-event.result for event in queue.events[:came] if event.result]
             count -= came
         return faults

@@ -95,10 +95,33 @@ def test_a_wait_that_a_signal_breaks_off_goes_on(tmp_path: Path) -> None:
     list(map(os.close, descriptors))
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), -1], ids=["broken off", "no answer"])
+def test_answers_that_were_not_taken_are_those_of_no_later_wait(
+    tmp_path: Path, plainly: list[int], end: KeyboardInterrupt | int
+) -> None:
+    waits = disk._Waits(disk._CALLS[platform.machine()])
+    descriptors = opened(tmp_path, 2)
+
+    def answer(*_arguments: Any) -> int:
+        if isinstance(end, KeyboardInterrupt):
+            raise end
+        ctypes.set_errno(errno.EINVAL)
+        return end
+
+    waits._wait, wait = answer, waits._wait
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        waits.have(descriptors)
+    waits._wait = wait
+    assert plainly == []
+    waits.have(descriptors)
+    assert plainly == descriptors
+    list(map(os.close, descriptors))
+
+
 def test_a_kernel_without_such_requests_waits_one_after_the_other(tmp_path: Path, plainly: list[int]) -> None:
     descriptors = opened(tmp_path, 2)
     # A number that no call has.
-    without = disk._Waits((99_999, 99_999, 99_999, 99_999))
+    without = disk._Waits((99_999, 99_999, 99_999))
     for _ in range(2):
         without.have(descriptors)
     assert plainly == descriptors * 2
