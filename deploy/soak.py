@@ -1,19 +1,20 @@
 """Soak: eight senders with random aborts, while the receiver is killed and started again; `make soak`.
 
 Whatever was answered with success must be there in the end, with its checksum and one row of the index, and nothing
-half-written may be left. Exit status 0 only then.
+half-written may be left. Exit status 0 only then; what was checked is removed then, too, and kept for a look otherwise.
 """
 
 import argparse
 import hashlib
 import os
 import random
+import shutil
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -38,6 +39,10 @@ _KILLS = (2.0, 9.0)
 _ABORT_SHARE, _AGAIN_SHARE = 0.12, 0.05
 _MOST_AN_ASSOCIATION = 25
 
+#: Senders that are ahead of their share rest, so that no more than this goes to the disk, however fast that is.
+_GIGABYTES = 20.0
+_REST_SECONDS = 0.05
+
 
 @dataclass(kw_only=True)
 class Ledger:
@@ -46,11 +51,14 @@ class Ledger:
     #: SOP Instance UID to the checksum of the data set, of what was answered with success.
     kept: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    #: Bytes of what was answered with success.
+    size_bytes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def keep(self, sop_instance_uid: str, data_set: bytes) -> None:
         """An instance was answered with success."""
         with self.lock:
+            self.size_bytes += 0 if sop_instance_uid in self.kept else len(data_set)
             self.kept[sop_instance_uid] = hashlib.sha256(data_set).hexdigest()
 
     def count(self, what: str) -> None:
@@ -59,11 +67,30 @@ class Ledger:
             self.counts[what] += 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How long it goes on, and how much may be sent by when."""
+
+    began: float
+    seconds: float
+    most_bytes: float
+
+    @property
+    def until(self) -> float:
+        """When the senders end."""
+        return self.began + self.seconds
+
+    def is_ahead(self, size_bytes: int, now: float) -> bool:
+        """Whether so many bytes are more than may be there by now."""
+        return size_bytes > self.most_bytes * (now - self.began) / self.seconds
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Send, abort, kill and start for some minutes; 0 when nothing that was answered with success is lost."""
     parser = argparse.ArgumentParser(prog="python -m deploy.soak", description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, metavar="S")
     parser.add_argument("--seed", type=int, default=None, help="of aborts and kills; default: one by chance")
+    parser.add_argument("--gigabytes", type=float, default=_GIGABYTES, metavar="G", help="the most that is sent")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
@@ -71,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = clean(OUTPUT).resolve()
     ledger = Ledger()
     try:
-        soak(folder, options.seconds, seed, ledger)
+        soak(folder, Course(began=0.0, seconds=options.seconds, most_bytes=options.gigabytes * 1e9), seed, ledger)
     except RigError as error:
         console.print(f"soak: {error}", style="bold red")
         return 1
@@ -81,15 +108,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"  {len(ledger.kept):7} instances answered with success")
     for fault in faults[:20]:
         console.print(f"  {fault}", style="bold red")
+    is_good = not faults and bool(ledger.kept)
     console.print(f"{len(faults)} faults" if faults else "each is there, whole, with one row; nothing is left over")
-    return 1 if faults or not ledger.kept else 0
+    if is_good:
+        shutil.rmtree(folder / "data")
+        console.print(f"the {ledger.size_bytes / 1e9:.1f} GB that were checked are removed again")
+    else:
+        console.print(f"what was received is kept for a look: {folder / 'data'}")
+    return 0 if is_good else 1
 
 
-def soak(folder: Path, seconds: float, seed: int, ledger: Ledger) -> None:
+def soak(folder: Path, course: Course, seed: int, ledger: Ledger) -> None:
     """Let the senders send and the receiver be killed; at the end it is started once more, and ends in order."""
-    port, until = free_port(), time.monotonic() + seconds
+    port, course = free_port(), replace(course, began=time.monotonic())
+    until = course.until
     senders = [
-        threading.Thread(target=_send, args=(port, until, random.Random(f"{seed} {number}"), ledger), daemon=True)
+        threading.Thread(target=_send, args=(port, course, random.Random(f"{seed} {number}"), ledger), daemon=True)
         for number in range(SENDERS)
     ]
     rng = random.Random(f"{seed} kills")
@@ -152,9 +186,12 @@ def _started(folder: Path, port: int) -> Program:
     return started
 
 
-def _send(port: int, until: float, rng: random.Random, ledger: Ledger) -> None:
+def _send(port: int, course: Course, rng: random.Random, ledger: Ledger) -> None:
     """One sender: association after association, some of which break off."""
-    while time.monotonic() < until:
+    while (now := time.monotonic()) < course.until:
+        if course.is_ahead(ledger.size_bytes, now):
+            time.sleep(_REST_SECONDS)
+            continue
         try:
             with ct_sender(port) as sender:
                 _store_some(sender, rng, ledger)

@@ -2,7 +2,10 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+
+from dicom_node.archive.disk import wait_for
 
 # For the node's own user and group, as its files.
 _MODE = 0o750
@@ -30,18 +33,24 @@ class Directories:
             self._durable.discard(path)
         Path(path).mkdir(mode=_MODE, exist_ok=True)
 
-    def sync(self, path: str, *, levels: int) -> None:
-        """Let the names in a directory be on the disk at return, and its own, and those of so many above it."""
-        sync_directory(path)
+    def sync(self, path: str, *, levels: int, with_file: int | None = None) -> None:
+        """Let the names in a directory be on the disk at return, and its own, and those of so many above it.
+
+        And `with_file`, an open file: the disk is waited for once.
+        """
+        new: list[str] = []
+        folders = [path]
         for _ in range(levels):
-            parent = _parent(path)
-            if path not in self._durable:
-                sync_directory(parent)
-                with self._changing:
-                    if len(self._durable) >= _MOST_REMEMBERED:
-                        self._durable.clear()
-                    self._durable.add(path)
-            path = parent
+            path, below = _parent(path), path
+            if below not in self._durable:
+                folders.append(path)
+                new.append(below)
+        sync_directories(folders, () if with_file is None else (with_file,))
+        if new:
+            with self._changing:
+                if len(self._durable) + len(new) > _MOST_REMEMBERED:
+                    self._durable.clear()
+                self._durable.update(new)
 
 
 def _parent(path: str) -> str:
@@ -61,8 +70,16 @@ def make_directory(path: Path) -> None:
 
 def sync_directory(path: str | Path) -> None:
     """Let the names in a directory be on the disk at return."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directories([path])
+
+
+def sync_directories(paths: Sequence[str | Path], files: Sequence[int] = ()) -> None:
+    """Let the names in these directories be on the disk at return, and these open files, with one wait for all."""
+    opened: list[int] = []
     try:
-        os.fsync(descriptor)
+        for path in paths:
+            opened += [os.open(path, os.O_RDONLY | os.O_DIRECTORY)]
+        wait_for([*files, *opened])
     finally:
-        os.close(descriptor)
+        for descriptor in opened:
+            os.close(descriptor)

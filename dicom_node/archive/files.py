@@ -106,10 +106,9 @@ class Archive:
         final = self._root / relative
         descriptor = os.open(final, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            self._directories.sync(os.fspath(final.parent), levels=_LEVELS, with_file=descriptor)
         finally:
             os.close(descriptor)
-        self._directories.sync(os.fspath(final.parent), levels=_LEVELS)
 
     def indexed(self, kept: KeptFile) -> None:
         """The file's row is in the index: nothing is left to be mended of it should the power fail."""
@@ -235,8 +234,7 @@ class Archive:
                 is_linked = self._linked(incoming, final, folder)
                 if is_linked:
                     # The bytes and both names at once.
-                    os.fsync(descriptor)
-                    self._directories.sync(folder, levels=_LEVELS)
+                    self._directories.sync(folder, levels=_LEVELS, with_file=descriptor)
             finally:
                 os.close(descriptor)
         except BaseException:  # also what ends the process: half a file must not stay

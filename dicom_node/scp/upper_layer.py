@@ -33,6 +33,7 @@ from pynetdicom.pdu_primitives import A_RELEASE
 from dicom_node.reception.pace import Pace
 from dicom_node.reception.storage import Storage
 from dicom_node.scp.p_data import HEADERS_SIZE, P_DATA_TF, PDU_HEADER, BrokenPDU
+from dicom_node.scp.processor import ask_for_short_turns
 from dicom_node.scp.store_messages import StoreMessages
 from dicom_node.scp.transport import LOOK_SECONDS, Connection
 from dicom_node.scu.service_provider import IDLE, NoticedStateMachine, ServiceProvider
@@ -96,6 +97,7 @@ class UpperLayer(ServiceProvider):
 
     def _react(self) -> None:
         """As pynetdicom's own loop, but that it waits for bytes in `ready`, and never sleeps before it looks again."""
+        ask_for_short_turns()
         self._idle_timer.start()
         # The association's own thread waits for that before it looks at anything.
         self.assoc._dul_ready.set()

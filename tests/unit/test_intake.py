@@ -164,7 +164,7 @@ def test_a_disk_that_refuses_the_file_leaves_nothing(room: Room, monkeypatch: py
     def full(*_args: object, **_kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("dicom_node.archive.files.os.fsync", full)
+    monkeypatch.setattr("dicom_node.archive.directories.wait_for", full)
     with pytest.raises(OSError, match="No space left on device"):
         room.intake.store(received(ct_instance(StudyInstanceUID="1.2.3")))
     monkeypatch.undo()

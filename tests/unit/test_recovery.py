@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from dicom_node.archive.disk import wait_for
 from dicom_node.archive.faults import FaultKind
 from dicom_node.archive.kept_instance import read_kept_instance
 from dicom_node.archive.second_name import second_name
@@ -70,13 +71,14 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
         return run
 
     # With unlink: nothing is tidied up by a process that is gone.
-    for name in ("open", "fsync", "link", "mkdir", "unlink"):
+    for name in ("open", "link", "mkdir", "unlink"):
         monkeypatch.setattr(f"dicom_node.archive.files.os.{name}", counted(getattr(os, name)))
+    monkeypatch.setattr("dicom_node.archive.directories.wait_for", counted(wait_for))
     return lambda: taken
 
 
 #: The steps of storing the first instance of a study, whose directories are made too, and one more.
-STEPS = range(1, 22)
+STEPS = range(1, 18)
 
 OTHER = "1.2.3"
 

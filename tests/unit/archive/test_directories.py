@@ -1,3 +1,6 @@
+import errno
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,11 @@ from dicom_node.archive.directories import Directories
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of directories that were synced, in their order."""
     names: list[str] = []
-    monkeypatch.setattr(directories, "sync_directory", lambda path: names.append(Path(path).name))
+
+    def noted(descriptors: Sequence[int]) -> None:
+        names.extend(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name for descriptor in descriptors)
+
+    monkeypatch.setattr(directories, "wait_for", noted)
     return names
 
 
@@ -49,5 +56,30 @@ def test_another_process_s_directory_is_not_relied_on(tmp_path: Path, synced: li
     series.mkdir(parents=True)
     known = Directories()
     known.make(str(series))
+    known.sync(str(series), levels=2)
+    assert synced == ["1.2.3", "1.2", tmp_path.name]
+
+
+def test_a_file_is_on_the_disk_with_the_names_that_lead_to_it(tmp_path: Path, synced: list[str]) -> None:
+    known, series = Directories(), tmp_path / "1.2" / "1.2.3"
+    known.make(str(series))
+    with (series / "1.2.3.4.dcm").open("wb") as file:
+        known.sync(str(series), levels=2, with_file=file.fileno())
+    assert synced == ["1.2.3.4.dcm", "1.2.3", "1.2", tmp_path.name]
+
+
+def test_what_could_not_be_waited_for_is_not_known(
+    tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, series = Directories(), tmp_path / "1.2" / "1.2.3"
+    known.make(str(series))
+
+    def failing(_descriptors: Sequence[int]) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as failed:
+        failed.setattr(directories, "wait_for", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            known.sync(str(series), levels=2)
     known.sync(str(series), levels=2)
     assert synced == ["1.2.3", "1.2", tmp_path.name]

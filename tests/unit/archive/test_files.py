@@ -3,12 +3,15 @@ import hashlib
 import math
 import os
 import threading
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from pydicom.uid import CTImageStorage
 
+from dicom_node.archive import directories
+from dicom_node.archive.disk import wait_for
 from dicom_node.archive.file_meta import FileMeta
 from dicom_node.archive.files import Archive, KeptFile
 from dicom_node.core.errors import CannotUnderstand, OutOfResources, UnreadableInstance
@@ -67,13 +70,12 @@ def test_content_that_lies_there_already_is_on_the_disk_before_it_is_answered(
     """Who filed it may have been cut off before its sync, and then told nobody."""
     path = archive.path_of(store(archive, b"content").path)
     synced: set[int] = set()
-    sync = os.fsync
 
-    def noted(descriptor: int) -> None:
-        synced.add(os.fstat(descriptor).st_ino)
-        sync(descriptor)
+    def noted(descriptors: Sequence[int]) -> None:
+        synced.update(os.fstat(descriptor).st_ino for descriptor in descriptors)
+        wait_for(descriptors)
 
-    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(directories, "wait_for", noted)
     assert not store(Archive(tmp_path / "archive"), b"content").written
     assert {place.stat().st_ino for place in (path, *list(path.parents)[:4])} <= synced
 

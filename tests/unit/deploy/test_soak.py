@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.bench_index import fill
-from deploy.soak import Ledger, _data_set, judge
+from deploy.soak import Course, Ledger, _data_set, judge
 from dicom_node.archive.files import Archive
 from dicom_node.archive.header import read_header
 from dicom_node.archive.index import Index
@@ -75,3 +75,13 @@ def test_a_full_index_has_the_rows_that_were_asked_for(tmp_path: Path) -> None:
     assert row.attributes["Modality"] == "CT"
     assert row.path.startswith("studies/00/1.2.826.0.1.3680043.10.9.2.1/")
     index.close()
+
+
+def test_no_more_goes_to_the_disk_than_may_be_there_by_now() -> None:
+    course = Course(began=100.0, seconds=10.0, most_bytes=1000.0)
+    assert [course.is_ahead(500, now) for now in (104.0, 106.0)] == [True, False]
+    assert not course.is_ahead(0, course.began)
+    ledger = Ledger()
+    for uid in ("1.2", "1.2", "1.3"):
+        ledger.keep(uid, bytes(400))
+    assert ledger.size_bytes == 800
