@@ -65,7 +65,7 @@ class Sessions:
     ) -> Session | None:
         """The session of this secret if it still lasts; that a person used it is noted, unless it was no person."""
         token = fingerprint(secret)
-        with self._transactions.look() as connection:
+        with self._transactions.look(once=True) as connection:
             row = self._find.first(connection, secret=token)
         if row is None:
             return None

@@ -137,7 +137,8 @@ def _built(house: _House, title: str) -> FastAPI:
     for build in _PARTS:
         if (router := build(house)) is not None:
             application.include_router(router)
-    if (dicomweb := _dicomweb(house)) is not None:
+    dicomweb = _dicomweb(house)
+    if dicomweb is not None:
         dicomweb.join(application)
     _add_manners(application, house.pages, house.clock)
     static = resources.files("dicom_node.web") / "static"
@@ -146,6 +147,7 @@ def _built(house: _House, title: str) -> FastAPI:
         Gate,
         doorkeeper=house.doorkeeper,
         words=lambda status, text, visitor: house.pages.message(HTTPStatus(status), text, house.clock(), visitor),
+        short=None if dicomweb is None else dicomweb.short,
     )
     return application
 

@@ -202,7 +202,9 @@ def _frames(retrieval: Retrieval, request: Request) -> Response:
         offers = [offer for offer in offers if offer.multipart]
     choice = chosen(request, offers)
     as_stored = _as_stored(place, choice)
-    tag = answers.entity_tag([content], "frames", str(numbers), str(choice), str(as_stored))
+    offer = choice.offer
+    form = (offer.media_type, str(offer.multipart), choice.transfer_syntax, str(as_stored))
+    tag = answers.entity_tag([content], "frames", str(numbers), *form)
     headers = answers.caching([content], tag)
     if (answer := answers.unchanged(request, headers)) is not None:
         return answer
