@@ -196,9 +196,7 @@ class Gate:
         """Who asks; None where the index does not answer."""
         # A page without scripts cannot send a header: its own refresh says so in the address.
         query = scope["query_string"].decode("latin-1")
-        renews = RENEWAL in headers or (
-            RENEWAL_PARAMETER in query and parse_qs(query).get(RENEWAL_PARAMETER) == ["1"]
-        )
+        renews = RENEWAL in headers or (RENEWAL_PARAMETER in query and parse_qs(query).get(RENEWAL_PARAMETER) == ["1"])
         used = not (rule is not None and rule.is_automatic) and not renews
         try:
             return self._doorkeeper.visitor(headers, _address_of(scope), used)
