@@ -82,6 +82,10 @@ RULES: Sequence[Rule] = (
     Rule(path="/studies/*/priority", write=ADMIN),
     Rule(path="/peers/*/echo", write=ADMIN),
     Rule(path="/queue", read=ADMIN, is_page=True),
+    Rule(path="/users", read=ADMIN, is_page=True),
+    Rule(path="/users/*", write=ADMIN),
+    Rule(path="/tokens/*", write=ADMIN),
+    Rule(path="/audit", read=ADMIN, is_page=True),
     Rule(path="/rules", read=ADMIN, write=ADMIN, is_page=True),
 )
 
