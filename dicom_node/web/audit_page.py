@@ -19,6 +19,9 @@ _MOMENT = re.compile(r"(\d{4}-\d{2}-\d{2}(T\d{2}:\d{2})?)?")
 _SPOT = re.compile(r"(\d{4}-\d{2}-\d{2})\.(\d{1,15})")
 _LONGEST_NAME = 60
 
+#: What a field for a moment shows where a day was asked for.
+_WHOLE_DAY = {"from": "T00:00", "until": "T23:59"}
+
 #: What of an address stays when another page is asked for.
 _FILTERS = ("from", "until", "who", "what", "study", "failed")
 
@@ -45,7 +48,9 @@ class AuditTrailPage:
         facts = {
             "found": found,
             "faults": faults,
-            "given": {name: given.get(name, "") for name in _FILTERS},
+            "given": {
+                name: given.get(name, "") + _WHOLE_DAY.get(name, "") * _is_day(given.get(name, "")) for name in _FILTERS
+            },
             "kinds": {word: words for word, (words, _) in KINDS.items()},
             "older": "/audit?" + urlencode({**kept, "before": f"{older.day}.{older.offset}"}) if older else "",
             "newest": "/audit?" + urlencode(kept) if wish.before else "",
@@ -59,6 +64,10 @@ def build_audit_page(page: AuditTrailPage) -> APIRouter:
     router = APIRouter()
     router.add_api_route("/audit", page.page, methods=["GET", "HEAD"], response_class=HTMLResponse)
     return router
+
+
+def _is_day(text: str) -> bool:
+    return len(text) == 10 and _MOMENT.fullmatch(text) is not None
 
 
 def _wish(given: Mapping[str, str]) -> tuple[AuditWish, list[str]]:

@@ -56,7 +56,7 @@ def collected(path: Path, extents: Sequence[Extent], boundary: str) -> memoryvie
     heads, end = [_head(extent, boundary) for extent in extents], _end(boundary)
     size = sum(map(len, heads)) + sum(extent.length + 2 for extent in extents) + len(end)
     # Memory that nobody fills with zeros first.
-    whole, at = memoryview(np.empty(size, np.uint8)), 0
+    whole, at = np.empty(size, np.uint8).data, 0
     file = os.open(path, os.O_RDONLY)
     try:
         for head, extent in zip(heads, extents, strict=True):
