@@ -19,8 +19,8 @@ from tests.dicomweb_service import BOUNDARY, Service, multipart_body, serving
 from tests.factories import ct_series
 from tests.room import Room
 
-#: Bodies for each address that stores; DICOMWEB_EXAMPLES=2000 for a longer look than every run can take.
-EXAMPLES = int(os.environ.get("DICOMWEB_EXAMPLES", "40"))
+#: Bodies for each address that stores; `make test DICOMWEB_EXAMPLES=2000` takes a longer look.
+EXAMPLES = int(os.environ.get("DICOMWEB_EXAMPLES", "25"))
 
 
 @pytest.fixture(scope="module")
