@@ -22,7 +22,7 @@ _DAY_SECONDS = 86400.0
 
 def add_commands(users: argparse.ArgumentParser, tokens: argparse.ArgumentParser) -> None:
     """What can be done with users and tokens, as options of their two commands."""
-    users.add_argument("action", choices=sorted(_USERS), metavar="add|list|remove|password|role|link")
+    users.add_argument("action", choices=sorted(_USERS), metavar="add|list|remove|password|role|disable|enable|link")
     users.add_argument("name", nargs="?", default="", metavar="NAME")
     users.add_argument(
         "--role", type=Role, choices=list(Role), help="reader, operator or admin; add: reader if not given"
@@ -122,6 +122,18 @@ def _set_role(index: Index, options: argparse.Namespace) -> str:
     return f"user {options.name} has the role {options.role}"
 
 
+def _disable(index: Index, options: argparse.Namespace) -> str:
+    index.users.change(options.name, disabled=True, at=time.time())
+    print(f"{options.name} comes in no more, and is logged out everywhere")
+    return f"user {options.name} disabled"
+
+
+def _enable(index: Index, options: argparse.Namespace) -> str:
+    index.users.change(options.name, disabled=False, at=time.time())
+    print(f"{options.name} may come in again")
+    return f"user {options.name} enabled"
+
+
 def _link(index: Index, options: argparse.Namespace) -> str:
     secret = index.sessions.make_entry(options.name, expires_at=time.time() + options.minutes * 60)
     print(f"{options.page}/enter/{secret}")
@@ -132,7 +144,7 @@ def _link(index: Index, options: argparse.Namespace) -> str:
 
 def _list_users(index: Index, _options: argparse.Namespace) -> str:
     for user in index.users.rows():
-        kind = "" if user.password else "  no password"
+        kind = ("" if user.password else "  no password") + ("  disabled" if user.disabled else "")
         print(f"{user.name:<40} {user.role:<9} since {_day(user.created_at)}{kind}")
     return ""
 
@@ -165,6 +177,8 @@ _Action = Callable[[Index, argparse.Namespace], str]
 #: Each tells in words what it changed, or nothing.
 _USERS: Mapping[str, _Action] = {
     "add": _add_user,
+    "disable": _disable,
+    "enable": _enable,
     "link": _link,
     "list": _list_users,
     "password": _set_password,

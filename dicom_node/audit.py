@@ -49,6 +49,8 @@ LOGIN = Event(id=_AUTHENTICATION, action="E", type=Code(value="110122", meaning=
 LOGOUT = Event(id=_AUTHENTICATION, action="E", type=Code(value="110123", meaning="Logout"))
 SEEN = Event(id=_ACCESSED, action="R")
 CHANGED = Event(id=_ACCESSED, action="U")
+#: Somebody reads this trail (PS3.15 Section A.5.3.2).
+LOG_USED = Event(id=Code(value="110101", meaning="Audit Log Used"), action="R")
 QUERIED = Event(id=Code(value="110112", meaning="Query"), action="E")
 USERS_CHANGED = Event(id=_SECURITY, action="E", type=Code(value="110137", meaning="User Security Attributes Changed"))
 NODE_CHANGED = Event(id=_SECURITY, action="E", type=Code(value="110131", meaning="Software Configuration"))
@@ -130,6 +132,9 @@ def xml_of(happening: Happening, source: str, patients: dict[str, str]) -> str:
     ours = ElementTree.SubElement(root, "AuditSourceIdentification", AuditSourceID=source)
     # An application server: PS3.16 CID 404 is RFC 3881's own list.
     ElementTree.SubElement(ours, "AuditSourceTypeCode").set("csd-code", "4")
+    if happening.event == LOG_USED:
+        # A system object that is a security resource, named by its address: RFC 3881 Sections 5.5.1 to 5.5.4.
+        _object(root, "audit", "2", "13", Code(value="12", meaning="URI"), system="RFC-3881")
     for study in happening.studies:
         _object(root, study, "2", "3", Code(value="110180", meaning="Study Instance UID"))
     for patient in sorted({patient for patient in patients.values() if patient}):

@@ -58,7 +58,7 @@ class Catalogue:
         """Take in the results that nobody looked into yet; how many. It costs one question where there is none."""
         reports = self._tables["reports"]
         count = 0
-        with self._transactions.look() as connection:
+        with self._transactions.look(once=True) as connection:
             if self._first_unread.first(connection) is None:
                 return 0
         while rows := self._some(self._unread):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from dicom_node.archive.search_tables import name_column
+from dicom_node.core.errors import QueryInvalid
 from dicom_node.core.matching import Kind, Match
 from dicom_node.core.person_name import name_keys, plain, sound_of, words_of
 
@@ -24,6 +25,10 @@ PAIRS = (
     ("SeriesDate", "SeriesTime"),
     ("PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime"),
 )
+
+
+#: Of a name that is compared by sound: five components in three groups (PS3.5 Section 6.2.1), and some more.
+_MOST_WORDS = 24
 
 
 class Test(StrEnum):
@@ -155,10 +160,14 @@ def _is_named(match: Match) -> Group:
 
 
 def _sounds_like(match: Match) -> Group:
-    """Each word begins a word of the name, or sounds like one."""
-    column = name_column(match.keyword, "words")
+    """Each word begins a word of the name, or sounds like one; QueryInvalid for more words than a name has."""
+    column, words = name_column(match.keyword, "words"), words_of(str(match.values[0]))
+    if len(words) > _MOST_WORDS:
+        raise QueryInvalid(
+            f"the value of {match.keyword} has more than {_MOST_WORDS} words, too many to compare by sound"
+        )
     found: list[Group] = []
-    for word in words_of(str(match.values[0])):
+    for word in words:
         alike = [Condition(Test.HOLDS, column, (f" {plain(word)}",))]
         if sound := sound_of(word):
             alike.append(Condition(Test.HOLDS, column, (f" ~{sound} ",)))

@@ -37,6 +37,9 @@ class Content:
 _UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 _FIELDS = tuple(Content.__dataclass_fields__)
 
+#: Whether a row is of an instance that came here, and not of a result that went out.
+_RECEIVED = "received"
+
 
 class Contents:
     """Tells where instances lie."""
@@ -49,16 +52,19 @@ class Contents:
         asked: list[tuple[sa.BindParameter[str], ...]] = [
             tuple(sa.bindparam(name) for name in _UIDS[:count]) for count in range(1, 4)
         ]
-        self._prepared = [tuple(map(PreparedQuery, (self._results(*some), self._images(*some)))) for some in asked]
+        self._prepared = [PreparedQuery(sa.union_all(self._results(*some), self._images(*some))) for some in asked]
 
     def of(self, study: str, series: str = "", instance: str = "") -> list[Content]:
         """Every instance below these UIDs, by SOP Instance UID; none where the index does not hold it."""
         given = [uid for uid in (study, series, instance) if uid]
         uids = dict(zip(_UIDS, given, strict=False))
-        with self._transactions.look() as connection:
+        with self._transactions.look(once=True) as connection:
+            rows = self._prepared[len(given) - 1].rows(connection, **uids)
+        found: dict[str, Content] = {}
+        for row in rows:
             # One that a peer sent back is what was received.
-            rows = [row for query in self._prepared[len(given) - 1] for row in query.rows(connection, **uids)]
-        found = {row["sop_instance_uid"]: Content(**{name: row[name] for name in _FIELDS}) for row in rows}
+            if row[_RECEIVED] or row["sop_instance_uid"] not in found:
+                found[row["sop_instance_uid"]] = Content(**{name: row[name] for name in _FIELDS})
         return [found[uid] for uid in sorted(found)]
 
     def first(self, study: str, series: str = "", instance: str = "") -> Content | None:
@@ -78,12 +84,14 @@ class Contents:
             ~is_taken_back(instances, self._reports),
         )
         made_here = _copies(instances, self._reports).exists().label("is_result")
-        query = _below(instances, uids).add_columns(instances.c.transfer_syntax_uid, made_here)
+        columns = (instances.c.transfer_syntax_uid, made_here, sa.true().label(_RECEIVED))
+        query = _below(instances, uids).add_columns(*columns)
         return query.select_from(joined).where(*shown)
 
     def _results(self, *uids: Any) -> "sa.Select[Any]":
         reports = self._reports
-        columns = (sa.literal("").label("transfer_syntax_uid"), sa.true().label("is_result"))
+        is_result, received = sa.true().label("is_result"), sa.false().label(_RECEIVED)
+        columns = (sa.literal("").label("transfer_syntax_uid"), is_result, received)
         return _below(reports, uids).add_columns(*columns).where(can_be_had(reports))
 
 

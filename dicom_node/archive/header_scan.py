@@ -5,7 +5,8 @@ which takes ten times as long.
 """
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 _UNDEFINED = 0xFFFFFFFF
 # Undefined, too, but of items that may be anything, such as compressed pixels.
@@ -53,6 +54,31 @@ def scan(
     if not is_whole:
         raise Odd
     return found
+
+
+class Place(NamedTuple):
+    """An element of the top level, and where its value lies."""
+
+    tag: int
+    #: Empty in Implicit VR.
+    vr: str
+    start: int
+    #: None: undefined.
+    length: int | None
+
+
+def places(data: bytes, *, is_implicit: bool, is_little_endian: bool = True) -> Iterator[Place]:
+    """The elements of the top level in their order, each before its value is passed over; Odd as of `scan`.
+
+    `data` begins with the data set, and may end anywhere: whoever asks for more than it holds is told Odd.
+    """
+    walk = _Walk(data, is_implicit=is_implicit, is_little_endian=is_little_endian)
+    at = 0
+    while at < len(data):
+        tag, start, length = walk.element(at)
+        vr = "" if is_implicit else data[at + 4 : at + 6].decode("ascii")
+        yield Place(tag, vr, start, None if length in (_UNDEFINED, _NO_SEQUENCE) else length)
+        at = walk.behind(start, length, 0)
 
 
 class _Walk:

@@ -44,18 +44,17 @@ class Sessions:
         self._find = PreparedQuery(
             sa.select(*columns)
             .join(users, users.c.name == sessions.c.user)
-            .where(sessions.c.token == sa.bindparam("secret"))
+            .where(sessions.c.token == sa.bindparam("secret"), users.c.disabled.is_(False))
         )
 
     def begin(self, user: str, *, at: float, instead_of: str = "") -> str:
-        """A new session's secret; the one that the browser came with ends. AccountError where there is no such user."""
+        """A new session's secret; the one that the browser came with ends. AccountError for whom is not let in."""
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         sessions = self._sessions
         with self._transactions.write() as connection:
             if instead_of:
                 connection.execute(sa.delete(sessions).where(sessions.c.token == fingerprint(instead_of)))
-            if connection.execute(sa.select(self._users.c.name).where(self._users.c.name == user)).first() is None:
-                raise AccountError(f"there is no user {user}")
+            self._check(connection, user)
             row = {"token": fingerprint(secret), "user": user, "began_at": at, "seen_at": at}
             connection.execute(sa.insert(sessions).values(**row))
         return secret
@@ -65,7 +64,7 @@ class Sessions:
     ) -> Session | None:
         """The session of this secret if it still lasts; that a person used it is noted, unless it was no person."""
         token = fingerprint(secret)
-        with self._transactions.look() as connection:
+        with self._transactions.look(once=True) as connection:
             row = self._find.first(connection, secret=token)
         if row is None:
             return None
@@ -89,11 +88,10 @@ class Sessions:
             connection.execute(sa.delete(self._entries).where(self._entries.c.expires_at < before))
 
     def make_entry(self, user: str, *, expires_at: float) -> str:
-        """The secret of a link that lets this user in once; AccountError where there is none."""
+        """The secret of a link that lets this user in once; AccountError for whom is not let in."""
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         with self._transactions.write() as connection:
-            if connection.execute(sa.select(self._users.c.name).where(self._users.c.name == user)).first() is None:
-                raise AccountError(f"there is no user {user}; see `dicom-node users list`")
+            self._check(connection, user)
             row = {"token": fingerprint(secret), "user": user, "expires_at": expires_at}
             connection.execute(sa.insert(self._entries).values(**row))
         return secret
@@ -107,6 +105,13 @@ class Sessions:
             if row is None or connection.execute(sa.delete(entries).where(same)).rowcount != 1:
                 return None
         return str(row["user"]) if row["expires_at"] >= at else None
+
+    def _check(self, connection: sa.Connection, user: str) -> None:
+        disabled = connection.execute(sa.select(self._users.c.disabled).where(self._users.c.name == user)).scalar()
+        if disabled is None:
+            raise AccountError(f"there is no user {user}; see `dicom-node users list`")
+        if disabled:
+            raise AccountError(f"user {user} is disabled; `dicom-node users enable {user}` lets him in again")
 
     def _seen(self, token: str, at: float) -> None:
         with self._transactions.write(durable=False) as connection:

@@ -278,6 +278,8 @@ def _admitted(metadata: MetaData) -> None:
         Column("password", Text, nullable=False, default=""),
         Column("created_at", Float, nullable=False),
         Column("changed_at", Float, nullable=False),
+        #: Comes in by nothing until somebody enables the user again.
+        Column("disabled", Boolean, nullable=False, default=False, server_default=false()),
     )
     Table(
         "sessions",

@@ -53,7 +53,7 @@ class Tokens:
 
     def find(self, secret: str, *, at: float) -> TokenRow | None:
         """The token of this secret, if it still lasts."""
-        with self._transactions.look() as connection:
+        with self._transactions.look(once=True) as connection:
             row = self._find.first(connection, secret=fingerprint(secret))
         if row is None or (row["expires_at"] is not None and row["expires_at"] < at):
             return None

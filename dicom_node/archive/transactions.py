@@ -135,8 +135,11 @@ class Transactions:
             yield connection
 
     @contextmanager
-    def look(self) -> Iterator[sa.Connection]:
-        """As `read`, for prepared statements alone: to take a connection from the pool takes longer than they do."""
+    def look(self, *, once: bool = False) -> Iterator[sa.Connection]:
+        """As `read`, for prepared statements alone: to take a connection from the pool takes longer than they do.
+
+        `once`: for one statement alone, which sees one moment by itself, so that nothing need begin and end around it.
+        """
         if self._looking is None:
             with self.read() as connection:
                 yield connection
@@ -144,9 +147,12 @@ class Transactions:
         with _answering():
             connection = self._idle_connection() or self._reader.connect()
             try:
-                _say(connection, "BEGIN DEFERRED")
-                yield connection
-                _say(connection, "COMMIT")
+                if once:
+                    yield connection
+                else:
+                    _say(connection, "BEGIN DEFERRED")
+                    yield connection
+                    _say(connection, "COMMIT")
             except BaseException:  # whatever it is, nobody else may find the transaction open
                 connection.close()
                 raise

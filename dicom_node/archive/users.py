@@ -18,6 +18,8 @@ class UserRow:
     password: str
     created_at: float
     changed_at: float
+    #: Comes in by nothing, neither password nor link nor identity provider.
+    disabled: bool = False
 
     def __repr__(self) -> str:
         return f"UserRow(name={self.name!r}, role={self.role!r})"
@@ -51,11 +53,18 @@ class Users:
             connection.execute(sa.insert(self._users).values(**row))
         return True
 
-    def change(self, name: str, *, at: float, role: Role | None = None, password: str | None = None) -> None:
-        """Give a user another role or password, and end his sessions; AccountError where there is none."""
-        values: dict[str, object] = {"changed_at": at}
-        values |= {} if role is None else {"role": role.value}
-        values |= {} if password is None else {"password": password}
+    def change(
+        self,
+        name: str,
+        *,
+        at: float,
+        role: Role | None = None,
+        password: str | None = None,
+        disabled: bool | None = None,
+    ) -> None:
+        """Give a user another role or password, or let him in no more; his sessions end. AccountError if unknown."""
+        given = {"role": None if role is None else role.value, "password": password, "disabled": disabled}
+        values = {"changed_at": at} | {column: value for column, value in given.items() if value is not None}
         with self._transactions.write() as connection:
             change = sa.update(self._users).where(self._users.c.name == name).values(**values)
             if connection.execute(change).rowcount != 1:

@@ -20,6 +20,9 @@ from dicom_node.credentials import Passwords
 from dicom_node.reception.storage import Storage
 from dicom_node.settings import Settings
 from dicom_node.telemetry import Metrics
+from dicom_node.web.accounts_page import AccountsPage, build_accounts_page
+from dicom_node.web.audit_lines import AuditLines
+from dicom_node.web.audit_page import AuditTrailPage, build_audit_page
 from dicom_node.web.deeds import Deeds, build_deeds
 from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.service import Dicomweb, build_dicomweb
@@ -59,6 +62,8 @@ class _House:
     pages: Pages
     doorkeeper: Doorkeeper
     audit: AuditTrail
+    #: One for login and users' page: so many are hashed at a time, whoever asks.
+    passwords: Passwords
     clock: Callable[[], float]
     key: bytes
     metrics: Metrics
@@ -116,6 +121,7 @@ def build_application(
         pages=Pages(title),
         doorkeeper=Doorkeeper(index=index, settings=settings.access, clock=clock),
         audit=AuditTrail((), source=settings.node.ae_title) if audit is None else audit,
+        passwords=Passwords(),
         clock=clock,
         key=key,
         metrics=Metrics() if metrics is None else metrics,
@@ -137,7 +143,8 @@ def _built(house: _House, title: str) -> FastAPI:
     for build in _PARTS:
         if (router := build(house)) is not None:
             application.include_router(router)
-    if (dicomweb := _dicomweb(house)) is not None:
+    dicomweb = _dicomweb(house)
+    if dicomweb is not None:
         dicomweb.join(application)
     _add_manners(application, house.pages, house.clock)
     static = resources.files("dicom_node.web") / "static"
@@ -146,6 +153,7 @@ def _built(house: _House, title: str) -> FastAPI:
         Gate,
         doorkeeper=house.doorkeeper,
         words=lambda status, text, visitor: house.pages.message(HTTPStatus(status), text, house.clock(), visitor),
+        short=None if dicomweb is None else dicomweb.short,
     )
     return application
 
@@ -164,7 +172,7 @@ def _login(house: _House) -> APIRouter:
     login = Login(
         index=house.index,
         doorkeeper=house.doorkeeper,
-        passwords=Passwords(),
+        passwords=house.passwords,
         limits=LoginLimits(attempts=access.login_attempts, wait_seconds=access.login_wait_minutes * 60, clock=clock),
         audit=house.audit,
         pages=house.pages,
@@ -236,6 +244,19 @@ def _rules(house: _House) -> APIRouter:
     return build_rule_tester(house.index, house.pages, house.settings.routes, house.clock)
 
 
+def _accounts(house: _House) -> APIRouter:
+    return build_accounts_page(
+        AccountsPage(
+            index=house.index, pages=house.pages, passwords=house.passwords, audit=house.audit, clock=house.clock
+        )
+    )
+
+
+def _audit(house: _House) -> APIRouter:
+    lines = AuditLines(folder=house.settings.node.data_dir / "audit")
+    return build_audit_page(AuditTrailPage(lines=lines, pages=house.pages, audit=house.audit, clock=house.clock))
+
+
 def _deeds(house: _House) -> APIRouter:
     return build_deeds(Deeds(index=house.index, clock=house.clock, audit=house.audit))
 
@@ -290,6 +311,8 @@ _PARTS: Sequence[Callable[[_House], APIRouter | None]] = (
     _reading,
     _queue,
     _rules,
+    _accounts,
+    _audit,
     _deeds,
     _viewer,
     _machine_readables,

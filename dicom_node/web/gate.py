@@ -12,11 +12,14 @@ import hmac
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
+from typing import Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,6 +47,20 @@ _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*)")
 
 #: Makes a page that says why there is no other: status, words, and who asked.
 Words = Callable[[int, str, Visitor], str]
+
+
+#: What answers a request, in a thread.
+Answer = Callable[[Request], Response]
+
+
+class Short(Protocol):
+    """A way to answers that only read; in the thread of each it is also looked who asks."""
+
+    def find(self, scope: Scope) -> Answer | None:
+        """What answers the request; None: the application does."""
+
+    async def give(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer it."""
 
 
 def csrf_of(session: str) -> str:
@@ -122,8 +139,10 @@ class Doorkeeper:
 class Gate:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, application: ASGIApp, *, doorkeeper: Doorkeeper, words: Words) -> None:
-        self._application = application
+    def __init__(
+        self, application: ASGIApp, *, doorkeeper: Doorkeeper, words: Words, short: Short | None = None
+    ) -> None:
+        self._application, self._short = application, short
         self._doorkeeper = doorkeeper
         self._words = words
         self._rules: Sequence[Rule] = rules_with(doorkeeper.settings.metrics)
@@ -137,15 +156,17 @@ class Gate:
                 await self._application(scope, receive, send)
             return
         send = _with_headers(send)
-        headers, path = Headers(scope=scope), str(scope["path"])
-        rule = rule_of(path, self._rules)
-        visitor = await self._visitor(scope, headers, rule)
-        if visitor is None:
-            words = "The index does not answer; see `dicom-node doctor`."
-            await self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, words, NOBODY)(scope, receive, send)
+        headers, rule = Headers(scope=scope), rule_of(str(scope["path"]), self._rules)
+        is_blind = (rule is not None and rule.is_blind) or ("cookie" not in headers and "authorization" not in headers)
+        answer = None if self._short is None or is_blind else self._short.find(scope)
+        if self._short is not None and answer is not None and scope["method"] in SAFE_METHODS:
+            await self._short.give(partial(self._answer, answer, rule, headers), scope, receive, send)
             return
-        need = CLOSED if rule is None else rule.need(scope["method"])
-        refusal = None if visitor.meets(need) else self._refusal(rule, need, scope, headers, visitor)
+        visitor = _nobody(scope) if is_blind else await self._visitor(scope, headers, rule)
+        if visitor is None:
+            await self._no_index()(scope, receive, send)
+            return
+        need, refusal = self._looked_at(rule, scope, headers, visitor)
         is_program = bool(visitor.scopes) and not need.open
         if refusal is None and scope["method"] not in SAFE_METHODS and not is_program:
             refusal, receive = await self._look_at_form(headers, receive, visitor, need)
@@ -155,19 +176,44 @@ class Gate:
         scope.setdefault("state", {})["visitor"] = visitor
         await self._application(scope, receive, send)
 
+    def _answer(self, answer: Answer, rule: Rule | None, headers: Headers, request: Request) -> Response:
+        """In the thread that answers: it is looked who asks, and whether he may, before anything else is done there."""
+        scope = request.scope
+        visitor = self._seen(scope, headers, rule)
+        if visitor is None:
+            return self._no_index()
+        _, refusal = self._looked_at(rule, scope, headers, visitor)
+        if refusal is not None:
+            return refusal
+        scope.setdefault("state", {})["visitor"] = visitor
+        return answer(request)
+
     async def _visitor(self, scope: Scope, headers: Headers, rule: Rule | None) -> Visitor | None:
-        address = scope["client"][0] if scope.get("client") else ""
-        is_blind, is_automatic = (rule.is_blind, rule.is_automatic) if rule else (False, False)
-        if is_blind or ("cookie" not in headers and "authorization" not in headers):
-            return replace(NOBODY, address=address)
+        # In a thread: the database may let it wait. Not in one of those that pages and searches may all hold.
+        return await self._threads.run(self._seen, scope, headers, rule)
+
+    def _seen(self, scope: Scope, headers: Headers, rule: Rule | None) -> Visitor | None:
+        """Who asks; None where the index does not answer."""
         # A page without scripts cannot send a header: its own refresh says so in the address.
-        renews = RENEWAL in headers or parse_qs(scope["query_string"].decode("latin-1")).get(RENEWAL_PARAMETER) == ["1"]
-        used = not is_automatic and not renews
+        query = scope["query_string"].decode("latin-1")
+        renews = RENEWAL in headers or (RENEWAL_PARAMETER in query and parse_qs(query).get(RENEWAL_PARAMETER) == ["1"])
+        used = not (rule is not None and rule.is_automatic) and not renews
         try:
-            # In a thread: the database may let it wait. Not in one of those that pages and searches may all hold.
-            return await self._threads.run(self._doorkeeper.visitor, headers, address, used)
+            return self._doorkeeper.visitor(headers, _address_of(scope), used)
         except IndexUnavailable:
             return None
+
+    def _no_index(self) -> Response:
+        return self._refuse(
+            HTTPStatus.SERVICE_UNAVAILABLE, "The index does not answer; see `dicom-node doctor`.", NOBODY
+        )
+
+    def _looked_at(
+        self, rule: Rule | None, scope: Scope, headers: Headers, visitor: Visitor
+    ) -> tuple[Need, Response | None]:
+        """What the request needs, and how it is refused, if it is."""
+        need = CLOSED if rule is None else rule.need(scope["method"])
+        return need, None if visitor.meets(need) else self._refusal(rule, need, scope, headers, visitor)
 
     def _refusal(self, rule: Rule | None, need: Need, scope: Scope, headers: Headers, visitor: Visitor) -> Response:
         if not visitor.known:
@@ -265,6 +311,14 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
+
+
+def _address_of(scope: Scope) -> str:
+    return scope["client"][0] if scope.get("client") else ""
+
+
+def _nobody(scope: Scope) -> Visitor:
+    return replace(NOBODY, address=_address_of(scope))
 
 
 def visitor_of(scope: Scope) -> Visitor:

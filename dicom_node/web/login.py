@@ -14,6 +14,7 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.lines import duration_in_words
 from dicom_node.audit import LOGIN, LOGOUT, AuditTrail, Happening
 from dicom_node.core.access import USER_NAME, Visitor
+from dicom_node.core.errors import AccountError
 from dicom_node.credentials import Passwords
 from dicom_node.web.deeds import form_of
 from dicom_node.web.gate import Doorkeeper, visitor_of
@@ -53,7 +54,8 @@ class Login:
         if wait := self.limits.try_once(user, address):
             return self._too_many(user, address, wait, after, "wrong passwords for this user")
         row = self.index.users.find(user)
-        held, password = (row.password if row else ""), given.get("password", "")
+        # Whoever is disabled is answered as one whom nobody knows.
+        held, password = (row.password if row and not row.disabled else ""), given.get("password", "")
         if not self.passwords.fits(password, held):
             self._note(user, address, "wrong user or password")
             return self.form(HTTPStatus.UNAUTHORIZED, after=after, words=_WRONG)
@@ -80,7 +82,8 @@ class Login:
         except ProviderError as error:
             self._note("", address, "the identity provider did not say who it is")
             return self.form(HTTPStatus.UNAUTHORIZED, after="/", words=str(error))
-        if await run_in_threadpool(self.index.users.find, user) is None:
+        row = await run_in_threadpool(self.index.users.find, user)
+        if row is None or row.disabled:
             self._note(user, address, "known to the identity provider, not here")
             words = "You are known to the identity provider, but are no user of this node; ask whoever runs it."
             return self.form(HTTPStatus.FORBIDDEN, after="/", words=words)
@@ -89,7 +92,12 @@ class Login:
 
     def let_in(self, user: str, address: str, session: str, after: str, how: str) -> Response:
         """Begin a new session: whatever the browser came with is worth nothing afterwards."""
-        secret = self.index.sessions.begin(user, at=self.clock(), instead_of=session)
+        try:
+            secret = self.index.sessions.begin(user, at=self.clock(), instead_of=session)
+        except AccountError:
+            # Removed or disabled in this very moment.
+            self._note(user, address, "no user any more")
+            return self.form(HTTPStatus.UNAUTHORIZED, after="/", words=_WRONG)
         self.audit.note(Happening(event=LOGIN, at=self.clock(), user=user, address=address, description=how))
         log.info("a user logged in", extra={"actor": f"user {user}", "address": address})
         answer = RedirectResponse(after, HTTPStatus.SEE_OTHER)

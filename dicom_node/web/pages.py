@@ -18,6 +18,7 @@ from dicom_node.archive.lines import (
 )
 from dicom_node.archive.worklist import Worklist
 from dicom_node.core.access import NOBODY, Visitor
+from dicom_node.web.delivery_groups import grouped
 from dicom_node.web.gate import RENEWAL_PARAMETER
 from dicom_node.web.report_text import ReportText
 
@@ -62,7 +63,12 @@ class Pages:
             lstrip_blocks=True,
         )
         environment.filters.update(
-            time=_time, duration=duration_in_words, object=_object, size=_size, plain_time=time_in_words
+            time=_time,
+            duration=duration_in_words,
+            object=_object,
+            size=_size,
+            plain_time=time_in_words,
+            grouped=grouped,
         )
         environment.globals.update(title=title, renewal=RENEWAL_PARAMETER)
         self._environment = environment
@@ -106,6 +112,14 @@ class Pages:
     def rules(self, visitor: Visitor, now: float, **facts: Any) -> str:
         """The rule tester; `facts` are the routes and what was tested."""
         return self._render("rules.html", visitor, refresh=None, now=now, **facts)
+
+    def accounts(self, visitor: Visitor, now: float, **facts: Any) -> str:
+        """Users and tokens; `facts` as `accounts_page` gathers them."""
+        return self._render("accounts.html", visitor, refresh=None, now=now, **facts)
+
+    def audit(self, visitor: Visitor, now: float, **facts: Any) -> str:
+        """Lines of the audit trail; `facts` as `audit_page` gathers them."""
+        return self._render("audit.html", visitor, refresh=None, now=now, **facts)
 
     def report(self, visitor: Visitor, now: float, *, report: ReportText, **facts: Any) -> str:
         """A structured report as text; `facts` are whose it is, and what became of it."""

@@ -97,7 +97,7 @@ class QueuePage:
             "total": None if self.total_bytes is None else self.total_bytes(),
             "watermark": self.settings.node.minimum_free_megabytes * 2**20,
             "priorities": list(Priority),
-            "charts": [(name, *self._charts(now, seconds, count)) for name, seconds, count in PERIODS],
+            "charts": [(name, seconds, *self._charts(now, seconds, count)) for name, seconds, count in PERIODS],
             "can_echo": self.echo is not None,
         }
 

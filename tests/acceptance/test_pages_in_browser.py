@@ -13,8 +13,8 @@ from PIL import Image
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
-from dicom_node.audit import AuditFile, AuditTrail
-from dicom_node.core.access import Role
+from dicom_node.audit import SEEN, AuditFile, AuditTrail, Happening
+from dicom_node.core.access import Role, Scope
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.credentials import Passwords
 from dicom_node.settings import NodeSettings, Peer, Settings, WebSettings
@@ -35,6 +35,7 @@ class Site:
     """A served node with a busy morning and one study that was really read."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.index = Index.open(f"sqlite:///{folder / 'index.sqlite'}")
         archive = Archive(folder / "archive")
         populate(self.index)
@@ -308,3 +309,90 @@ def test_the_rule_tester_says_which_route_takes_it(page: Any, site: Site, keep: 
     page.get_by_label("Study Instance UID of").fill(site.study)
     page.get_by_role("button", name="Test").click()
     page.get_by_text('not "MR"').first.wait_for()
+
+
+def test_deliveries_that_say_the_same_are_one_line_that_opens_and_stays_open(
+    page: Any, site: Site, keep: Callable[..., Path]
+) -> None:
+    log_in(page, Role.READER)
+    page.goto(f"/studies/{study_uid('reported')}")
+    deliveries = page.locator("#deliveries")
+    deliveries.get_by_text("2 objects").focus()
+    page.keyboard.press("Enter")
+    deliveries.locator("details li").nth(1).wait_for()
+    page.locator("#history").click()
+    page.evaluate("follow()")
+    page.wait_for_function("!busy")
+    assert deliveries.locator("details[open]").count() == 1
+    keep(page, "deliveries")
+    assert faults(page) == []
+
+
+def test_an_admin_makes_a_user_and_a_token_and_takes_them_back_by_keyboard(
+    page: Any, site: Site, keep: Callable[..., Path]
+) -> None:
+    site.index.users.add("from.the.provider@hospital.example", role=Role.READER, password="", at=NOW - 5e6)
+    site.index.users.change("from.the.provider@hospital.example", disabled=True, at=NOW - 100)
+    site.index.tokens.add("prometheus", scopes=[Scope.METRICS], at=NOW - 5e6)
+    site.index.tokens.add("old-viewer", scopes=[Scope.DICOMWEB_READ], at=NOW - 5e6, expires_at=NOW - 60)
+    log_in(page, Role.ADMIN)
+    page.get_by_role("link", name="Users").click()
+    adding = page.locator("form[action='/users/add']")
+    adding.get_by_label("Name").fill("dr.new")
+    adding.get_by_label("Role").select_option("operator")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    password = page.locator("section.secret code").inner_text()
+    assert len(password) == 24
+    keep(page, "users, a password shown once")
+    assert faults(page) == []
+    page.get_by_role("link", name="I have it").click()
+    page.wait_for_url("**/users#user-dr.new")
+    assert password not in page.content()
+    making = page.locator("form[action='/tokens/add']")
+    making.get_by_label("Name").fill("viewer")
+    making.get_by_label("dicomweb:read").check()
+    making.get_by_label("Days").fill("90")
+    page.keyboard.press("Enter")
+    assert page.locator("section.secret code").inner_text().startswith("dn_")
+    page.get_by_role("link", name="I have it").click()
+    page.get_by_label("Change dr.new").focus()
+    page.keyboard.press("Enter")
+    keep(page, "users")
+    assert faults(page) == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    keep(page, "users on a phone")
+    page.get_by_role("button", name="Disable dr.new").press("Enter")
+    page.locator("#user-dr\\.new").get_by_text("disabled").wait_for()
+    page.get_by_role("button", name="Withdraw viewer").press("Enter")
+    page.wait_for_url("**/users#tokens")
+    assert [row.name for row in site.index.tokens.rows()] == ["old-viewer", "prometheus"]
+
+
+def test_the_audit_trail_is_filtered_and_walked(page: Any, site: Site, keep: Callable[..., Path]) -> None:
+    trail = AuditTrail([AuditFile(site.folder / "audit")], source="TRIAGE")
+    for number in range(130):
+        seen = {"description": "study page", "studies": [study_uid(f"seen {number}")], "address": "10.0.0.17"}
+        trail.note(Happening(event=SEEN, at=NOW - 900 + number, user="dr.who", **seen))
+    log_in(page, Role.ADMIN)
+    page.get_by_role("link", name="Audit").click()
+    page.get_by_role("heading", name="Audit trail").wait_for()
+    keep(page, "audit")
+    assert faults(page) == []
+    page.get_by_label("From,").fill("2024-02-29T10:59")
+    page.get_by_label("Who:").fill("dr.w")
+    page.get_by_label("What was done").select_option("saw a study")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Show").press("Enter")
+    page.wait_for_url("**who=dr.w**")
+    assert "from=2024-02-29T09%3A59" in page.url, "typed in the reader's zone, asked for in UTC"
+    assert page.get_by_label("From,").input_value() == "2024-02-29T10:59"
+    rows = page.locator("tbody tr")
+    assert rows.count() == 100
+    assert "CET" in rows.first.locator("time").inner_text() or "GMT+1" in rows.first.locator("time").inner_text()
+    page.get_by_role("link", name="Earlier").click()
+    page.get_by_role("link", name="Newest").wait_for()
+    assert rows.count() == 30
+    page.set_viewport_size({"width": 390, "height": 844})
+    keep(page, "audit on a phone")

@@ -74,10 +74,16 @@ def test_users_are_added_listed_changed_and_removed(command: Command, index: Ind
     row = index.users.find("ann")
     assert row is not None
     assert (row.role, Passwords().fits("another-long-one", row.password)) == (Role.ADMIN, True)
+    assert command("users", "disable", "ann")[0] == 0
+    assert command("users", "list")[1].rstrip().endswith("disabled")
+    status, _, errors = command("users", "link", "ann")
+    assert (status, "is disabled" in errors) == (1, True)
+    assert command("users", "enable", "ann")[0] == 0
+    assert "disabled" not in command("users", "list")[1]
     assert command("users", "remove", "ann")[0] == 0
     assert index.users.find("ann") is None
     (trail,) = (tmp_path / "audit").glob("*.xml")
-    assert trail.read_text().count("User Security Attributes Changed") == 4
+    assert trail.read_text().count("User Security Attributes Changed") == 6
     assert PASSWORD not in trail.read_text()
 
 

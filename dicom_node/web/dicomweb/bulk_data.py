@@ -12,7 +12,8 @@ from pydicom.encaps import generate_frames
 from dicom_node.archive.contents import Content
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.web.dicomweb.multipart import read_file
-from dicom_node.web.dicomweb.reading import BULK_VRS, DEFLATED, PIXELS, Readings
+from dicom_node.web.dicomweb.pixel_place import PIXELS
+from dicom_node.web.dicomweb.reading import BULK_VRS, DEFLATED, Readings
 
 #: Steps of a path; two for each level of nesting.
 _LONGEST = 40

@@ -12,7 +12,8 @@ from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
 from dicom_node.web.dicomweb.codestream import pixels_of
 from dicom_node.web.dicomweb.negotiation import NATIVE
-from dicom_node.web.dicomweb.reading import BIG_ENDIAN, DEFLATED, PixelPlace, Readings, inflated
+from dicom_node.web.dicomweb.pixel_place import PixelPlace
+from dicom_node.web.dicomweb.reading import BIG_ENDIAN, DEFLATED, Readings, inflated
 from dicom_node.web.dicomweb.transcoding import CannotTranscode
 
 #: The decoder's array, ours and the answer.

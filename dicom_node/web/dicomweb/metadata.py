@@ -10,7 +10,8 @@ from urllib.parse import quote
 from dicom_node.archive.contents import Content
 from dicom_node.core.errors import UnreadableInstance
 from dicom_node.web.dicomweb.json_model import Model, model_of
-from dicom_node.web.dicomweb.reading import PIXELS, Opened, Readings
+from dicom_node.web.dicomweb.pixel_place import PIXELS
+from dicom_node.web.dicomweb.reading import Opened, Readings
 
 #: Shorter binary values are written into the model.
 INLINE_BYTES = 1024

@@ -1,10 +1,12 @@
 """multipart/related as it is written: parts behind boundaries (PS3.18 Section 8.6.1.2, RFC 2387)."""
 
 import os
-import uuid
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 #: Read from the disk at once, so that an answer of any size needs little memory.
 CHUNK_BYTES = 1 << 20
@@ -21,7 +23,7 @@ class Part:
 
 def new_boundary() -> str:
     """One that stands in no part: nobody can guess it."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def content_type(boundary: str, inner: str) -> str:
@@ -52,8 +54,9 @@ def written(parts: Iterable[Part], boundary: str) -> Iterator[bytes]:
 def collected(path: Path, extents: Sequence[Extent], boundary: str) -> memoryview:
     """An answer of pieces of a file, each read to its place in it; EOFError where the file is too short."""
     heads, end = [_head(extent, boundary) for extent in extents], _end(boundary)
-    answer = bytearray(sum(map(len, heads)) + sum(extent.length + 2 for extent in extents) + len(end))
-    whole, at = memoryview(answer), 0
+    size = sum(map(len, heads)) + sum(extent.length + 2 for extent in extents) + len(end)
+    # Memory that nobody fills with zeros first.
+    whole, at = np.empty(size, np.uint8).data, 0
     file = os.open(path, os.O_RDONLY)
     try:
         for head, extent in zip(heads, extents, strict=True):

@@ -26,12 +26,10 @@ from dicom_node.archive.files import Archive
 from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
 from dicom_node.web.dicomweb.budget import Memory
+from dicom_node.web.dicomweb.pixel_place import BITS, PIXELS, PixelPlace, scanned_place
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
-
-#: Float, double float and plain pixel data (PS3.3 Section C.7.6.24 and C.7.6.25).
-PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 #: Values that are longer are left on the disk while a header is read.
 DEFERRED_BYTES = 64 << 10
@@ -55,33 +53,6 @@ _MOST_ITEMS, _ITEM = 50_000, b"\xfe\xff\x00\xe0"
 
 MISSING = "the file of the instance is missing; the node's administrator should see its log"
 _TOO_MUCH = "the instance's header has too many items or elements to be looked into; it can be had as it is"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelPlace:
-    """Where the pixels of an instance lie in its file, and how they are encoded."""
-
-    transfer_syntax_uid: str
-    #: Of the value in the file; -1 where there is none.
-    start: int
-    #: In bytes; None where the pixels are encapsulated.
-    length: int | None
-    rows: int
-    columns: int
-    samples: int
-    bits_allocated: int
-    frames: int
-    photometric: str
-    #: Of the element: 7FE00008, 7FE00009 or 7FE00010.
-    tag: int
-    vr: str
-
-    @property
-    def frame_bits(self) -> int:
-        """Of a frame that is not encapsulated."""
-        bits = self.rows * self.columns * self.samples * self.bits_allocated
-        # Two pixels share their colours (PS3.3 Section C.7.6.3.1.2).
-        return bits * 2 // 3 if self.photometric == "YBR_FULL_422" else bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +118,10 @@ class Readings:
             if (known := self._places.get(key)) is not None:
                 self._places.move_to_end(key)
                 return known
-        with self.opened(content) as opened:
-            place = _place(opened)
+        place = scanned_place(self.place_of(content))
+        if place is None:
+            with self.opened(content) as opened:
+                place = _place(opened)
         with self._lock:
             self._places[key] = place
             while len(self._places) > self.MOST:
@@ -232,7 +205,7 @@ def _place(opened: Opened) -> PixelPlace:
         rows=_integer(ds, "Rows", 0),
         columns=_integer(ds, "Columns", 0),
         samples=_integer(ds, "SamplesPerPixel", 1),
-        bits_allocated=_integer(ds, "BitsAllocated", {0x7FE00008: 32, 0x7FE00009: 64}.get(opened.stopped_at, 0)),
+        bits_allocated=_integer(ds, "BitsAllocated", BITS.get(opened.stopped_at, 0)),
         frames=max(1, _integer(ds, "NumberOfFrames", 1)),
         photometric=str(ds.get("PhotometricInterpretation", "")),
         tag=opened.stopped_at,

@@ -16,7 +16,8 @@ from dicom_node.web.dicomweb.frames import Frames, NoSuchFrame, parse_frames
 from dicom_node.web.dicomweb.metadata import Metadata
 from dicom_node.web.dicomweb.multipart import Part
 from dicom_node.web.dicomweb.pictures import Pictures
-from dicom_node.web.dicomweb.reading import PixelPlace, Readings
+from dicom_node.web.dicomweb.pixel_place import PixelPlace
+from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.refusal import Refusal, checked_uids
 from dicom_node.web.dicomweb.transcoding import Transcoder
 

@@ -14,7 +14,8 @@ from dicom_node.web.dicomweb.bulk_data import NoSuchValue
 from dicom_node.web.dicomweb.metadata import instance_address
 from dicom_node.web.dicomweb.multipart import Extent, Part, read_file
 from dicom_node.web.dicomweb.negotiation import NATIVE, Target, frame_type, target_of
-from dicom_node.web.dicomweb.reading import EXPLICIT, PixelPlace
+from dicom_node.web.dicomweb.pixel_place import PixelPlace
+from dicom_node.web.dicomweb.reading import EXPLICIT
 from dicom_node.web.dicomweb.refusal import Refusal
 from dicom_node.web.dicomweb.rendering import rendered, thumbnail
 from dicom_node.web.dicomweb.retrieval import Retrieval, begun, chosen, found, frames_asked, is_part
@@ -202,7 +203,9 @@ def _frames(retrieval: Retrieval, request: Request) -> Response:
         offers = [offer for offer in offers if offer.multipart]
     choice = chosen(request, offers)
     as_stored = _as_stored(place, choice)
-    tag = answers.entity_tag([content], "frames", str(numbers), str(choice), str(as_stored))
+    offer = choice.offer
+    form = (offer.media_type, str(offer.multipart), choice.transfer_syntax, str(as_stored))
+    tag = answers.entity_tag([content], "frames", str(numbers), *form)
     headers = answers.caching([content], tag)
     if (answer := answers.unchanged(request, headers)) is not None:
         return answer

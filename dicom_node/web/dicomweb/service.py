@@ -5,12 +5,11 @@ keeps the door, and no check by itself.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
 from fastapi import APIRouter, FastAPI, Request
-from starlette.routing import BaseRoute
 
 from dicom_node.archive.catalogue import Catalogue
 from dicom_node.archive.files import Archive
@@ -28,7 +27,7 @@ from dicom_node.web.dicomweb.refusal import RefusingRoute
 from dicom_node.web.dicomweb.retrieval import Retrieval
 from dicom_node.web.dicomweb.retrieving import add_frames, add_retrieving
 from dicom_node.web.dicomweb.searching import Searching, add_searching
-from dicom_node.web.dicomweb.short_way import ShortWay
+from dicom_node.web.dicomweb.short_way import ShortWay, ShortWayFirst
 from dicom_node.web.dicomweb.shown_frame import ShownFrames
 from dicom_node.web.dicomweb.storing import Storing, add_storing
 from dicom_node.web.dicomweb.transcoding import Transcoder
@@ -48,14 +47,13 @@ class Dicomweb:
     """The service, as it is added to an application."""
 
     router: APIRouter
-    prefix: str
-    #: The routes that only read, without the prefix.
-    short: Sequence[BaseRoute]
+    #: Of the routes that only read.
+    short: ShortWay
 
     def join(self, application: FastAPI) -> None:
         """Serve it; of what is added to the application afterwards, a gate stands before it."""
         application.include_router(self.router)
-        application.add_middleware(ShortWay, prefix=self.prefix, routes=self.short)
+        application.add_middleware(ShortWayFirst, short=self.short)
 
 
 def build_dicomweb(
@@ -93,7 +91,7 @@ def build_dicomweb(
         writing = APIRouter(route_class=RefusingRoute, tags=[WRITE])
         add_storing(writing, _storing(shared, storage, frozenset(transfer_syntaxes), ae_title))
         whole.include_router(writing)
-    return Dicomweb(router=whole, prefix=prefix, short=tuple(reading.routes))
+    return Dicomweb(router=whole, short=ShortWay(prefix=prefix, routes=reading.routes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """The short way of a request that only reads: from its address to its answer, past the framework's layers.
 
 A viewer asks for each frame by itself, and what the framework does around a function of ours takes as long as the
-function. What is not found here, such as a request that stores, goes the framework's way and is answered alike.
+function. What is not found here, such as a request that stores, goes the framework's way and is answered alike. A gate
+takes it too, so that it is looked who asks in the thread that answers: to go to another and back takes as long again.
 """
 
 import threading
@@ -26,6 +27,10 @@ _WAITING = 200
 _METHODS = frozenset({"GET", "HEAD"})
 
 
+#: What answers a request.
+Answer = Callable[[Request], Response]
+
+
 class _Way(NamedTuple):
     """An address, cut at its slashes, and what answers there."""
 
@@ -34,7 +39,7 @@ class _Way(NamedTuple):
     #: The name of what stands there, or nothing.
     names: tuple[str, ...]
     methods: frozenset[str]
-    answer: Callable[[Request], Response]
+    answer: Answer
 
     def parameters(self, parts: list[str], method: str) -> dict[str, str] | None:
         """What the address names; None where it is another's."""
@@ -46,18 +51,12 @@ class _Way(NamedTuple):
 
 
 class ShortWay:
-    """ASGI middleware: answers what routes of plain functions would, and lets everything else through."""
+    """Answers what routes of plain functions would."""
 
     def __init__(
-        self,
-        application: ASGIApp,
-        *,
-        prefix: str,
-        routes: Iterable[BaseRoute],
-        at_once: int = _AT_ONCE,
-        waiting: int = _WAITING,
+        self, *, prefix: str, routes: Iterable[BaseRoute], at_once: int = _AT_ONCE, waiting: int = _WAITING
     ) -> None:
-        self._application, self._prefix = application, f"{prefix}/"
+        self._prefix = f"{prefix}/"
         self._threads = Threads(at_once, "dicomweb")
         self._places = threading.Semaphore(at_once + waiting)
         self._ways: dict[int, list[_Way]] = {}
@@ -66,12 +65,19 @@ class ShortWay:
                 way = _way(route)
                 self._ways.setdefault(len(way.words), []).append(way)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request, or let it through."""
-        answer = self._find(scope) if scope["type"] == "http" and scope["path"].startswith(self._prefix) else None
-        if answer is None:
-            await self._application(scope, receive, send)
-            return
+    def find(self, scope: Scope) -> Answer | None:
+        """What answers the request; None: the framework does."""
+        if not scope["path"].startswith(self._prefix):
+            return None
+        parts = scope["path"][len(self._prefix) :].split("/")
+        for way in self._ways.get(len(parts), ()):
+            if (parameters := way.parameters(parts, scope["method"])) is not None:
+                scope["path_params"] = parameters
+                return way.answer
+        return None
+
+    async def give(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer it, in a thread."""
         request = Request(scope, receive)
         try:
             response = await self._in_a_thread(answer, request)
@@ -79,20 +85,26 @@ class ShortWay:
             response = refused(error)
         await response(scope, receive, send)
 
-    async def _in_a_thread(self, answer: Callable[[Request], Response], request: Request) -> Response:
+    async def _in_a_thread(self, answer: Answer, request: Request) -> Response:
         if not self._places.acquire(blocking=False):
             raise busy()
         # What the log says of a request goes with it. The place is the work's: whoever awaits it may go away, and the
         # thread is taken all the same.
         return await self._threads.run(copy_context().run, answer, request, done=self._places.release)
 
-    def _find(self, scope: Scope) -> Callable[[Request], Response] | None:
-        parts = scope["path"][len(self._prefix) :].split("/")
-        for way in self._ways.get(len(parts), ()):
-            if (parameters := way.parameters(parts, scope["method"])) is not None:
-                scope["path_params"] = parameters
-                return way.answer
-        return None
+
+class ShortWayFirst:
+    """ASGI middleware: what can goes the short way, and everything else through."""
+
+    def __init__(self, application: ASGIApp, *, short: ShortWay) -> None:
+        self._application, self._short = application, short
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or let it through."""
+        if scope["type"] == "http" and (answer := self._short.find(scope)) is not None:
+            await self._short.give(answer, scope, receive, send)
+        else:
+            await self._application(scope, receive, send)
 
 
 def _way(route: Route) -> _Way:

@@ -17,12 +17,12 @@ from dicom_node.archive.header import BROKEN_BYTES
 from dicom_node.core.errors import UnreadableInstance
 from dicom_node.web.dicomweb.codestream import pixels_of
 from dicom_node.web.dicomweb.negotiation import COMPRESSIBLE, PLAIN_PIXELS
+from dicom_node.web.dicomweb.pixel_place import PixelPlace
 from dicom_node.web.dicomweb.reading import (
     BIG_ENDIAN,
     DEFLATED,
     EXPLICIT,
     MOST_INFLATED_BYTES,
-    PixelPlace,
     Readings,
     inflated,
 )

@@ -14,6 +14,11 @@ async function follow() {
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const old of document.querySelectorAll("[data-live]")) {
       const now = fresh.getElementById(old.id);
+      // What somebody opened stays open.
+      for (const opened of now ? old.querySelectorAll("details[open][id]") : []) {
+        const same = fresh.getElementById(opened.id);
+        if (same) same.open = true;
+      }
       if (now && !old.contains(document.activeElement) && old.innerHTML !== now.innerHTML) old.replaceWith(now);
     }
     window.dispatchEvent(new Event("renewed"));

@@ -41,7 +41,7 @@ async function watch(section) {
     const one = slices[to];
     place.value = String(to);
     image.src = address(to);
-    const millimetres = one.position_mm === null ? "" : ", " + one.position_mm.toFixed(1) + " mm";
+    const millimetres = one.position_mm === null ? "" : ", at " + one.position_mm.toFixed(1) + " mm";
     const findings = one.findings.length ? ", finding " + one.findings.join(", ") : "";
     where.textContent = (to + 1) + " of " + slices.length + millimetres + findings;
     const opposite = { R: "L", L: "R", A: "P", P: "A", F: "H", H: "F", "": "" };

@@ -18,3 +18,24 @@ function inTheReadersZone() {
 
 inTheReadersZone();
 window.addEventListener("renewed", inTheReadersZone);
+
+// Moments that are asked for are typed in the reader's zone, too, and sent in UTC.
+function typedInTheReadersZone(field) {
+  const sent = document.createElement("input");
+  sent.type = "hidden";
+  sent.name = field.name;
+  sent.value = field.value;
+  field.removeAttribute("name");
+  if (field.value) {
+    const moment = new Date(field.value + "Z");
+    field.value = new Date(moment.getTime() - moment.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+  }
+  const zone = form.formatToParts(field.value ? new Date(field.value) : new Date()).find((part) => part.type === "timeZoneName");
+  if (zone) field.closest("label").querySelector(".zone").textContent = zone.value;
+  field.addEventListener("input", () => {
+    sent.value = field.value ? new Date(field.value).toISOString().slice(0, 16) : "";
+  });
+  field.form.append(sent);
+}
+
+for (const field of document.querySelectorAll("input[data-utc]")) typedInTheReadersZone(field);

@@ -29,11 +29,26 @@ WHOLE = dicom_file(ct_instance(1))
 #: Studies that are here, that are not, and what is no UID.
 STUDIES = st.sampled_from([STUDY_UID, "1.2.3", "no-uid", "..", "9" * 65])
 
-FIELDS = ("number", "study", "attributes", "when", "priority", "reason", "safety", "user", "password", "next", "csrf")
+FIELDS = (
+    *("number", "study", "attributes", "when", "priority", "reason", "safety", "user", "password", "next", "csrf"),
+    *("name", "role", "no-password", "days", "scope-metrics"),
+)
 VALUES = st.one_of(
     st.text(max_size=30),
     st.sampled_from(
-        ["STAT", "1", STUDY_UID, 'Modality == "CT"', "Modality = CT\nInstances = 3", "(" * 200, "//x", "\x00"]
+        [
+            "STAT",
+            "1",
+            STUDY_UID,
+            'Modality == "CT"',
+            "Modality = CT\nInstances = 3",
+            "(" * 200,
+            "//x",
+            "\x00",
+            "an-admin",
+            "ann",
+            "reader",
+        ]
     ),
 )
 
@@ -124,7 +139,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def test_every_deed_of_the_pages_is_among_those_that_are_tried(house: House) -> None:
-    assert {"/search", "/rules", "/login", "/peers/{name}/echo"} < set(house.posts())
+    assert {"/search", "/rules", "/login", "/peers/{name}/echo", "/users/add", "/tokens/add"} < set(house.posts())
     assert {f"/studies/{{study_instance_uid}}/{word}" for word in ("requeue", "resend", "priority", "withdraw")} < set(
         house.posts()
     )

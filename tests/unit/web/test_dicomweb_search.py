@@ -104,6 +104,17 @@ def test_what_cannot_be_searched_is_refused_and_never_ignored(service: Service, 
     assert answer.json()["error"]
 
 
+def test_a_name_of_more_words_than_names_have_is_not_compared_by_sound(service: Service) -> None:
+    for words, status in ((["secret"] * 24, 200), (["x"] * 25, 400), (["x"] * 500, 400)):
+        for text in ("%20".join(words), "%5E".join(words)):
+            answer = service.ask(f"/studies?fuzzymatching=true&PatientName={text}")
+            assert answer.status == status
+            assert status == 200 or answer.json() == {
+                "error": "the value of PatientName has more than 24 words, too many to compare by sound"
+            }
+    assert service.ask(f"/studies?fuzzymatching=true&PatientName={'x' * 1000}").status == 204
+
+
 def test_a_study_is_answered_with_what_the_standard_requires(service: Service) -> None:
     (study,) = service.ask(f"/studies?StudyInstanceUID={OTHER}").json()
     assert study["00100010"]["Value"] == [{"Alphabetic": "Müller^Jörg", "Ideographic": "山田^太郎"}]

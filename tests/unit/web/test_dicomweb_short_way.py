@@ -13,7 +13,7 @@ from httpx import ASGITransport, AsyncClient
 from dicom_node.telemetry import context_keys, log_context
 from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.service import build_dicomweb
-from dicom_node.web.dicomweb.short_way import ShortWay
+from dicom_node.web.dicomweb.short_way import ShortWay, ShortWayFirst
 from dicom_node.web.server import WebServer
 from tests.dicomweb_service import Answer, Service, serving
 from tests.instances import SERIES_UID, STUDY_UID, sop_uid
@@ -110,7 +110,7 @@ def short_way(heavy: Callable[[Request], Response], light: Callable[[Request], R
     router = APIRouter()
     router.add_api_route("/heavy", heavy)
     router.add_api_route("/light", light)
-    short = ShortWay(FastAPI(), prefix="/d", routes=router.routes, **places)
+    short = ShortWayFirst(FastAPI(), short=ShortWay(prefix="/d", routes=router.routes, **places))
     return AsyncClient(transport=ASGITransport(short), base_url="http://node/d", timeout=30)
 
 
