@@ -36,12 +36,14 @@ _SOURCES: Mapping[str, Mapping[str, Any]] = {
         "changes": {
             "0.1.0": "first version, semi-synthetic training data",
             "0.2.0": "generated lungs and lookalikes teach, too; a second look at candidates",
+            "0.3.0": "a second round of the search on nodules against thick vessels, in more generated lungs",
         },
         "trained_on": {
             "slice_thickness_mm": [1.0, 5.0],
             "slice_gap_mm": [0.0, 1.0],
             "pixel_spacing_mm": [0.4, 1.0],
             "kernels": ["soft", "sharp"],
+            "contrast": ["with", "without"],
             "lungs_cut": [0.0, 0.3],
             # Drawn phantoms: 1.6 as they are, 12 where one part lies four pixels aside.
             "discontinuity": [0.0, 3.0],
@@ -175,8 +177,8 @@ def second_round(experiment: Experiment, steps: int) -> str:
     data = experiment.data
     return (
         f" Then {steps} steps of {data['batch']} patches of {_sides(experiment)} voxels, among {data['thoraces']}"
-        f" generated thoraces: {data['beside_vessels']:.0%} of their nodules were set against a thick vessel, and those of which"
-        f" less than {data['least_seen']:.0%} differed from what was there before were left out."
+        f" generated thoraces: {data['beside_vessels']:.0%} of the nodules were set against a thick vessel, and"
+        f" those of which less than {data['least_seen']:.0%} differed from what was there before were left out."
     )
 
 
