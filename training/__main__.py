@@ -32,13 +32,15 @@ class Asked:
     bundle: Path
     #: The step to stop at, before the experiment's last.
     until: int | None
+    #: The folder of a run that this one is a further round of.
+    begin: Path | None
 
 
 Verb = Callable[[Asked], str]
 
 
 def _train(asked: Asked) -> str:
-    return str(train(asked.experiment, asked.out, asked.data, until=asked.until))
+    return str(train(asked.experiment, asked.out, asked.data, until=asked.until, begin=asked.begin))
 
 
 def _calibrate(asked: Asked) -> str:
@@ -86,13 +88,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data")
     parser.add_argument("--out", type=Path, help="the run's folder")
     parser.add_argument("--until", type=int, help="train: the step to stop at, before the experiment's last")
+    parser.add_argument("--begin", type=Path, help="train: the folder of a run whose weights this one begins with")
     parser.add_argument("--bundle", type=Path, help="export: the bundle's folder; else bundle/NAME in the run's")
     chosen = parser.parse_args(arguments)
     try:
         experiment = read_experiment(named(chosen.experiment))
         out = chosen.out or experiment.folder
         bundle = chosen.bundle or out / "bundle" / experiment.name
-        asked = Asked(experiment=experiment, data=chosen.data, out=out, bundle=bundle, until=chosen.until)
+        asked = Asked(
+            experiment=experiment, data=chosen.data, out=out, bundle=bundle, until=chosen.until, begin=chosen.begin
+        )
         print(VERBS[chosen.verb](asked))
     except (DatasetInvalid, ExperimentInvalid, FileNotFoundError) as error:
         print(error, file=sys.stderr)

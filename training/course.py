@@ -1,7 +1,8 @@
 """From nothing to a detector's bundle: what `python -m training make` goes through where a detector is asked for.
 
-Search network, second look at what it marks, reader-rating estimate, operating point, card. Each stage leaves in the
-run's folder what it came to and how long that took (made.json); the same call goes on with the first that is not there.
+Search network, its second round, second look at what it marks, reader-rating estimate, operating point, card. Each
+stage leaves in the run's folder what it came to and how long that took (made.json); the same call goes on with the
+first that is not there.
 """
 
 import json
@@ -23,16 +24,18 @@ from training.dataset import load_data
 from training.evaluation.drawn_scans import Case, DrawnScan
 from training.evaluation.toy_scans import toy_scan
 from training.experiment import Experiment, ExperimentInvalid, named, read_experiment
-from training.export import card, export_network
+from training.export import card, export_network, second_round
 from training.tasks.second_look import SecondLook, add
 from training.tasks.table import task_of
-from training.tasks.task import Task
+from training.tasks.task import CHECKPOINT, Task, Trained
 from training.train import train, trained
 from workers.bundles import load_bundle
 
 MADE = "made.json"
 #: Renderings of each held-out slab that the search network alone is judged on.
 _RENDERINGS = 8
+#: Folders of the search's rounds in the run's.
+_SEARCH, _SECOND_ROUND = "search", "second_round"
 Facts = dict[str, Any]
 
 
@@ -54,6 +57,11 @@ class Course:
     def task(self) -> Task:
         """The question of its searching network, with the data."""
         return task_of(self.experiment, self.data)
+
+    def searching(self) -> Trained:
+        """The searching network, as its last round left it."""
+        further = self.out / _SECOND_ROUND
+        return trained(self.task, further if (further / CHECKPOINT).is_file() else self.out / _SEARCH)
 
     @property
     def is_toy(self) -> bool:
@@ -96,14 +104,25 @@ def _write(path: Path, made: Mapping[str, Any]) -> None:
 
 def _search(course: Course) -> Facts:
     """Train the network that searches the lungs."""
-    train(course.experiment, course.out / "search", course.data)
-    run = trained(course.task, course.out / "search")
+    train(course.experiment, course.out / _SEARCH, course.data)
+    run = trained(course.task, course.out / _SEARCH)
     return {"seconds": round(run.seconds, 1), "steps": run.step, "machine": machine()}
+
+
+def _second_round(course: Course) -> Facts:
+    """Train it on, on what it finds hard, as another experiment says."""
+    name = course.experiment.bundle["second_round"]
+    if not name:
+        return {"said": ""}
+    further = read_experiment(named(name))
+    train(further, course.out / _SECOND_ROUND, course.data, begin=course.out / _SEARCH)
+    run = course.searching()
+    return {"seconds": round(run.seconds, 1), "said": second_round(further, run.step)}
 
 
 def _draft(course: Course) -> Facts:
     """Write a bundle of the search alone, judged on held-out slabs."""
-    run = trained(course.task, course.out / "search")
+    run = course.searching()
     scans = 1 if course.is_toy else _RENDERINGS
     made = export_network(
         course.experiment, run.network, run.step, course.draft, *load_data(course.experiment, course.data), scans
@@ -166,6 +185,7 @@ def _validation(course: Course) -> Callable[[Case], DrawnScan]:
 #: In the order in which they are gone through.
 STAGES: Mapping[str, Callable[[Course], Facts]] = {
     "search": _search,
+    "second round": _second_round,
     "draft": _draft,
     "second look": _second_look,
     "reader ratings": _reader_ratings,
@@ -173,6 +193,7 @@ STAGES: Mapping[str, Callable[[Course], Facts]] = {
 }
 _WORDS: Mapping[str, str] = {
     "search": "training the searching network",
+    "second round": "training it on, on what it finds hard",
     "draft": "judging it on held-out slabs",
     "second look": "searching the teaching lungs for what it marks wrongly, and training the second look",
     "reader ratings": "fitting the reader-rating estimate",
@@ -182,7 +203,8 @@ _WORDS: Mapping[str, str] = {
 
 def durations(stages: Mapping[str, Facts]) -> str:
     """How long each stage took, and all, as a table in Markdown."""
-    rows = [f"| {_WORDS[name]} | {facts['seconds'] / 60:.1f} |" for name, facts in stages.items()]
+    done = {name: facts for name, facts in stages.items() if facts.get("said") != ""}
+    rows = [f"| {_WORDS[name]} | {facts['seconds'] / 60:.1f} |" for name, facts in done.items()]
     total = sum(facts["seconds"] for facts in stages.values()) / 60
     return "\n".join(["| stage | minutes |", "|---|---|", *rows, f"| all | {total:.1f} |"])
 
@@ -210,6 +232,7 @@ def _card(course: Course, stages: Mapping[str, Facts]) -> str:
         course.experiment,
         parameters=stages["draft"]["parameters"],
         steps=search["steps"],
+        further=stages["second round"]["said"],
         shapes=load_data(course.experiment, course.data)[1],
         figures=stages["draft"]["figures"],
         second_look=stages["second look"]["said"],

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.augmentation import aerate, draw, insert, scan, tether
-from training.dataset import TETHERED_SHARE, Background, Patches, add_lookalike, site
+from training.augmentation import aerate, draw, scan, tether
+from training.dataset import TETHERED_SHARE, Background, Insertion, Patches, add_lookalike, insert_seen, site
 from training.lookalikes import LOOKALIKES, PLEURAL, draw_lookalike
 from training.shapes import Shape
 from workers.preprocessing import normalise
@@ -47,9 +47,11 @@ class Crops:
         size: tuple[int, int, int],
         seed: int,
         pool: int = 0,
+        insertion: Insertion | None = None,
     ) -> None:
         """`pool` is how many are drawn, an even number: later ones are those again, turned over; 0: each is drawn."""
         self._backgrounds, self._size, self._seed = backgrounds, size, seed
+        self._insertion = insertion or Insertion()
         around = (size[0] + 2 * _AROUND[0], size[1] + 2 * _AROUND[1], size[2] + 2 * _AROUND[2])
         self._patches = Patches(backgrounds, shapes, around, seed)
         self._shapes = [shape for shape in shapes if not shape.held_out]
@@ -86,12 +88,14 @@ class Crops:
         hu, lung = self._lung(*self._patches.place(rng), rng)
         if rng.random() < 0.3:
             add_lookalike(hu, lung, rng)
-        centre = site(hu, self._inner(lung), rng)
+        beside = self._insertion.beside_vessels
+        centre = site(hu, self._inner(lung), rng, 3 if beside and rng.random() < beside else None)
         if centre is None:
             return None
         if rng.random() < TETHERED_SHARE:
             tether(hu, lung, centre, rng)
-        mask = insert(hu, lung, draw(self._shapes[int(rng.integers(len(self._shapes)))], rng), centre)
+        drawn = draw(self._shapes[int(rng.integers(len(self._shapes)))], rng)
+        mask = insert_seen(hu, lung, drawn, centre, self._insertion.least_seen)
         if mask is None:
             return None
         low, high = (end(np.argwhere(mask), axis=0) for end in (np.min, np.max))

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from training.augmentation import aerate, draw, insert, scan, tether
+from training.augmentation import Drawn, aerate, draw, insert, scan, tether
 from training.experiment import CACHE, Experiment
 from training.lookalikes import LOOKALIKES, PLEURAL, draw_lookalike
 from training.nrrd_volume import read_nrrd
@@ -27,6 +28,11 @@ HELD_OUT_SLABS = ((0.20, 0.30), (0.58, 0.67))
 
 #: Of nodules: how many hang on a vessel or have a tail to the pleura, beside those that lie there anyway.
 TETHERED_SHARE = 0.4
+
+#: From how much on a voxel's HU is seen to differ, and what is a vessel or as dense as one.
+_SEEN_HU, _DENSE_HU = 100.0, -400.0
+#: A box [k, j, i] about a place, and the share of it that is dense beside a vessel of 5 mm and more.
+_ABOUT, _MOSTLY_VESSEL = (5, 9, 9), 0.3
 
 #: Of patches, how many lie in generated lungs where there are real ones, too.
 GENERATED_SHARE = 0.5
@@ -155,16 +161,32 @@ def synthetic(seed: int = 0) -> tuple[list[Background], list[Shape]]:
     return [_divided("toy", hu.astype(np.float32), lung, everywhere)], shapes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Insertion:
+    """Where nodules are drawn, beyond a third each in free lung, at vessels and at the pleura."""
+
+    #: Of nodules, how many are drawn against a thick vessel.
+    beside_vessels: float = 0.0
+    #: The share of a nodule that must differ from what was there: inside a vessel nothing is to be learnt of it.
+    least_seen: float = 0.0
+
+
 class Patches:
     """Patches drawn by number: the same seed and number give the same patch, so that a run can stop and go on."""
 
     def __init__(
-        self, backgrounds: Sequence[Background], shapes: Sequence[Shape], size: tuple[int, int, int], seed: int
+        self,
+        backgrounds: Sequence[Background],
+        shapes: Sequence[Shape],
+        size: tuple[int, int, int],
+        seed: int,
+        insertion: Insertion | None = None,
     ) -> None:
         self._backgrounds = backgrounds
         self._shapes = [shape for shape in shapes if not shape.held_out]
         self._size = np.array(size)
         self._seed = seed
+        self._insertion = insertion or Insertion()
         diameters = np.array([shape.diameter_mm for shape in self._shapes])
         #: How often each is drawn: the large ones are rare.
         self._share = 0.5 / len(diameters) + 0.5 * diameters / diameters.sum()
@@ -215,10 +237,13 @@ class Patches:
 
     def _insert_one(self, hu: Floats, lung: Mask, nodules: Mask, rng: Generator) -> None:
         drawn = draw(self._shapes[rng.choice(len(self._shapes), p=self._share)], rng)
-        centre = site(hu, lung, rng)
-        if centre is not None and rng.random() < TETHERED_SHARE:
+        beside = self._insertion.beside_vessels
+        centre = site(hu, lung, rng, 3 if beside and rng.random() < beside else None)
+        if centre is None:
+            return
+        if rng.random() < TETHERED_SHARE:
             tether(hu, lung, centre, rng)
-        mask = None if centre is None else insert(hu, lung, drawn, centre, nodules)
+        mask = insert_seen(hu, lung, drawn, centre, self._insertion.least_seen, nodules)
         if mask is not None:
             nodules |= mask
 
@@ -232,6 +257,18 @@ def _shares(backgrounds: Sequence[Background], volumes: NDArray[np.float64]) -> 
     return np.asarray(volumes * weight / total)
 
 
+def insert_seen(
+    hu: Floats, lung: Mask, drawn: Drawn, centre: NDArray[np.int_], least_seen: float, taken: Mask | None = None
+) -> Mask | None:
+    """As `insert`, but None, and hu untouched, where less than a share of the nodule differs from what was there."""
+    before = hu.copy()
+    mask = insert(hu, lung, drawn, centre, taken)
+    if mask is None or not least_seen or (np.abs(hu - before)[mask] > _SEEN_HU).mean() >= least_seen:
+        return mask
+    hu[:] = before
+    return None
+
+
 def add_lookalike(hu: Floats, lung: Mask, rng: Generator) -> str | None:
     """Draw one thing that is no nodule, in place, where there is lung; its name."""
     name = str(rng.choice(list(LOOKALIKES)))
@@ -243,7 +280,10 @@ def add_lookalike(hu: Floats, lung: Mask, rng: Generator) -> str | None:
 
 
 def site(hu: Floats, lung: Mask, rng: Generator, where: int | None = None) -> NDArray[np.int_] | None:
-    """A voxel for a nodule: a third anywhere in the lung (0), a third at a vessel (1), a third at the pleura (2)."""
+    """A voxel for a nodule: a third anywhere in the lung (0), a third at a vessel (1), a third at the pleura (2).
+
+    Only where it is asked for: against a thick vessel (3).
+    """
     choice = rng.integers(3) if where is None else where
     return _site_of(int(choice), hu, lung, rng)
 
@@ -251,12 +291,15 @@ def site(hu: Floats, lung: Mask, rng: Generator, where: int | None = None) -> ND
 def _site_of(choice: int, hu: Floats, lung: Mask, rng: Generator) -> NDArray[np.int_] | None:
     where = lung
     if choice == 1:
-        where = lung & (hu > -400.0)
+        where = lung & (hu > _DENSE_HU)
     elif choice == 2:
         edge = np.zeros_like(lung)
         for axis, reach in ((0, 2), (1, 3), (2, 3)):
             edge |= ~np.roll(lung, reach, axis) | ~np.roll(lung, -reach, axis)
         where = lung & edge
+    elif choice == 3:
+        dense = lung & (hu > _DENSE_HU)
+        where = lung & ~dense & (ndimage.uniform_filter(dense.astype(np.float32), _ABOUT) > _MOSTLY_VESSEL)
     voxels = np.flatnonzero(where if where.any() else lung)
     if voxels.size == 0:
         return None

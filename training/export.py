@@ -21,7 +21,6 @@ from training.dataset import Background, load_data
 from training.evaluate import BUNDLE, Evaluation, evaluate
 from training.experiment import DATA, EXPERIMENTS, Experiment, named, read_experiment
 from training.inference import inferer, probabilities
-from training.phantom_backgrounds import TEACHING_SEEDS
 from training.shapes import Shape
 from workers.calibration import Calibration
 from workers.preprocessing import GRID_MM, HU_WINDOW
@@ -37,12 +36,14 @@ _SOURCES: Mapping[str, Mapping[str, Any]] = {
         "changes": {
             "0.1.0": "first version, semi-synthetic training data",
             "0.2.0": "generated lungs and lookalikes teach, too; a second look at candidates",
+            "0.3.0": "a second round of the search on nodules against thick vessels, in more generated lungs",
         },
         "trained_on": {
             "slice_thickness_mm": [1.0, 5.0],
             "slice_gap_mm": [0.0, 1.0],
             "pixel_spacing_mm": [0.4, 1.0],
             "kernels": ["soft", "sharp"],
+            "contrast": ["with", "without"],
             "lungs_cut": [0.0, 0.3],
             # Drawn phantoms: 1.6 as they are, 12 where one part lies four pixels aside.
             "discontinuity": [0.0, 3.0],
@@ -146,6 +147,7 @@ def card(
     steps: int,
     shapes: Sequence[Shape],
     figures: str,
+    further: str = "",
     second_look: str = "There is none.",
     operating_point: str = "That of the searching network alone, above.",
     duration: str = "Not kept: this bundle was exported by itself.",
@@ -160,13 +162,28 @@ def card(
         held_out_shapes=sum(shape.use == "validation" for shape in shapes),
         steps=steps,
         batch=experiment.data["batch"],
-        patch=" x ".join(str(side) for side in experiment.data["patch"]),
-        thoraces=len(TEACHING_SEEDS),
+        patch=_sides(experiment),
+        thoraces=experiment.data["thoraces"],
+        further=further,
         figures=figures,
         second_look=second_look,
         operating_point=operating_point,
         duration=duration,
     )
+
+
+def second_round(experiment: Experiment, steps: int) -> str:
+    """What the card says of a second round, as further sentences; `experiment` is the round's."""
+    data = experiment.data
+    return (
+        f" Then {steps} steps of {data['batch']} patches of {_sides(experiment)} voxels, among {data['thoraces']}"
+        f" generated thoraces: {data['beside_vessels']:.0%} of the nodules were set against a thick vessel, and"
+        f" those of which less than {data['least_seen']:.0%} differed from what was there before were left out."
+    )
+
+
+def _sides(experiment: Experiment) -> str:
+    return " x ".join(str(side) for side in experiment.data["patch"])
 
 
 def figures(result: Evaluation, threshold: float, wanted: float) -> str:

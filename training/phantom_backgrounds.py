@@ -21,7 +21,7 @@ from training.surfaces import Array, axes_of
 from workers.preprocessing import GRID_MM, lung_mask
 
 #: Seeds of generated thoraces by what they are for.
-TEACHING_SEEDS = tuple(range(101, 107))
+TEACHING_SEEDS = tuple(range(101, 113))
 VALIDATION_SEEDS = tuple(range(201, 205))
 TEST_SEEDS = tuple(range(301, 311))
 
@@ -38,7 +38,7 @@ def load_teaching(experiment: Experiment, data: Path) -> tuple[list[Background],
     """Backgrounds and shapes of the experiment's source, with the generated thoraces that teach beside real lungs."""
     backgrounds, shapes = load_data(experiment, data)
     if experiment.data["source"] == "backgrounds":
-        backgrounds = [*backgrounds, *thoraces(TEACHING_SEEDS, CACHE)]
+        backgrounds = [*backgrounds, *thoraces(TEACHING_SEEDS[: int(experiment.data["thoraces"])], CACHE)]
     return backgrounds, shapes
 
 

@@ -82,6 +82,13 @@ class Run:
         self._precision.scaler.load_state_dict(state["scaler"])
         self.task.restore(state["task"])
 
+    def begin_with(self, path: Path) -> None:
+        """Begin with the averaged weights of another run, and with what its task came to."""
+        state = torch.load(path, map_location=self.here.device, weights_only=True)
+        self.network.load_state_dict(state["averaged"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.task.restore(state["task"])
+
     def advance(self) -> float:
         """One step; the loss of this process's share of the batch."""
         began = time.monotonic()
@@ -174,8 +181,13 @@ class Log:
                 self._board.add_scalar(name, value, step)
 
 
-def train(experiment: Experiment, out: Path, data: Path, *, until: int | None = None) -> Path:
-    """Train to the experiment's last step, or to step `until`, from the checkpoint in out if there is one; its path."""
+def train(
+    experiment: Experiment, out: Path, data: Path, *, until: int | None = None, begin: Path | None = None
+) -> Path:
+    """Train to the experiment's last step, or to step `until`, from the checkpoint in out if there is one; its path.
+
+    Without one, `begin` is the folder of a run that this one is a further round of.
+    """
     torch.set_num_threads(int(experiment.training["threads"]))
     # What the fastest algorithm is may differ from run to run, and its rounding with it.
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
@@ -186,6 +198,8 @@ def train(experiment: Experiment, out: Path, data: Path, *, until: int | None = 
         run = Run(experiment, task_of(experiment, data), here)
         if checkpoint.exists():
             run.resume(checkpoint)
+        elif begin is not None:
+            run.begin_with(begin / CHECKPOINT)
         here.wait()
         log = Log(out, run, stack) if here.first else None
         while run.step < last:

@@ -81,10 +81,23 @@ def _covered(hu: Floats, seen: Floats, own: Mask, lung: Mask, steps: _Steps) -> 
     core = _around_peak(marked, _CORE_SHARE * peak)
     parenchyma = lung & (seen < 0.1 * peak) & (hu < _LUNG_BELOW_HU)
     half_way = (float(np.percentile(hu[core], _CORE_PERCENTILE)) + _typical(hu, parenchyma)) / 2
-    reach = within(seen >= _REACH_SHARE * peak, _REACH_MM / steps.cube_mm) & within(lung, 1.0 / steps.cube_mm)
-    dense = _filled((hu > half_way) & reach)
+    tissue = (hu > half_way) & within(lung, 1.0 / steps.cube_mm)
+    reach = within(seen >= _REACH_SHARE * peak, _REACH_MM / steps.cube_mm)
+    dense = _filled(_without_what_goes_on(tissue, reach, core))
     halo = _halo(hu, dense & core, parenchyma, lung, steps)
     return _without_tails(dense if halo is None else _filled(halo | dense), core)
+
+
+def _without_what_goes_on(tissue: Mask, reach: Mask, core: Mask) -> Mask:
+    """The tissue within reach, less what is nearer to tissue that goes on beyond than to the core.
+
+    As thick a vessel as the nodule that lies on it has no neck to be cut at, and no attenuation tells them apart.
+    """
+    inside = tissue & reach
+    beyond = tissue & ~reach & within(inside, 1.0)
+    if not beyond.any():
+        return inside
+    return inside & (ndimage.distance_transform_edt(~beyond) >= ndimage.distance_transform_edt(~core))
 
 
 def _halo(hu: Floats, solid: Mask, parenchyma: Mask, lung: Mask, steps: _Steps) -> Mask | None:

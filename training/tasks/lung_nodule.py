@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training import networks
 from training.calibration import fit
-from training.dataset import Patches
+from training.dataset import Insertion, Patches
 from training.evaluate import Evaluation, Sight, evaluate
 from training.experiment import Experiment, ExperimentInvalid
 from training.export import export_network
@@ -29,13 +29,19 @@ _MOST_HARD_NEGATIVES, _MOST_OF_A_ROUND = 600, 300
 _SLICES_MINED = 56
 
 
+def insertion_of(experiment: Experiment) -> Insertion:
+    """Where an experiment has its nodules drawn."""
+    return Insertion(**{name: float(experiment.data[name]) for name in ("beside_vessels", "least_seen")})
+
+
 class LungNodule:
     """Patches with nodules drawn in, by number, and places where the network was wrong."""
 
     def __init__(self, experiment: Experiment, data: Path) -> None:
         self._experiment = experiment
         self._backgrounds, self._shapes = load_teaching(experiment, data)
-        self._patches = Patches(self._backgrounds, self._shapes, tuple(experiment.data["patch"]), experiment.seed)
+        size, insertion = tuple(experiment.data["patch"]), insertion_of(experiment)
+        self._patches = Patches(self._backgrounds, self._shapes, size, experiment.seed, insertion)
 
     def network(self) -> nn.Module:
         """The network of the experiment, which starts by expecting nothing."""

@@ -21,6 +21,7 @@ from training.metrics import classification
 from training.metrics.bootstrap import Estimate, bootstrap
 from training.mining import mine
 from training.phantom_backgrounds import load_teaching
+from training.tasks.lung_nodule import insertion_of
 from training.tasks.task import Batch, Trained
 from workers.calibration import Calibration
 
@@ -40,7 +41,7 @@ class SecondLook:
         backgrounds, shapes = load_teaching(experiment, data)
         k, j, i = experiment.data["patch"]
         self._backgrounds = backgrounds
-        self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed, _POOL)
+        self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed, _POOL, insertion_of(experiment))
         self._search_in = Path(experiment.data["search"] or BUNDLE)
         self._mined = False
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.dataset import Background, Patches, background, load, site, synthetic
+from training.augmentation import Drawn
+from training.dataset import Background, Insertion, Patches, background, insert_seen, load, site, synthetic
 from training.shapes import Shape
 
 
@@ -64,3 +65,28 @@ def test_a_nodule_is_placed_in_the_lung_or_nowhere() -> None:
     lung[3:7, 3:7, 3:7] = True
     places = [site(hu, lung, np.random.default_rng(seed)) for seed in range(20)]
     assert all(place is not None and lung[tuple(place)] for place in places)
+
+
+def test_a_nodule_is_set_against_a_thick_vessel_and_not_into_it() -> None:
+    hu = np.full((20, 40, 40), -850.0, dtype=np.float32)
+    hu[:, 14:22, 14:22] = 40.0
+    places = [site(hu, np.ones(hu.shape, dtype=bool), np.random.default_rng(seed), 3) for seed in range(20)]
+    assert all(place is not None and hu[tuple(place)] < -800.0 for place in places)
+    assert all(place is not None and 10 <= place[1] <= 25 and 10 <= place[2] <= 25 for place in places)
+
+
+@pytest.mark.parametrize(("at", "is_seen"), [((10, 20, 20), False), ((10, 20, 32), True)])
+def test_a_nodule_that_a_vessel_hides_is_not_drawn(at: tuple[int, int, int], is_seen: bool) -> None:
+    hu = np.full((20, 40, 48), -850.0, dtype=np.float32)
+    hu[:, 14:27, 14:27] = 40.0
+    before, share = hu.copy(), np.ones((3, 5, 5), dtype=np.float32)
+    drawn = Drawn(share=share, hu=np.full(share.shape, 30.0, dtype=np.float32), kind="solid", body=share)
+    mask = insert_seen(hu, np.ones(hu.shape, dtype=bool), drawn, np.array(at), 0.5)
+    assert (mask is not None) == is_seen
+    assert (hu != before).any() == is_seen
+
+
+def test_without_harder_nodules_patches_are_as_they_were(toy: tuple[list[Background], list[Shape]]) -> None:
+    usual, harder = (Patches(*toy, (16, 32, 32), 4, Insertion(least_seen=least)) for least in (0.0, 1e-9))
+    for number in range(6):
+        np.testing.assert_array_equal(usual[number].values, harder[number].values)

@@ -82,6 +82,19 @@ def test_a_run_does_not_go_on_as_another_experiment(tmp_path: Path) -> None:
         train(toy(SMOKE_XRAY, steps=3, learning_rate=1.0), tmp_path, tmp_path)
 
 
+def test_a_further_round_begins_with_the_averaged_weights_and_places_of_the_first(tmp_path: Path) -> None:
+    first = train(toy(SMOKE, steps=2, mine_every=1), tmp_path / "first", tmp_path)
+    train(toy(SMOKE, steps=1, learning_rate=0.0), tmp_path / "second", tmp_path, begin=tmp_path / "first")
+    before, after = (torch.load(path, weights_only=True) for path in (first, tmp_path / "second" / "checkpoint.pt"))
+    assert after["step"] == 1
+    for name, _ in task_of(toy(SMOKE), tmp_path).network().named_parameters():
+        assert torch.equal(before["averaged"][name], after["network"][name]), name
+    assert torch.equal(before["task"]["hard_negatives"], after["task"]["hard_negatives"])
+    # What has begun goes on as itself.
+    resumed = train(toy(SMOKE, steps=1, learning_rate=0.0), tmp_path / "second", tmp_path, begin=tmp_path / "none")
+    assert torch.load(resumed, weights_only=True)["step"] == 1
+
+
 def test_a_folder_without_a_checkpoint_is_told_to_train_first(tmp_path: Path) -> None:
     with pytest.raises(ExperimentInvalid, match="train first"):
         trained(task_of(toy(SMOKE_XRAY), tmp_path), tmp_path)

@@ -30,9 +30,9 @@ def ball(radius_mm: float, at: tuple[float, float, float] = (25.0, 25.0, 25.0)) 
     return np.clip((radius_mm - distance) / CUBE_MM + 0.5, 0, 1).astype(np.float32)
 
 
-def tube(radius_mm: float) -> Floats:
-    """A vessel along the rows, through the middle."""
-    k, j, _ = place(25.0, 25.0, 25.0)
+def tube(radius_mm: float, beside_mm: float = 0.0) -> Floats:
+    """A vessel along the rows, through the middle or so far beside it."""
+    k, j, _ = place(25.0, 25.0 + beside_mm, 25.0)
     return np.clip((radius_mm - np.hypot(k, j)) / CUBE_MM + 0.5, 0, 1).astype(np.float32)
 
 
@@ -111,6 +111,17 @@ def test_a_vessel_through_a_nodule_is_cut_off() -> None:
 
     assert volume == pytest.approx(ball_mm3(7.0), rel=0.25)
     assert dice > 0.85
+
+
+def test_a_vessel_as_thick_as_the_nodule_on_it_is_left_where_it_goes_on() -> None:
+    """Neither a neck nor attenuation parts them, and the network's mark holds a piece of the vessel."""
+    body, vessel = ball(5.0), tube(3.5, beside_mm=5.0)
+    hu = LUNG + (TISSUE - LUNG) * np.maximum(body, vessel)
+    marked = np.maximum(body, vessel * ball(7.0)).astype(np.float32)
+    volume, _ = outlined(hu, marked, 1.0)
+
+    assert float(np.maximum(body, vessel).sum()) * CUBE_MM**3 > 3.5 * ball_mm3(5.0)
+    assert ball_mm3(5.0) < volume < 1.45 * ball_mm3(5.0)
 
 
 def test_the_wall_that_a_nodule_touches_stays_outside() -> None:
