@@ -40,7 +40,7 @@ LARGEST_COORDINATE = 1e6
 #: Neighbours further apart than this many times the usual distance have lost a slice between them.
 GAP = 1.5
 
-#: One slice in so many may go back to an acquisition that was left, as where two meet and overlap; more are interleaved.
+#: One slice in so many may go back to an acquisition that was left, as where two meet; more are interleaved.
 _SLICES_A_RETURN = 4
 
 #: What slices of one volume share, and what to say when they do not.

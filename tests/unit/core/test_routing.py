@@ -73,7 +73,7 @@ def test_a_derived_series_is_not_read_even_when_the_route_does_not_say_so():
 @pytest.mark.parametrize("image_type", [("ORIGINAL", "PRIMARY", "LOCALIZER"), ("DERIVED", "SECONDARY", "MPR")])
 @pytest.mark.parametrize("place", [0, 3, 6])
 def test_one_overview_or_derived_image_among_the_slices_hides_them_from_no_route(image_type, place):
-    """A study that is not routed is told of to nobody; one that cannot be read is. Which UID is the least, says nothing."""
+    """A study that is not routed is told of to nobody; one that cannot be read is. The least UID decides nothing."""
     headers = list(chest())
     headers.insert(place, {**headers[0], "ImageType": image_type})
     (choice,) = route_study(study_of(s1=headers), [LUNG]).chosen
