@@ -92,7 +92,7 @@ def follow(lungs: dict[str, Points], findings: int, rng: np.random.Generator, co
     """One patient twice: a fifth of the findings is gone the second time, and as many are new."""
     moved = breath(np.concatenate(list(lungs.values())), rng)
     shapes = [_shapes(lungs), _shapes({side: moved(places) for side, places in lungs.items()})]
-    sides = rng.choice([RIGHT, LEFT], findings + findings // 5)
+    sides = [str(side) for side in rng.choice([RIGHT, LEFT], findings + findings // 5)]
     middles = np.array([lungs[side][rng.integers(len(lungs[side]))] for side in sides])
     sizes = rng.uniform(4, 20, len(sides))
     grown = sizes * rng.choice([1.0, 1.0, 1.3, 1.6], len(sides))

@@ -14,7 +14,16 @@ SPELT_OTHERWISE = {
     "MILLIMETRE",
     # SNOMED CT's own, which no context group has.
     "CHEST_RADIOGRAPH",
-    # Of the private scheme 99DICOMNODE: no standard names these ways of measuring, nor the solid part's diameter.
+    # Of the private scheme 99DICOMNODE: no standard names these ways of measuring, nor the solid part's diameter, nor
+    # what became of a finding.
+    "CHANGE",
+    "DAYS_SINCE_PRIOR",
+    "DIAMETER_CHANGE",
+    "DOUBLING_TIME",
+    "NEW_FINDING",
+    "PRIOR_DIAMETER",
+    "PRIOR_VOLUME",
+    "VOLUME_CHANGE",
     "FILLED_BORDER",
     "PARTIAL_VOLUME",
     "SMOOTHED_BORDER",
