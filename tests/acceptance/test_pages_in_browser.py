@@ -281,6 +281,8 @@ def test_the_queue_page_tells_what_waits_and_changes_a_priority(
     log_in(page, Role.ADMIN)
     page.goto("/queue")
     page.get_by_role("heading", name="Waiting, in the order of reading").wait_for()
+    told = page.locator("svg title").first.text_content()
+    assert told.startswith("02/29/2024, 10:20:00 GMT+1: "), "as every other time"
     keep(page, "queue")
     assert faults(page) == []
     page.get_by_role("button", name="C-ECHO to pacs").click()

@@ -14,6 +14,10 @@ function inTheReadersZone() {
     time.textContent = form.format(moment);
     time.dataset.local = "";
   }
+  for (const bar of document.querySelectorAll("title[data-at]:not([data-local])")) {
+    bar.textContent = form.format(new Date(bar.dataset.at)) + ": " + bar.dataset.words;
+    bar.dataset.local = "";
+  }
 }
 
 inTheReadersZone();

@@ -10,14 +10,19 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
 from httpx import ASGITransport, AsyncClient
 
+from dicom_node.archive.index import Index
+from dicom_node.core.access import Role, Scope
+from dicom_node.core.errors import IndexUnavailable
 from dicom_node.telemetry import context_keys, log_context
+from dicom_node.web.application import build_application
 from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.service import build_dicomweb
 from dicom_node.web.dicomweb.short_way import ShortWay, ShortWayFirst
 from dicom_node.web.server import WebServer
 from tests.dicomweb_service import Answer, Service, serving
 from tests.instances import SERIES_UID, STUDY_UID, sop_uid
-from tests.room import Room
+from tests.room import NOW, Room
+from tests.visitors import Person, session
 
 INSTANCE = f"/studies/{STUDY_UID}/series/{SERIES_UID}/instances/{sop_uid(1)}"
 
@@ -188,3 +193,51 @@ def test_what_the_log_says_of_a_request_goes_with_it_into_its_thread() -> None:
 
     asyncio.run(ask())
     assert seen == [{"request": "1"}, {}]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Room, int]]:
+    """A whole application behind its gate, and its port."""
+    room = Room(tmp_path_factory.mktemp("guarded"))
+    room.receive(1)
+    application = build_application(room.index, dict, dict, lambda: NOW, archive=room.archive)
+    server = WebServer(application, "127.0.0.1", 0)
+    server.start()
+    yield room, server.port
+    server.stop()
+    room.index.close()
+
+
+def bearer(index: Index, *scopes: Scope) -> dict[str, str]:
+    name = f"for-{'-'.join(scopes).replace(':', '-')}"
+    return {"Authorization": f"Bearer {index.tokens.add(name, scopes=scopes, at=NOW)}"}
+
+
+def test_the_gate_lets_nobody_by_on_the_short_way(guarded: tuple[Room, int]) -> None:
+    """Whoever may ask a route that is not short may ask this one, and nobody else."""
+    room, port = guarded
+    reading = bearer(room.index, Scope.DICOMWEB_READ)
+    others = bearer(room.index, Scope.DICOMWEB_WRITE, Scope.METRICS)
+    invented = {"Authorization": "Bearer dn_" + "x" * 43}
+    for path in ("/studies", f"{INSTANCE}/frames/1", f"{INSTANCE}/metadata"):
+        for method in ("GET",) if path == "/studies" else ("GET", "HEAD"):
+            for headers, status in ((reading, 200), (others, 403), (invented, 401), ({}, 401)):
+                answer = Person(port, headers=headers).ask(method, f"/dicomweb{path}")
+                assert answer.status == status, (path, method, status)
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert Person(port, "x" * 43).get(f"/dicomweb{path}").status == 401
+        assert Person(port, session(room.index, Role.READER)).get(f"/dicomweb{path}").status == 200
+    room.index.tokens.remove("for-dicomweb-read")
+    assert Person(port, headers=reading).get("/dicomweb/studies").status == 401, "at once"
+
+
+def test_where_the_index_does_not_answer_nobody_is_let_by(
+    guarded: tuple[Room, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_given: object, **_named: object) -> None:
+        raise IndexUnavailable("the disk is away")
+
+    room, port = guarded
+    monkeypatch.setattr(type(room.index.tokens), "find", away)
+    answer = Person(port, headers={"Authorization": "Bearer dn_x"}).get(f"/dicomweb{INSTANCE}/frames/1")
+    assert (answer.status, "The index does not answer" in answer.text) == (503, True)
