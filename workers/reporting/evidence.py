@@ -20,6 +20,7 @@ from dicom_node.core.form import Form
 from dicom_node.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.core.uid import derived_uid
 from workers.reporting.multi_frame import multi_frame_image
+from workers.reporting.software import software_digest
 from workers.volume import Volume
 
 #: By tag.
@@ -106,11 +107,12 @@ class Evidence:
         return self.volume.headers[0]
 
     def uid(self, role: str) -> str:
-        """The UID of one part of the report: the same algorithm on the same evidence always writes the same objects."""
+        """The UID of one part of the report: what the same software and algorithm read is the same."""
         algorithm = self.algorithm
-        # Parameters too: another threshold writes another report, and one UID must never name two contents.
+        # Parameters too: another threshold writes another report, and one UID must never name two contents. After an
+        # upgrade, what is read again replaces what was written before it.
         parameters = (f"{name}={value}" for name, value in algorithm.parameters)
-        reading = (algorithm.name, algorithm.version, algorithm.checksum, *parameters, self.evidence)
+        reading = (algorithm.name, algorithm.version, algorithm.checksum, *parameters, self.evidence, software_digest())
         replaced = () if self.predecessor is None else (str(self.predecessor.SOPInstanceUID),)
         first = () if self.first_predecessor is None else ("first", str(self.first_predecessor.SOPInstanceUID))
         return derived_uid(self.volume.study_instance_uid, *reading, *replaced, *first, role)

@@ -23,6 +23,7 @@ from tests.received_study import STUDY
 from tests.triage_room import NOW, FakeAlgorithm, Room
 from tests.unit.workers.reporting.test_summary import items
 from workers.algorithms import Prepared, Reading
+from workers.reporting import evidence
 from workers.triage import Triage
 from workers.volume import Volume
 
@@ -138,3 +139,16 @@ def test_what_a_route_may_not_say_is_refused(tmp_path: Path) -> None:
     settings.write_text(ROUTE.format(name="r", screening="annual"), encoding="utf-8")
     with pytest.raises(SettingsError, match=r'screening is "annual"; it must be one of no, baseline'):
         load_settings(settings, {})
+
+
+def test_what_is_read_again_after_an_upgrade_has_other_uids(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another build may write other bytes, and a peer that has the first ones must not get those under one UID."""
+    room.read()
+    before = {row.sop_instance_uid for row in room.index.jobs.report_rows(room.job.job_uid)}
+    monkeypatch.setattr(evidence, "software_digest", lambda: "another build")
+    room.index.jobs.ask_again(STUDY, actor="a person", at=NOW)
+    room.index.jobs.queue(STUDY, [room.job], cause="", actor="test", at=NOW)
+    room.read()
+    after = {row.sop_instance_uid for row in room.index.jobs.report_rows(room.job.job_uid)}
+    assert after
+    assert not after & before
