@@ -24,12 +24,13 @@ What a slice costs, by a timer round each step, one association, the second of t
     second name away, and answer          0.4             0.12
 
 Beside a program that computes a wait for the disk takes a tick of 4 ms, however fast the disk is. So file and names are
-waited for at once (`archive/disk.py`), and the threads ask for short turns (`scp/processor.py`). Old beside new, one association: beside a run of the tests 1.47 to 1.69 times as many slices a
-second by the first alone (four pairs); beside two programs that compute 1.34 to 1.85 times by the first, 1.71 to 2.51
-times by both (three pairs each). With nothing beside it 0.70 to 1.23 times (six pairs, 1.03 in the middle); tiny
-instances 1.20 and 1.88 times. Over eight associations 0.72 to 1.02 times (nine pairs, 0.94 in the middle), tiny
-instances 0.94 and 1.01: there the waits overlapped already, and who is not alone waits plainly; in tries in which all
-threads waited for file and names at once, tiny instances had 0.76 and 0.85 times.
+waited for at once (`archive/disk.py`), and the threads ask for short turns (`scp/processor.py`). Old beside new, one
+association: beside a run of the tests 1.47 to 1.69 times as many slices a second by the first alone (four pairs);
+beside two programs that compute 1.34 to 1.85 times by the first, 1.71 to 2.51 times by both (three pairs each). With
+nothing beside it 0.70 to 1.23 times (six pairs, 1.03 in the middle); tiny instances 1.20 and 1.88 times. Over eight
+associations 0.72 to 1.02 times (nine pairs, 0.94 in the middle), tiny instances 0.94 and 1.01: there the waits
+overlapped already, and who is not alone waits plainly; in tries in which all threads waited for file and names at once,
+tiny instances had 0.76 and 0.85 times.
 
 Two processes that receive into one archive and one index, each four of the eight associations: 0.67 to 1.51 times as
 many slices a second as one (13 pairs, 1.23 in the middle), tiny instances 1.27 times (one pair). With that, Orthanc's
