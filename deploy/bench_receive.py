@@ -3,13 +3,43 @@
 The comparison itself is no part of this repository. Where it lies beside it, it is run twice: with a sender that costs
 nothing, and with DCMTK's storescu as it comes, which waits for acknowledgements.
 
-Measured on two shared cores, against Orthanc 1.10.1 and DCMTK 3.6.7, on ext4 without a journal, one run of each
-receiver: CT slices over one association 241/s, 1.63 times Orthanc's rate (goal 2: missed) and 0.92 times that of
-storescp with fsync (goal 0.9; in four other runs 0.36 to 0.50 times: missed, but for that one); over eight 346/s, 2.73
-times (goal 4: missed) and 0.26 times (goal 0.9: missed); with storescu as it comes 5.1 times Orthanc (goal 5) and 4.0
-times storescp with fsync (goal 5: missed). CPU time of a gigabyte 7.1 s, 0.79 times Orthanc's (goal 0.5: missed).
+Measured on two shared cores, against Orthanc 1.10.1 and DCMTK 3.6.7, on ext4 without a journal, three runs of each
+receiver (lowest and highest): CT slices over one association 215/s, 1.56 times Orthanc's rate (0.92 to 1.70; goal 2:
+missed) and 0.38 times that of storescp with fsync (0.30 to 0.42; goal 0.9: missed); over eight 391/s, 2.24 times (2.01
+to 3.16; goal 4: missed) and 0.28 times (0.25 to 0.37; goal 0.9: missed). CPU time of a gigabyte 4.4 s, 0.62 times
+Orthanc's (medians of three; goal 0.5: missed). With storescu as it comes, in an earlier version, one run of each: 5.1
+times Orthanc (goal 5) and 4.0 times storescp with fsync (goal 5: missed).
 
-In four other runs it was 1.05 to 1.37 times Orthanc's rate over one association, and 1.30 to 1.71 over eight (three).
+What a slice costs, by a timer round each step, one association, the second of two runs, with other programs beside it:
+
+    step                                  milliseconds    of CPU time
+    wait for bytes, and read them         2.9             0.15
+    announcement, room on the disk        0.1             0.06
+    checksum                              0.45            0.36
+    header                                0.3             0.16
+    make the file and write it            0.8             0.44
+    file on the disk (fsync)              4.0             0.22
+    its name on the disk (fsync)          2.3             0.12
+    row, and its commit (fdatasync)       4.4             0.70
+    second name away, and answer          0.4             0.12
+
+Beside a program that computes a wait for the disk takes a tick of 4 ms, however fast the disk is. So file and names are
+waited for at once (`archive/disk.py`), and the threads ask for short turns (`scp/processor.py`). Old beside new, one
+association: beside a run of the tests 1.47 to 1.69 times as many slices a second by the first alone (four pairs);
+beside two programs that compute 1.34 to 1.85 times by the first, 1.71 to 2.51 times by both (three pairs each). With
+nothing beside it 0.70 to 1.23 times (six pairs, 1.03 in the middle); tiny instances 1.20 and 1.88 times. Over eight
+associations 0.72 to 1.02 times (nine pairs, 0.94 in the middle), tiny instances 0.94 and 1.01: there the waits
+overlapped already, and who is not alone waits plainly; in tries in which all threads waited for file and names at once,
+tiny instances had 0.76 and 0.85 times.
+
+Two processes that receive into one archive and one index, each four of the eight associations: 0.67 to 1.51 times as
+many slices a second as one (13 pairs, 1.23 in the middle), tiny instances 1.27 times (one pair). With that, Orthanc's
+rate four times would still be missed; not built. On the bare disk a slice with its name and 32 KB of a log, beside
+other programs, took 4.1 to 10.7 ms with three waits, 4.0 to 5.5 with two and 1.7 to 3.0 with one (four rounds): one
+wait for all three is what would be worth most, and is not built, since a power cut could then leave a row without its
+file.
+
+What was measured of the versions before:
 
 Where the CPU time of a slice goes, over one association, on that disk: 40 % in the interpreter, 39 % in the kernel,
 13 % in the checksum (0.33 ms), 4 % in SQLite, by samples. Without a disk, on tmpfs, a slice takes 1.65 ms in place of

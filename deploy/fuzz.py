@@ -1,7 +1,7 @@
 """Fuzzing: mutated PDUs and command sets against the receive path, in a process that is watched; `make fuzz`.
 
 Exit status 0 only if the process lives, logs no fault of its own, ends every connection in time, serves the next
-association, and has in the end no more threads and open files than in the beginning, and hardly more memory. What is
+association, and has in the end hardly more threads, open files and memory than in the beginning. What is
 found is written down, and belongs into tests/fuzz_found, which the tests play again.
 """
 

@@ -39,6 +39,9 @@ _KILLS = (2.0, 9.0)
 _ABORT_SHARE, _AGAIN_SHARE = 0.12, 0.05
 _MOST_AN_ASSOCIATION = 25
 
+#: The most that a start may take: the machine may have stood still meanwhile.
+_STARTING_SECONDS = 600.0
+
 #: Senders that are ahead of their share rest, so that no more than this goes to the disk, however fast that is.
 _GIGABYTES = 20.0
 _REST_SECONDS = 0.05
@@ -182,7 +185,7 @@ def _rows_of(index: Index, study_instance_uid: str) -> dict[str, tuple[str, str]
 def _started(folder: Path, port: int) -> Program:
     started = receiver(folder / "data", folder / "receiver.log", port)
     started.start()
-    started.wait_for("the receiver", lambda: listens(port), 120.0)
+    started.wait_for("the receiver", lambda: listens(port), _STARTING_SECONDS)
     return started
 
 
