@@ -42,7 +42,10 @@ _MOST_AN_ASSOCIATION = 25
 #: The most that a start may take: the machine may have stood still meanwhile.
 _STARTING_SECONDS = 600.0
 
-#: Senders that are ahead of their share rest, so that no more than this goes to the disk, however fast that is.
+#: Fewer instances answered with success show nothing.
+_LEAST_A_SECOND = 1.0
+
+#: Senders that are ahead of their share rest, so that no more than this is answered with success, however fast that is.
 _GIGABYTES = 20.0
 _REST_SECONDS = 0.05
 
@@ -111,29 +114,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"  {len(ledger.kept):7} instances answered with success")
     for fault in faults[:20]:
         console.print(f"  {fault}", style="bold red")
-    is_good = not faults and bool(ledger.kept)
+    is_good = not faults and len(ledger.kept) >= _LEAST_A_SECOND * options.seconds
     console.print(f"{len(faults)} faults" if faults else "each is there, whole, with one row; nothing is left over")
     if is_good:
         shutil.rmtree(folder / "data")
         console.print(f"the {ledger.size_bytes / 1e9:.1f} GB that were checked are removed again")
     else:
+        console.print(f"at least {_LEAST_A_SECOND * options.seconds:.0f} instances are wanted, each without a fault")
         console.print(f"what was received is kept for a look: {folder / 'data'}")
     return 0 if is_good else 1
 
 
 def soak(folder: Path, course: Course, seed: int, ledger: Ledger) -> None:
     """Let the senders send and the receiver be killed; at the end it is started once more, and ends in order."""
-    port, course = free_port(), replace(course, began=time.monotonic())
-    until = course.until
+    port = free_port()
+    running = _started(folder, port)
+    course = replace(course, began=time.monotonic())
     senders = [
         threading.Thread(target=_send, args=(port, course, random.Random(f"{seed} {number}"), ledger), daemon=True)
         for number in range(SENDERS)
     ]
     rng = random.Random(f"{seed} kills")
-    running = _started(folder, port)
     for sender in senders:
         sender.start()
-    while (left := until - time.monotonic()) > 0:
+    while (left := course.until - time.monotonic()) > 0:
         time.sleep(min(left, rng.uniform(*_KILLS)))
         assert running.process is not None
         if running.process.poll() is not None:

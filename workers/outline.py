@@ -30,6 +30,8 @@ _CORE_PERCENTILE = 75.0
 #: A nodule ends at most so far beyond what the network gives this share of its peak.
 _REACH_SHARE = 0.4
 _REACH_MM = 1.5
+#: What reaches so far beyond that is something else, as a vessel.
+_GOES_ON_MM = 5.0
 #: What is thinner than this share of the thickest part is a vessel or a tail, not the nodule.
 _NECK_SHARE = 0.6
 #: Lung is darker; without any around, what it usually has.
@@ -83,21 +85,29 @@ def _covered(hu: Floats, seen: Floats, own: Mask, lung: Mask, steps: _Steps) -> 
     half_way = (float(np.percentile(hu[core], _CORE_PERCENTILE)) + _typical(hu, parenchyma)) / 2
     tissue = (hu > half_way) & within(lung, 1.0 / steps.cube_mm)
     reach = within(seen >= _REACH_SHARE * peak, _REACH_MM / steps.cube_mm)
-    dense = _filled(_without_what_goes_on(tissue, reach, core))
+    dense = _filled(_without_what_goes_on(tissue, reach, core, steps))
     halo = _halo(hu, dense & core, parenchyma, lung, steps)
     return _without_tails(dense if halo is None else _filled(halo | dense), core)
 
 
-def _without_what_goes_on(tissue: Mask, reach: Mask, core: Mask) -> Mask:
+def _without_what_goes_on(tissue: Mask, reach: Mask, core: Mask, steps: _Steps) -> Mask:
     """The tissue within reach, less what is nearer to tissue that goes on beyond than to the core.
 
-    As thick a vessel as the nodule that lies on it has no neck to be cut at, and no attenuation tells them apart.
+    As thick a vessel as the nodule that lies on it has no neck to be cut at, and no attenuation tells them apart. A rim
+    of the nodule's own that the network did not mark goes on nowhere.
     """
     inside = tissue & reach
-    beyond = tissue & ~reach & within(inside, 1.0)
+    beyond = _going_on(tissue & ~reach, reach, steps) & within(inside, 1.0)
     if not beyond.any():
         return inside
     return inside & (ndimage.distance_transform_edt(~beyond) >= ndimage.distance_transform_edt(~core))
+
+
+def _going_on(outside: Mask, reach: Mask, steps: _Steps) -> Mask:
+    """The parts of what lies out of reach that go on far beyond it."""
+    parts, _ = ndimage.label(outside)
+    far = ndimage.distance_transform_edt(~reach) * steps.cube_mm > _GOES_ON_MM
+    return outside & np.isin(parts, np.unique(parts[outside & far]))
 
 
 def _halo(hu: Floats, solid: Mask, parenchyma: Mask, lung: Mask, steps: _Steps) -> Mask | None:

@@ -18,8 +18,8 @@ from dicom_node.audit import CHANGED, LOG_USED, LOGIN, LOGOUT, NODE_CHANGED, QUE
 #: Lines of a page.
 PAGE_LINES = 100
 
-#: Read from a file at once, and looked at for one page: half a million lines.
-_BLOCK_BYTES, _MOST_BYTES = 1 << 20, 320 << 20
+#: Read from a file at once, and looked at for one page: some hundred thousand lines.
+_BLOCK_BYTES, _MOST_BYTES = 1 << 20, 160 << 20
 
 #: Kinds of things that happened, by the word for them in an address, and in words.
 KINDS: Mapping[str, tuple[str, Event]] = {
@@ -34,6 +34,7 @@ KINDS: Mapping[str, tuple[str, Event]] = {
 }
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_BEGIN = b"<AuditMessage"
 _MOMENT = re.compile(rb'EventDateTime="([^"]*)"')
 
 
@@ -130,7 +131,7 @@ class AuditLines:
             if len(lines) == count:
                 return AuditPage(lines=lines, older=spot, broke_off=False, unreadable=unreadable)
             line = _line_of(text)
-            unreadable += line is None
+            unreadable += line is None or _begin_of(text) > text.find(_BEGIN)
             if line is not None and (not wish.kind or line.kind == KINDS[wish.kind][0]):
                 lines.append(line)
         return AuditPage(lines=lines, older=None, broke_off=False, unreadable=unreadable)
@@ -167,16 +168,17 @@ class AuditLines:
             if any(needle not in block for needle in needles):
                 yield behind, block
                 continue
-            while block:
-                at = block.rfind(b"\n", 0, -1) + 1
-                yield behind, block[at:].rstrip(b"\n")
-                behind, block = behind - (len(block) - at), block[:at]
+            first, last = behind - len(block), len(block)
+            while last:
+                at = block.rfind(b"\n", 0, last - 1) + 1
+                yield first + last, block[at:last].rstrip(b"\n")
+                last = at
 
 
 def _line_of(text: bytes) -> AuditLine | None:
     """What a message says; None where it is none."""
     try:
-        root = ElementTree.fromstring(text)
+        root = ElementTree.fromstring(text[_begin_of(text) :])
         event, who = root.find("EventIdentification"), root.find("ActiveParticipant")
         if event is None or who is None:
             return None
@@ -197,6 +199,11 @@ def _line_of(text: bytes) -> AuditLine | None:
             if _code(one, "ParticipantObjectIDTypeCode") == "110180"
         ],
     )
+
+
+def _begin_of(text: bytes) -> int:
+    """Where the message begins: before it may stand what a power cut left of another one."""
+    return max(0, text.rfind(_BEGIN))
 
 
 def _kind_of(event: ElementTree.Element) -> str:

@@ -56,6 +56,10 @@ Answer = Callable[[Request], Response]
 class Short(Protocol):
     """A way to answers that only read; in the thread of each it is also looked who asks."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what comes now has to wait for another's end."""
+
     def find(self, scope: Scope) -> Answer | None:
         """What answers the request; None: the application does."""
 
@@ -158,7 +162,8 @@ class Gate:
         send = _with_headers(send)
         headers, rule = Headers(scope=scope), rule_of(str(scope["path"]), self._rules)
         is_blind = (rule is not None and rule.is_blind) or ("cookie" not in headers and "authorization" not in headers)
-        answer = None if self._short is None or is_blind else self._short.find(scope)
+        # Where others wait already, who has no business here is refused before he waits with them.
+        answer = None if self._short is None or is_blind or self._short.is_full else self._short.find(scope)
         if self._short is not None and answer is not None and scope["method"] in SAFE_METHODS:
             await self._short.give(partial(self._answer, answer, rule, headers), scope, receive, send)
             return
@@ -189,7 +194,7 @@ class Gate:
         return answer(request)
 
     async def _visitor(self, scope: Scope, headers: Headers, rule: Rule | None) -> Visitor | None:
-        # In a thread: the database may let it wait. Not in one of those that pages and searches may all hold.
+        # In a thread: the database may let it wait. Not in one of those that pages may all hold.
         return await self._threads.run(self._seen, scope, headers, rule)
 
     def _seen(self, scope: Scope, headers: Headers, rule: Rule | None) -> Visitor | None:

@@ -21,6 +21,11 @@ class Threads:
         self._lock = threading.Lock()
         self._count = self._busy = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what comes now has to wait for another's end."""
+        return self._busy >= self._most
+
     async def run(self, deed: Callable[..., Answer], *given: Any, done: Callable[[], None] = lambda: None) -> Answer:
         """What `deed` answers or raises. `done` is called once: when it ended, or was given up unbegun.
 

@@ -110,7 +110,8 @@ def _integer(value: bytes) -> int:
 
 def _frames(value: bytes) -> int:
     text = value.decode("ascii").strip(" \x00")
-    if not text.isdigit():
+    # PS3.5 Section 6.2: an Integer String has at most 12 characters.
+    if not text.isdigit() or len(text) > 12:
         raise Odd
     return max(1, int(text))
 

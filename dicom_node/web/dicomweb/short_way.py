@@ -65,6 +65,11 @@ class ShortWay:
                 way = _way(route)
                 self._ways.setdefault(len(way.words), []).append(way)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what comes now has to wait for another's end."""
+        return self._threads.is_full
+
     def find(self, scope: Scope) -> Answer | None:
         """What answers the request; None: the framework does."""
         if not scope["path"].startswith(self._prefix):

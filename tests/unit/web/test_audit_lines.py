@@ -95,7 +95,10 @@ def test_where_too_much_is_looked_at_it_says_so_and_goes_on(busy: Path) -> None:
 def test_what_a_power_cut_left_is_counted_and_hides_nothing(tmp_path: Path) -> None:
     note(tmp_path, NOW)
     path = tmp_path / "2024-02-29.xml"
-    path.write_text(path.read_text() + "<AuditMessage><EventIden\n" + path.read_text() + "<Audit")
+    path.write_text(path.read_text() + "<AuditMessage><EventIden")
+    # What comes next is written behind what is left, in one line with it.
+    note(tmp_path, NOW)
+    path.write_text(path.read_text() + "<Audit")
     page = AuditLines(folder=tmp_path).page(AuditWish())
     assert (len(page.lines), page.unreadable) == (2, 2)
     assert AuditLines(folder=tmp_path / "none").page(AuditWish()) == AuditPage(
