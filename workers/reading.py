@@ -1,5 +1,6 @@
 """One reading, from a series' files to the files of its report; read top to bottom."""
 
+import hashlib
 import json
 import logging
 import time
@@ -38,6 +39,9 @@ from workers.volume import Volume, load_volume
 from workers.writing import with_predecessors, written_objects
 
 log = logging.getLogger(__name__)
+
+#: Of a digest that stands among parameters.
+_DIGITS = 16
 
 #: What shows people on what findings' scores depended.
 _SHOWS_DEPENDENCE = frozenset({Form.SECONDARY_CAPTURE, Form.PDF})
@@ -178,12 +182,16 @@ def read(
 
 
 def _followed(reading: Reading, told: Followed) -> Reading:
-    """With what an earlier study says; which it was, is part of the report's identity."""
+    """With what an earlier study says; which it was, and what is said of it, is part of the report's identity."""
+    parameters = list(reading.parameters)
+    if told.report is not None:
+        parameters.append(("compared with", str(told.report.SOPInstanceUID)))
+    if told.remarks:
+        # That a study could not be compared may change without this one: its report may be lost, or withdrawn.
+        digest = hashlib.sha256("\n".join(told.remarks).encode()).hexdigest()
+        parameters.append(("comparison", digest[:_DIGITS]))
     remarks = (*reading.further_remarks, *told.remarks)
-    if told.report is None:
-        return replace(reading, further_remarks=remarks)
-    parameters = (*reading.parameters, ("compared with", str(told.report.SOPInstanceUID)))
-    return replace(reading, findings=told.findings, parameters=parameters, further_remarks=remarks)
+    return replace(reading, findings=told.findings, parameters=tuple(parameters), further_remarks=remarks)
 
 
 def _left(layout: Layout, reading: Reading, tracked: Mapping[int, str], highest: int) -> dict[str, Any]:

@@ -252,7 +252,8 @@ def _plane(piece: _Slice) -> dict[str, Any]:
             raise InconsistentGeometry(f"{_name(piece)} has no {keyword}: its place in the patient is unknown")
         plane[keyword] = tuple(float(part) for part in value) if count > 1 else str(value)
     # Not every slice says of which acquisition it is; then nothing is known of that.
-    return plane | {"AcquisitionNumber": str(piece.header.get("AcquisitionNumber") or "") or None}
+    number = piece.header.get("AcquisitionNumber")
+    return plane | {"AcquisitionNumber": None if number in (None, "") else str(number)}
 
 
 def _name(piece: _Slice) -> str:

@@ -269,6 +269,13 @@ class Jobs(Leases):
             rows = connection.execute(query).mappings().all()
         return [ReportRow(**{name: row[name] for name in ReportRow.__dataclass_fields__}) for row in rows]
 
+    def _was_taken_back(self, connection: sa.Connection, job: Job) -> bool:
+        """Whether what this job would read was withdrawn, by whatever route it was read then."""
+        jobs = self._jobs
+        same = (jobs.c.algorithm == job.algorithm, jobs.c.evidence == job.evidence, jobs.c.error == WITHDRAWN)
+        query = sa.select(jobs.c.job_uid).where(jobs.c.study_instance_uid == job.study_instance_uid, *same)
+        return connection.execute(query.limit(1)).first() is not None
+
     def _enter(self, connection: sa.Connection, job: Job, cause: str, actor: str, at: float) -> bool:
         """Queue a job unless it has its answer already; whether it was queued."""
         row = self._lock(connection, job.job_uid)
@@ -276,7 +283,7 @@ class Jobs(Leases):
             same = self._jobs.c.job_uid == job.job_uid
             connection.execute(sa.update(self._jobs).where(same).values(current=True))
             return False
-        if row is not None and (row["error"], row["evidence"]) == (WITHDRAWN, job.evidence):
+        if self._was_taken_back(connection, job):
             # Nothing but a person's word reads again what a person took back: a peer may pass on its own note to us.
             return False
         values: dict[str, Any] = {name: getattr(job, name) for name in JOB_FIELDS if name != "state"}

@@ -1,8 +1,8 @@
 """The patient: whether two studies are of the same one, by what their headers say.
 
-A wrong match harms: findings would be followed from one person to another. So whatever contradicts, parts, and an ID
-that is somebody's only where it was issued (PS3.3 Section C.2.3) needs more than itself where only one side names the
-issuer.
+A wrong match harms: findings would be followed from one person to another. So whatever contradicts, parts, and an ID,
+which is somebody's only where it was issued (PS3.3 Section C.2.3), needs the same issuer on both sides or else the same
+birth date: emergencies and anonymised studies share IDs.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ class Patient:
         # Other is no contradiction: it may mean that nobody knew.
         if {self.sex, other.sex} == {"M", "F"}:
             return False
-        return bool(self.issuer) == bool(other.issuer) or bool(self.birth_date and other.birth_date)
+        # None of them contradicts by now: what both sides tell is equal.
+        return bool(self.issuer and other.issuer) or bool(self.birth_date and other.birth_date)
 
 
 def _contradict(one: str, other: str) -> bool:

@@ -9,19 +9,30 @@ from pathlib import Path
 import dicom_node.core
 import workers
 
-#: What of the libraries shapes an object.
-_LIBRARIES = ("highdicom", "pydicom")
+#: The libraries that find, measure, draw and write.
+_LIBRARIES = ("highdicom", "monai", "numpy", "pillow", "pydicom", "reportlab", "scikit-image", "scipy", "torch")
 
 
 @cache
 def software_digest() -> str:
-    """Of the modules that measure and write, and of the versions of the libraries that they write with."""
+    """Of the modules that measure and write, and of the versions of the libraries that they do it with.
+
+    Of those that lie there when it is asked first, which a reading process does before it is ready.
+    """
     digest = hashlib.sha256()
     for path in _modules():
         digest.update(path.read_bytes())
     for library in _LIBRARIES:
-        digest.update(metadata.version(library).encode())
+        digest.update(f"{library} {_version(library)}".encode())
     return digest.hexdigest()
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        # It may come under another name.
+        return ""
 
 
 def _modules() -> Iterator[Path]:

@@ -44,6 +44,14 @@ def test_what_is_merely_not_told_does_not(other: Patient) -> None:
     assert TESS.is_same(other)
 
 
+@pytest.mark.parametrize("patient_id", ["UNKNOWN", "0", "ANON"])
+def test_an_id_alone_is_nobodys(patient_id: str) -> None:
+    assert not Patient(patient_id=patient_id).is_same(Patient(patient_id=patient_id))
+    told = Patient(patient_id=patient_id, birth_date="19610412", sex="M")
+    assert not told.is_same(Patient(patient_id=patient_id))
+    assert told.is_same(told)
+
+
 def test_nobody_without_an_id_is_anybody() -> None:
     assert not changed(patient_id="").is_same(changed(patient_id=""))
 

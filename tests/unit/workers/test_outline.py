@@ -124,6 +124,15 @@ def test_a_vessel_as_thick_as_the_nodule_on_it_is_left_where_it_goes_on() -> Non
     assert ball_mm3(5.0) < volume < 1.45 * ball_mm3(5.0)
 
 
+@pytest.mark.parametrize("share", [0.75, 0.85])
+def test_the_rim_of_a_large_nodule_that_the_network_marks_too_small_is_no_vessel(share: float) -> None:
+    body = ball(12.0)
+    volume, _ = outlined(LUNG + (TISSUE - LUNG) * body, ball(share * 12.0), 1.0)
+
+    # As far as the network's word reaches, and no farther.
+    assert volume > 0.95 * min(ball_mm3(12.0), ball_mm3(share * 12.0 + 1.5))
+
+
 def test_the_wall_that_a_nodule_touches_stays_outside() -> None:
     body = ball(6.0)
     wall = (np.indices(EXTENT)[1] * CUBE_MM) > 29.0

@@ -14,8 +14,9 @@ from dicom_node.assembly import Assembly
 from dicom_node.core.errors import IllegalTransition, InconsistentGeometry
 from dicom_node.core.expression import parse_expression
 from dicom_node.core.form import Form
-from dicom_node.core.lifecycle import DeliveryState, StudyState
+from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 from dicom_node.core.routing import Route
+from dicom_node.core.uid import derived_uid
 from dicom_node.intake import Intake
 from dicom_node.reindexing import reindex
 from dicom_node.settings import NodeSettings, Settings
@@ -232,6 +233,15 @@ def test_a_late_object_that_changes_nothing_of_what_was_read_has_nothing_read_th
     arrive(room)
     room.read()
     assert (room.row.state, room.algorithm.readings) == (StudyState.REPORTED, readings + 1)
+
+
+def test_what_was_taken_back_is_not_read_by_another_route_or_one_of_another_name(room: Room) -> None:
+    withdrawn_by_route(room)
+    (job, *_) = room.index.jobs.of_study(STUDY)
+    renamed = replace(job.job, route="renamed", job_uid=derived_uid("renamed"), state=JobState.QUEUED)
+    room.index.studies.move(STUDY, StudyState.RECEIVING, cause="a late object", actor="test", at=room.now)
+    room.index.studies.move(STUDY, StudyState.COMPLETE, cause="quiet", actor="test", at=room.now)
+    assert room.index.jobs.queue(STUDY, [renamed], cause="", actor="test", at=room.now) == []
 
 
 def test_an_index_made_again_from_the_files_does_not_write_what_was_taken_back_again(
