@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -13,11 +14,13 @@ from httpx import ASGITransport, AsyncClient
 from dicom_node.archive.index import Index
 from dicom_node.core.access import Role, Scope
 from dicom_node.core.errors import IndexUnavailable
+from dicom_node.settings import AccessSettings
 from dicom_node.telemetry import context_keys, log_context
 from dicom_node.web.application import build_application
 from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.service import build_dicomweb
 from dicom_node.web.dicomweb.short_way import ShortWay, ShortWayFirst
+from dicom_node.web.gate import Doorkeeper, Gate
 from dicom_node.web.server import WebServer
 from tests.dicomweb_service import Answer, Service, serving
 from tests.instances import SERIES_UID, STUDY_UID, sop_uid
@@ -241,3 +244,35 @@ def test_where_the_index_does_not_answer_nobody_is_let_by(
     monkeypatch.setattr(type(room.index.tokens), "find", away)
     answer = Person(port, headers={"Authorization": "Bearer dn_x"}).get(f"/dicomweb{INSTANCE}/frames/1")
     assert (answer.status, "The index does not answer" in answer.text) == (503, True)
+
+
+def test_strangers_are_refused_while_readers_hold_every_thread_and_take_no_place_to_wait(tmp_path: Path) -> None:
+    entered, end = threading.Semaphore(0), threading.Event()
+
+    def slow(_request: Request) -> Response:
+        entered.release()
+        end.wait(20)
+        return Response()
+
+    router = APIRouter()
+    router.add_api_route("/studies", slow)
+    short = ShortWay(prefix="/dicomweb", routes=router.routes, at_once=2, waiting=2)
+    index = Index.open(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    keeper = Doorkeeper(index=index, settings=AccessSettings(), clock=lambda: NOW)
+    gate = Gate(ShortWayFirst(FastAPI(), short=short), doorkeeper=keeper, words=lambda *_given: "refused", short=short)
+    reading, invented = bearer(index, Scope.DICOMWEB_READ), {"Authorization": "Bearer dn_" + "x" * 43}
+
+    async def ask() -> None:
+        async with AsyncClient(transport=ASGITransport(gate), base_url="http://node/dicomweb", timeout=30) as client:
+            held = [asyncio.create_task(client.get("/studies", headers=reading)) for _ in range(2)]
+            for _ in held:
+                assert await asyncio.to_thread(entered.acquire, timeout=10)
+            strangers = [await client.get("/studies", headers=invented) for _ in range(5)]
+            assert [each.status_code for each in strangers] == [401] * 5
+            waits = asyncio.create_task(client.get("/studies", headers=reading))
+            await asyncio.sleep(0.1)
+            end.set()
+            assert [(await each).status_code for each in (*held, waits)] == [200] * 3
+
+    asyncio.run(ask())
+    index.close()
