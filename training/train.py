@@ -85,6 +85,7 @@ class Run:
     def begin_with(self, path: Path) -> None:
         """Begin with the averaged weights of another run, and with what its task came to."""
         state = torch.load(path, map_location=self.here.device, weights_only=True)
+        _check_may_begin_with(path, json.loads(state["experiment"]), json.loads(json.dumps(asdict(self.experiment))))
         self.network.load_state_dict(state["averaged"])
         self.averaged.load_state_dict(state["averaged"])
         self.task.restore(state["task"])
@@ -148,6 +149,15 @@ def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
     ]
     if differ:
         raise ExperimentInvalid(f"{path} is of another experiment ({', '.join(differ)} differ): choose another --out")
+
+
+def _check_may_begin_with(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ExperimentInvalid where weights are of another network, or hard places in lungs that are not here."""
+    differ = [table for table in ("task", "network") if before[table] != now[table]]
+    thoraces = [each["data"].get("thoraces", 0) for each in (before, now)]
+    differ += ["data.thoraces"] if thoraces[0] > thoraces[1] else []
+    if differ:
+        raise ExperimentInvalid(f"nothing begins with {path}: {', '.join(differ)} must be as there, or thoraces more")
 
 
 def _differences(before: Any, now: Any) -> list[str]:

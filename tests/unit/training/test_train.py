@@ -95,6 +95,16 @@ def test_a_further_round_begins_with_the_averaged_weights_and_places_of_the_firs
     assert torch.load(resumed, weights_only=True)["step"] == 1
 
 
+def test_a_round_begins_with_no_other_network_and_no_place_in_lungs_that_it_lacks(tmp_path: Path) -> None:
+    experiment = toy(SMOKE, steps=1)
+    train(experiment, tmp_path / "first", tmp_path)
+    fewer = replace(experiment, data={**experiment.data, "thoraces": experiment.data["thoraces"] - 1})
+    other = replace(experiment, network={**experiment.network, "norm": "instance"})
+    for wrong, named_so in ((fewer, r"data\.thoraces"), (other, "network")):
+        with pytest.raises(ExperimentInvalid, match=named_so):
+            train(wrong, tmp_path / named_so, tmp_path, begin=tmp_path / "first")
+
+
 def test_a_folder_without_a_checkpoint_is_told_to_train_first(tmp_path: Path) -> None:
     with pytest.raises(ExperimentInvalid, match="train first"):
         trained(task_of(toy(SMOKE_XRAY), tmp_path), tmp_path)
