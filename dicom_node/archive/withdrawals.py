@@ -1,5 +1,6 @@
 """The index's withdrawals: results that a person took back, and the rejection notes that tell their peers so."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,8 +16,11 @@ from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import IllegalTransition
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import BEING_READ, JobState, StudyState
+from dicom_node.core.prior import PRIOR_STUDY
 from dicom_node.core.priority import Priority
 from dicom_node.core.uid import derived_uid
+
+log = logging.getLogger(__name__)
 
 #: Stands for the job that wrote what was taken back, where only its objects are left.
 _FORGOTTEN_JOB: Mapping[str, Any] = MappingProxyType(
@@ -116,11 +120,29 @@ class Withdrawals:
             else:
                 self._forget_jobs(connection, study_instance_uid, cause=cause, actor=actor, at=at)
             connection.execute(sa.update(reports).where(standing).values(withdrawn_at=at))
+            self._tell_later_ones(connection, study_instance_uid, actor=actor, at=at)
             row = {"study_instance_uid": study_instance_uid, "asked_at": at, "safety": safety}
             row |= {"reason": reason.strip(), "actor": actor[:64], "objects": objects}
             row |= {"written_at": None if objects else at}
             number = connection.execute(sa.insert(self._withdrawals).values(**row)).inserted_primary_key
             return _withdrawal({**row, "number": int(number[0]) if number else 0})
+
+    def _tell_later_ones(self, connection: sa.Connection, study: str, *, actor: str, at: float) -> None:
+        """Remark on the patient's studies whose findings were compared with this one's: people are to judge."""
+        jobs, searched = self._jobs, self._transactions.tables["searched_studies"]
+        patient = sa.select(searched.c.PatientID).where(searched.c.study_instance_uid == study).scalar_subquery()
+        query = (
+            sa.select(jobs.c.study_instance_uid)
+            .join(searched, searched.c.study_instance_uid == jobs.c.study_instance_uid)
+            .where(searched.c.PatientID == patient, jobs.c.current.is_(True))
+            .where(jobs.c.summary[PRIOR_STUDY].as_string() == study)
+            .distinct()
+        )
+        cause = f"its findings were compared with those of study {study}, which was withdrawn: have it read again"
+        for (later,) in connection.execute(query).all():
+            state = self._transactions.study_state(connection, later)
+            log.warning("a report was compared with one that is withdrawn now", extra={"study_instance_uid": later})
+            self._transactions.remark(connection, later, before=state, after=state, cause=cause, actor=actor, at=at)
 
     def _objects(self, connection: sa.Connection, study: str) -> dict[str, list[str]]:
         """The results of a study that each peer may have, by its name, those that results were sent to before too."""

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+#: In the summary of a reading: the earlier study that its findings were compared with.
+PRIOR_STUDY = "prior_study"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:

@@ -13,6 +13,8 @@ from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.core import codes
 from dicom_node.core.form import BY_DEFAULT, Form
+from dicom_node.core.job import Job
+from dicom_node.core.prior import Prior
 from tests.factories import ct_series
 from tests.follow_ups import FIRST, NEW, SECOND, THIRD, Ward, chest
 from tests.unit.workers.reporting.test_summary import items
@@ -211,6 +213,34 @@ def test_a_withdrawn_study_is_never_compared_and_the_one_before_is(ward: Ward) -
     second = ward.study("second", AFTER, (FIRST,))
     assert "study of 2024-01-01" in ward.comment(second)
     assert ward.tracked(second) == ward.tracked(first)
+
+
+def test_studies_that_were_compared_with_a_withdrawn_one_say_so_in_their_history(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    second = ward.study("second", AFTER, (FIRST,))
+    ward.index.withdrawals.withdraw(first, safety=True, reason="another patient", actor="test", at=ward.now)
+    told = [line.cause for line in ward.index.studies.history(second) if "which was withdrawn" in line.cause]
+    assert told == [f"its findings were compared with those of study {first}, which was withdrawn: have it read again"]
+    asked_again(ward, second)
+    ward.read()
+    assert "Compared" not in ward.comment(second)
+
+
+def test_what_is_withdrawn_while_a_later_study_is_compared_with_it_is_in_no_report(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    second = ward.arrive("second", AFTER, chest((FIRST,)))
+    found = ward.index.priors.of
+
+    def then_withdrawn(job: Job, years: float) -> tuple[Prior, ...]:
+        priors = found(job, years)
+        if priors:
+            ward.index.withdrawals.withdraw(first, safety=True, reason="another", actor="test", at=ward.now)
+        return priors
+
+    ward.index.priors.of = then_withdrawn  # type: ignore[method-assign]  # a person acts while it is read
+    ward.read()
+    assert not [line for line in ward.index.studies.history(second) if line.after == "REPORTED"]
+    assert "does not stand any more" in ward.job(second).job.reason
 
 
 def test_a_study_that_is_being_read_again_is_compared_only_after_that(ward: Ward) -> None:
