@@ -15,7 +15,7 @@ from dicom_node.core.change import Change, Size, Trend
 from dicom_node.core.finding import Finding
 from dicom_node.core.lung_rads import Course
 from dicom_node.core.prior import Prior
-from workers.correspondence import Correspondence, correspondence, lungs_compared
+from workers.correspondence import BOTH, Correspondence, Place, correspondence, lungs_compared
 from workers.layout import Layout, place_of
 from workers.reporting.prior_report import Measured, measured_in, outlined_by, patient_of
 
@@ -134,10 +134,16 @@ def _compared(
         course = None if number in found.doubtful_later else _course(finding, layout, algorithm, earlier)
         name = f"{finding.concept.meaning} {highest}"
         named.append(replace(finding, tracking_identifier=name, is_compared=True, course=course))
+    compared = lungs_compared(earlier.layout.lungs, layout.lungs)
+    unclear = {
+        number
+        for number, one in enumerate(findings)
+        if number in found.doubtful_later or not _is_in(place_of(one), compared)
+    }
     remarks = (
         f"Compared with the report on the study of {earlier.day}, {_days_before(earlier.days)}.",
-        *(_in_words(one, earlier.day) for one in named),
-        *_gone(found, earlier),
+        *(_in_words(one, earlier.day, is_unclear=number in unclear) for number, one in enumerate(named)),
+        *_gone(found, earlier, layout),
     )
     return Followed(findings=tuple(named), report=earlier.report, remarks=tuple(filter(None, remarks)), highest=highest)
 
@@ -174,33 +180,39 @@ def _size(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification) 
     )
 
 
-def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Course:
-    """NEW where the earlier scan, read by the same algorithm, shows the place well enough, else BASELINE.
+def _is_in(place: Place, compared: Sequence[str]) -> bool:
+    """Whether a finding lies in what of two scans was compared; of a side that is not told, in whatever was."""
+    return place.side in compared or (bool(compared) and (compared == (BOTH,) or not place.side))
 
-    Even so it was not marked then, which is less than that it was not there.
+
+def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Course | None:
+    """NEW where the earlier scan, read by the same algorithm, shows the place well enough, else nothing that is sure.
+
+    Even so it was not marked then, which is less than that it was not there. Of a first screening none is: there was an
+    earlier one, and what it does not tell makes no nodule harmless.
     """
     side, before = place_of(finding).side, earlier.layout
     if side not in lungs_compared(before.lungs, layout.lungs):
-        return Course.BASELINE
+        return None
     by = (algorithm.name, algorithm.version, algorithm.checksum)
     is_shown = before.thickness_mm <= min(_SHOWN_BY_MM, finding.mean_diameter_mm / _SHOWN_SLICES)
     there = before.lungs[side].out_of_average_lung(layout.lungs[side].in_average_lung(np.array([finding.centre])))
     x, y, z = (float(value) for value in there[0])
     was_seen = is_shown and outlined_by(earlier.report) == by and before.covers((x, y, z))
-    return Course.NEW if was_seen else Course.BASELINE
+    return Course.NEW if was_seen else None
 
 
 def _days_before(days: int) -> str:
     return "of the same day" if days == 0 else f"{days} day{'s' if days > 1 else ''} before"
 
 
-def _in_words(finding: Finding, day: str) -> str:
-    """What became of a finding, as a sentence; empty where nothing is to be said."""
+def _in_words(finding: Finding, day: str, *, is_unclear: bool) -> str:
+    """What became of a finding, as a sentence."""
     change, name = finding.change, finding.name
     if finding.tracking_uid and change is None:
         return f"{name} was there on {day}; its size then is not told."
     if change is None:
-        if finding.course is None:
+        if is_unclear:
             return f"{name} may be one that was there on {day}, or not: that is not clear."
         return f"{name} was not marked on {day}{', where that scan shows its place' if finding.is_new else ''}."
     then, now = change.earlier, change.later
@@ -217,14 +229,14 @@ def _in_words(finding: Finding, day: str) -> str:
     return f"{name}: {sizes} ({by}{doubled}): {_TRENDS.get(change.trend, 'no significant change')}."
 
 
-def _gone(found: Correspondence, earlier: _Earlier) -> Iterator[str]:
+def _gone(found: Correspondence, earlier: _Earlier, layout: Layout) -> Iterator[str]:
     """What was there and is not found now."""
-    again = set(found.pairs.values())
+    again, compared = set(found.pairs.values()), lungs_compared(earlier.layout.lungs, layout.lungs)
     for number, uid in enumerate(earlier.uids):
         if number in again:
             continue
-        name = earlier.layout.findings[uid].name
-        if number in found.doubtful_earlier:
+        name, place = earlier.layout.findings[uid].name, earlier.layout.findings[uid].place
+        if number in found.doubtful_earlier or not _is_in(place, compared):
             yield f"{name} of {earlier.day} may be one of those marked now: which, is not clear."
         else:
             yield f"{name} of {earlier.day} was not found again."

@@ -14,7 +14,7 @@ from dicom_node.archive.index import Index
 from dicom_node.core import codes
 from dicom_node.core.form import BY_DEFAULT, Form
 from tests.factories import ct_series
-from tests.follow_ups import FIRST, NEW, SECOND, THIRD, Ward, chest
+from tests.follow_ups import FIRST, NEW, SECOND, THIRD, Ball, Ward, chest
 from tests.unit.workers.reporting.test_summary import items
 from workers.reporting.encoding import as_file
 
@@ -274,6 +274,25 @@ def test_slices_of_another_thickness_are_compared_without_calling_it_a_change(wa
     assert not values(report, codes.VOLUME_CHANGE)
     assert len(values(report, codes.PRIOR_VOLUME)) == 1
     assert ward.job(second).summary["priority"] == codes.ACTIONABLE_CATEGORY_3.meaning
+
+
+def test_what_grew_to_more_than_three_times_its_width_is_told_as_growth_and_not_as_new(ward: Ward) -> None:
+    small = Ball(side="Right", place=(0.0, 0.0, 0.0), radius_mm=5.0)
+    first = ward.study("first", BEFORE, (small, SECOND))
+    second = ward.study("second", AFTER, (small.grown(3.3), SECOND))
+    assert set(ward.tracked(second).values()) == set(ward.tracked(first).values())
+    assert "increase in size" in ward.comment(second)
+    assert ward.job(second).summary["priority"] == codes.ACTIONABLE_CATEGORY_2.meaning
+
+
+def test_what_is_so_much_larger_a_little_farther_is_called_unclear_and_neither_new_nor_gone(ward: Ward) -> None:
+    ward.study("first", BEFORE, (replace(FIRST, radius_mm=3.0), SECOND))
+    second = ward.study("second", AFTER, (replace(FIRST, place=(0.1, 0.05, 0.4), radius_mm=12.0), SECOND))
+    said = ward.comment(second)
+    assert said.count("or not: that is not clear.") == 1
+    assert "may be one of those marked now: which, is not clear." in said
+    assert "not found again" not in said
+    assert "was not marked" not in said
 
 
 def test_lungs_that_were_not_scanned_whole_are_not_compared(ward: Ward) -> None:
