@@ -9,6 +9,7 @@ order of findings, nor on which scan is called the earlier one.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,9 +81,8 @@ def correspondence(
         theirs = earlier_lungs[name].in_average_lung(_centres(earlier))
         apart = np.linalg.norm(mine[:, None] - theirs[None], axis=2)
         # Of a side that is not told, the lung by which both lie nearer counts.
-        away = np.where(
-            _each(later, earlier, lambda *two, lung=name: _may_be(*two, lung)), np.minimum(apart, away), away
-        )
+        fits = _each(later, earlier, partial(_may_be, lung=name))
+        away = np.where(fits, np.minimum(apart, away), away)
     told = _each(later, earlier, lambda one, other: compared == (BOTH,) or bool(one.side and other.side))
     return _sure(away, told, _each(later, earlier, _is_as_large))
 
@@ -97,7 +97,7 @@ def _each(later: Sequence[Place], earlier: Sequence[Place], is_so: Callable[[Pla
     return np.array(found, dtype=bool).reshape(len(later), len(earlier))
 
 
-def _may_be(one: Place, other: Place, lung: str) -> bool:
+def _may_be(one: Place, other: Place, *, lung: str) -> bool:
     """Whether two findings can be one by this lung, wherever they lie and however large they are."""
     sides = {side for side in (one.side, other.side) if side}
     return len(sides) < 2 if lung == BOTH else sides <= {lung}

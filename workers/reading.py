@@ -136,7 +136,8 @@ def read(
         prepared = reader.algorithm.prepare(volume)
     deviations = reader.check(volume, _lungs_of(prepared, volume))
     read_now = reader.algorithm.read(volume, prepared)
-    layout = layout_of(volume, read_now.searched)
+    is_partial = bool(read_now.not_reported or read_now.incomplete)
+    layout = layout_of(volume, read_now.searched, read_now.parameters, is_partial=is_partial)
     told = follow(read_now.findings, layout, volume.headers[0], reader.identification, request.priors, archive)
     reading = _graded(_followed(read_now, told), request.screening)
     watch.lap("reading")
@@ -181,7 +182,9 @@ def _followed(reading: Reading, told: Followed) -> Reading:
     """With what an earlier study says; which it was, is part of the report's identity."""
     remarks = (*reading.further_remarks, *told.remarks)
     if told.report is None:
-        return replace(reading, further_remarks=remarks)
+        passed = (("compared with", "no earlier study"),) if told.remarks else ()
+        parameters = (*reading.parameters, *passed)
+        return replace(reading, findings=told.findings, parameters=parameters, further_remarks=remarks)
     parameters = (*reading.parameters, ("compared with", str(told.report.SOPInstanceUID)))
     return replace(reading, findings=told.findings, parameters=parameters, further_remarks=remarks)
 
