@@ -1,9 +1,12 @@
 """Following: the findings of a reading beside those of the patient's latest earlier study that can be compared."""
 
 import logging
+import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from io import BytesIO
 
 import numpy as np
 from pydicom import Dataset, dcmread
@@ -15,12 +18,14 @@ from dicom_node.core.change import Change, Size, Trend
 from dicom_node.core.finding import Finding
 from dicom_node.core.lung_rads import Course
 from dicom_node.core.prior import Prior
-from workers.correspondence import Correspondence, correspondence, lungs_compared
+from workers.correspondence import BOTH, Correspondence, Place, correspondence, lungs_compared
 from workers.layout import Layout, place_of
 from workers.reporting.prior_report import Measured, measured_in, outlined_by, patient_of
 
 log = logging.getLogger(__name__)
 
+#: What reading bytes raises that are no whole object. A disk that fails is another matter, and goes up.
+_DAMAGED = (EOFError, InvalidDicomError, OSError, struct.error, zlib.error)
 #: What a header's date or a report may be wrong by.
 _UNUSABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 #: A nodule that is not marked in slices thicker than this, or than half of it, may have been there all the same
@@ -74,7 +79,7 @@ def follow(
     images'.
     """
     if layout is None:
-        return Followed(findings=findings, highest=len(findings))
+        return _uncompared(findings, priors)
     passed: list[str] = []
     for prior in priors:
         earlier = _opened(prior, layout, header, algorithm, archive)
@@ -83,7 +88,14 @@ def follow(
             return replace(found, remarks=(*passed, *found.remarks))
         log.info("an earlier study is not compared", extra={"reason": earlier})
         passed.append(f"An earlier study of this patient was not compared: {earlier}.")
-    return Followed(findings=findings, remarks=tuple(passed), highest=len(findings))
+    return _uncompared(findings, priors, tuple(passed))
+
+
+def _uncompared(findings: tuple[Finding, ...], priors: Sequence[Prior], remarks: tuple[str, ...] = ()) -> Followed:
+    """Findings of which no earlier study tells anything; where there was one, none is of a first screening."""
+    if priors:
+        findings = tuple(replace(one, is_compared=True, course=None) for one in findings)
+    return Followed(findings=findings, remarks=remarks, highest=len(findings))
 
 
 def _opened(
@@ -91,19 +103,23 @@ def _opened(
 ) -> "_Earlier | str":
     """The prior, or why it cannot be compared."""
     before = Layout.from_json(prior.layout)
-    if before is None or not before.findings:
+    if before is None:
         return "its reading, by an earlier version, tells nothing of where its findings lie"
     try:
-        report = dcmread(archive.path_of(prior.path))
-    except (OSError, InvalidDicomError) as error:
-        log.warning("an earlier report cannot be read", extra={"error": type(error).__name__})
+        content = archive.path_of(prior.path).read_bytes()
+    except FileNotFoundError:
+        log.warning("an earlier report is not in the archive")
         return "its report is not in the archive any more"
     try:
+        report = dcmread(BytesIO(content))
         measured = measured_in(report)
         on = _day(report)
         days = (_day(header) - on).days
         # The index chose it by the same rule, of what was received: this is of what is compared.
         is_theirs = patient_of(report).is_same(patient_of(header)) and report.SOPInstanceUID == prior.sop_instance_uid
+    except _DAMAGED as error:
+        log.warning("an earlier report cannot be read", extra={"error": type(error).__name__})
+        return "its report is damaged and cannot be read"
     except _UNUSABLE:
         return "its report is not as ours are"
     if not is_theirs or days < 0 or outlined_by(report)[0] != algorithm.name:
@@ -134,10 +150,16 @@ def _compared(
         course = None if number in found.doubtful_later else _course(finding, layout, algorithm, earlier)
         name = f"{finding.concept.meaning} {highest}"
         named.append(replace(finding, tracking_identifier=name, is_compared=True, course=course))
+    compared = lungs_compared(earlier.layout.lungs, layout.lungs)
+    unclear = {
+        number
+        for number, one in enumerate(findings)
+        if number in found.doubtful_later or not _is_in(place_of(one), compared)
+    }
     remarks = (
         f"Compared with the report on the study of {earlier.day}, {_days_before(earlier.days)}.",
-        *(_in_words(one, earlier.day) for one in named),
-        *_gone(found, earlier),
+        *(_in_words(one, earlier.day, is_unclear=number in unclear) for number, one in enumerate(named)),
+        *_gone(found, earlier, layout),
     )
     return Followed(findings=tuple(named), report=earlier.report, remarks=tuple(filter(None, remarks)), highest=highest)
 
@@ -145,7 +167,7 @@ def _compared(
 def _same(finding: Finding, uid: str, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Finding:
     """A finding that was there before, under the name that it had."""
     name, before = earlier.layout.findings[uid].name, earlier.layout
-    then = earlier.measured[uid].size(earlier.report, before.slice_thickness_mm, before.kernel)
+    then = earlier.measured[uid].size(earlier.report, before.slice_thickness_mm, before.kernel, before.measured_by)
     change = None
     if then is not None:
         now = _size(finding, layout, algorithm)
@@ -171,36 +193,45 @@ def _size(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification) 
         slice_thickness_mm=layout.slice_thickness_mm,
         kernel=layout.kernel,
         outlined_by=(algorithm.name, algorithm.version, algorithm.checksum),
+        measured_by=layout.measured_by,
     )
 
 
-def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Course:
-    """NEW where the earlier scan, read by the same algorithm, shows the place well enough, else BASELINE.
+def _is_in(place: Place, compared: Sequence[str]) -> bool:
+    """Whether a finding lies in what of two scans was compared; of a side that is not told, in whatever was."""
+    return place.side in compared or (bool(compared) and (compared == (BOTH,) or not place.side))
 
-    Even so it was not marked then, which is less than that it was not there.
+
+def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Course | None:
+    """NEW where the earlier scan, read by the same algorithm, shows the place well enough, else nothing that is sure.
+
+    Even so it was not marked then, which is less than that it was not there. Of a first screening none is: there was an
+    earlier one, and what it does not tell makes no nodule harmless.
     """
     side, before = place_of(finding).side, earlier.layout
     if side not in lungs_compared(before.lungs, layout.lungs):
-        return Course.BASELINE
+        return None
     by = (algorithm.name, algorithm.version, algorithm.checksum)
     is_shown = before.thickness_mm <= min(_SHOWN_BY_MM, finding.mean_diameter_mm / _SHOWN_SLICES)
     there = before.lungs[side].out_of_average_lung(layout.lungs[side].in_average_lung(np.array([finding.centre])))
     x, y, z = (float(value) for value in there[0])
-    was_seen = is_shown and outlined_by(earlier.report) == by and before.covers((x, y, z))
-    return Course.NEW if was_seen else Course.BASELINE
+    is_read_alike = (before.settings, before.measured_by) == (layout.settings, layout.measured_by)
+    is_read_alike = is_read_alike and outlined_by(earlier.report) == by and not before.is_partial
+    was_seen = is_shown and is_read_alike and before.covers((x, y, z))
+    return Course.NEW if was_seen else None
 
 
 def _days_before(days: int) -> str:
     return "of the same day" if days == 0 else f"{days} day{'s' if days > 1 else ''} before"
 
 
-def _in_words(finding: Finding, day: str) -> str:
-    """What became of a finding, as a sentence; empty where nothing is to be said."""
+def _in_words(finding: Finding, day: str, *, is_unclear: bool) -> str:
+    """What became of a finding, as a sentence."""
     change, name = finding.change, finding.name
     if finding.tracking_uid and change is None:
         return f"{name} was there on {day}; its size then is not told."
     if change is None:
-        if finding.course is None:
+        if is_unclear:
             return f"{name} may be one that was there on {day}, or not: that is not clear."
         return f"{name} was not marked on {day}{', where that scan shows its place' if finding.is_new else ''}."
     then, now = change.earlier, change.later
@@ -217,14 +248,15 @@ def _in_words(finding: Finding, day: str) -> str:
     return f"{name}: {sizes} ({by}{doubled}): {_TRENDS.get(change.trend, 'no significant change')}."
 
 
-def _gone(found: Correspondence, earlier: _Earlier) -> Iterator[str]:
+def _gone(found: Correspondence, earlier: _Earlier, layout: Layout) -> Iterator[str]:
     """What was there and is not found now."""
-    again = set(found.pairs.values())
+    again, compared = set(found.pairs.values()), lungs_compared(earlier.layout.lungs, layout.lungs)
     for number, uid in enumerate(earlier.uids):
         if number in again:
             continue
-        name = earlier.layout.findings[uid].name
-        if number in found.doubtful_earlier:
+        name, place = earlier.layout.findings[uid].name, earlier.layout.findings[uid].place
+        if number in found.doubtful_earlier or not _is_in(place, compared):
             yield f"{name} of {earlier.day} may be one of those marked now: which, is not clear."
         else:
-            yield f"{name} of {earlier.day} was not found again."
+            doubt = ", but not everything is outlined now" if layout.is_partial else ""
+            yield f"{name} of {earlier.day} was not found again{doubt}."

@@ -4,14 +4,18 @@ It is kept with the reading's summary, so that a later study can be compared whe
 of it tells who the patient is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dicom_node.core.finding import Finding, Point
+from workers import composition, coverage, measurement, morphology, outline, surface
 from workers.alignment import LungShape
 from workers.correspondence import BOTH, LEFT, RIGHT, Place
 from workers.input_check import kernel_kind, share_at_ends, slice_thickness_mm
@@ -19,7 +23,11 @@ from workers.lungs import LEFT_LUNG, RIGHT_LUNG, lung_places
 from workers.volume import Volume
 
 #: Of the form that is kept; what has another is left alone.
-_FORM = 1
+_FORM = 2
+#: What a size rests on beside the algorithm.
+_MEASURING = (composition, coverage, measurement, morphology, outline, surface)
+#: Of a digest so much is kept.
+_DIGITS = 16
 #: A lung that still has so much of its largest area in the first or last slice goes on beyond the scan.
 MOST_AT_ENDS = 0.25
 #: A place is well within a scan that goes on so far beyond it.
@@ -49,6 +57,12 @@ class Layout:
     slice_distance_mm: float
     #: soft or sharp, or what the scanner calls it; empty: not told.
     kernel: str
+    #: Which build of the modules that measure did so.
+    measured_by: str
+    #: Whether marks were left out, or part of the series was not read: what is not marked may be so for that.
+    is_partial: bool = False
+    #: The settings that shaped what was marked.
+    settings: str = ""
     #: By Tracking Unique Identifier.
     findings: Mapping[str, Named] = field(default_factory=dict)
     #: The highest number that any finding's name has had in the studies so far: none is given twice.
@@ -73,6 +87,9 @@ class Layout:
             "box": [[round(value, 1) for value in corner] for corner in (self.least, self.most)],
             "slices": [round(self.slice_thickness_mm, 3), round(self.slice_distance_mm, 3)],
             "kernel": self.kernel,
+            "measured_by": self.measured_by,
+            "is_partial": self.is_partial,
+            "settings": self.settings,
             "findings": {
                 uid: {
                     "name": named.name,
@@ -101,6 +118,9 @@ class Layout:
                 slice_thickness_mm=thickness,
                 slice_distance_mm=distance,
                 kernel=str(kept["kernel"]),
+                measured_by=str(kept["measured_by"]),
+                is_partial=bool(kept["is_partial"]),
+                settings=str(kept["settings"]),
                 findings={str(uid): _named(one) for uid, one in kept["findings"].items()},
                 highest=int(kept["highest"]),
             )
@@ -108,8 +128,17 @@ class Layout:
             return None
 
 
-def layout_of(volume: Volume, searched: NDArray[np.bool_] | None) -> Layout | None:
-    """Of a scan whose lungs were searched: a mask [k, j, i] on the network's grid; None where there are none."""
+def layout_of(
+    volume: Volume,
+    searched: NDArray[np.bool_] | None,
+    parameters: Sequence[tuple[str, str]] = (),
+    *,
+    is_partial: bool = False,
+) -> Layout | None:
+    """Of a scan whose lungs were searched: a mask [k, j, i] on the network's grid; None where there are none.
+
+    `parameters` are the settings that the algorithm ran with, and `is_partial` tells that it left something out.
+    """
     if searched is None or not searched.any() or not volume.is_placed:
         return None
     places = lung_places(searched, volume)
@@ -125,7 +154,19 @@ def layout_of(volume: Volume, searched: NDArray[np.bool_] | None) -> Layout | No
         slice_thickness_mm=slice_thickness_mm(volume),
         slice_distance_mm=volume.spacing_mm[0],
         kernel=kernel_of(volume),
+        measured_by=measuring_digest(),
+        is_partial=is_partial,
+        settings=sha256(repr(tuple(parameters)).encode()).hexdigest()[:_DIGITS],
     )
+
+
+@cache
+def measuring_digest() -> str:
+    """Of the modules that outline and measure: of the same algorithm another build may tell another size."""
+    digest = sha256()
+    for module in _MEASURING:
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()[:_DIGITS]
 
 
 def kernel_of(volume: Volume) -> str:

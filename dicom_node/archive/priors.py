@@ -69,7 +69,7 @@ class Priors:
         self._earlier = PreparedQuery(query)
 
     def of(self, job: Job, years: float) -> tuple[Prior, ...]:
-        """The latest studies with findings that are earlier than the job's by so many years at most, latest first.
+        """The studies that are earlier than the job's by so many years at most, latest first, with findings or without.
 
         None where the patient or the date of the study is not known, or `years` is 0.
         """
@@ -85,7 +85,7 @@ class Priors:
 
 def _priors(rows: list[Row], patient: Patient) -> Iterator[Prior]:
     forms = [form.value for form in STRUCTURED_REPORTS]
-    found = (row for row in rows if (row["summary"] or {}).get("findings") and _patient(row).is_same(patient))
+    found = (row for row in rows if "findings" in (row["summary"] or {}) and _patient(row).is_same(patient))
     for study, reports in groupby(found, lambda row: str(row["study_instance_uid"])):
         chosen = min(reports, key=lambda row: forms.index(row["form"]))
         yield Prior(

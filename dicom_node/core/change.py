@@ -41,6 +41,8 @@ class Size:
     kernel: str
     #: Name, version and checksum of what outlined it.
     outlined_by: tuple[str, str, str]
+    #: Which build of this software measured it; empty: not told.
+    measured_by: str = ""
     #: Of the solid part of a part-solid nodule.
     solid_diameter_mm: float | None = None
 
@@ -75,8 +77,8 @@ class Change:
 
     @property
     def trend(self) -> Trend | None:
-        """How it changed; None where that is not to be told."""
-        if self.caveats:
+        """How it changed; None where that is not to be told, as of two studies of one day."""
+        if self.caveats or self.days <= 0:
             return None
         diameter, volume = self.diameter_mm, self.volume_percent / 100
         signs = [_sign(diameter, GROWTH_MM), _sign(volume, LEAST_CHANGE)]
@@ -107,7 +109,7 @@ class Change:
 
         Growth of more than 1.5 mm in more than 12 months is none of the guideline's growth, and no stability either.
         """
-        if self.trend is None or self.days <= 0:
+        if self.trend is None:
             return None
         grown = has_grown(self.earlier.mean_diameter_mm, self.later.mean_diameter_mm, self.days)
         if grown:
@@ -143,7 +145,10 @@ def _differences(earlier: Size, later: Size) -> Iterator[str]:
     then, now = earlier.slice_thickness_mm, later.slice_thickness_mm
     if abs(then - now) > _SAME_THICKNESS_MM:
         yield f"slices were {then:.2g} mm thick then and are {now:.2g} mm now"
-    if earlier.kernel != later.kernel:
+    # Of a kernel that is told on neither side nobody knows that it was the same.
+    if not earlier.kernel or earlier.kernel != later.kernel:
         yield f"the kernel was {earlier.kernel or 'not told'} then and is {later.kernel or 'not told'} now"
     if earlier.outlined_by != later.outlined_by:
         yield "another version outlined it then"
+    if earlier.measured_by != later.measured_by:
+        yield "another version of this software measured it then"

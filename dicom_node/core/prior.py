@@ -10,7 +10,7 @@ PRIOR_STUDY = "prior_study"
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """An earlier study with findings; nothing of the patient, since it goes from process to process."""
+    """An earlier study, with findings or without; nothing of the patient, since it goes from process to process."""
 
     study_instance_uid: str
     #: Of its structured report, relative to the archive's root.

@@ -35,9 +35,9 @@ class Quantity:
     #: Decimals that the measurement supports: a tenth of a millimetre as Lung-RADS asks, whole HU, mm3 and percent.
     decimals: int = 0
     derivation: Code | None = None
-    #: How it can be measured, and how it was.
+    #: How it can be measured, and how it was; None: not known.
     methods: Mapping[Border, Code] = field(default_factory=dict)
-    border: Callable[[Finding], Border] = lambda finding: finding.border
+    border: Callable[[Finding], Border | None] = lambda finding: finding.border
 
 
 #: What told where the finding ends, of a diameter and of a volume (CID 7474, and codes of ours).
@@ -67,9 +67,9 @@ def _since(value: Callable[[Change], float | None]) -> Callable[[Finding], float
     return lambda finding: None if finding.change is None or finding.change.caveats else value(finding.change)
 
 
-def _earlier_border(finding: Finding) -> Border:
+def _earlier_border(finding: Finding) -> Border | None:
     known = [border for border in Border if finding.change is not None and finding.change.earlier.method == border]
-    return known[0] if known else Border.VOXELS
+    return known[0] if known else None
 
 
 QUANTITIES = (
@@ -334,7 +334,8 @@ def _site(finding: Finding) -> hd_sr.FindingSite:
 def _measurements(finding: Finding, quantities: Iterable[Quantity]) -> Iterator[hd_sr.Measurement]:
     for quantity in quantities:
         if (value := quantity.value(finding)) is not None:
-            yield _measurement(quantity, value, quantity.methods.get(quantity.border(finding)))
+            border = quantity.border(finding)
+            yield _measurement(quantity, value, None if border is None else quantity.methods.get(border))
 
 
 def _qualities(finding: Finding) -> Iterator[hd_sr.QualitativeEvaluation]:

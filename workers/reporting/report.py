@@ -20,6 +20,7 @@ from workers.reporting.evidence import Evidence
 from workers.reporting.forms import BUILDERS, Material, Part
 from workers.reporting.marked_slice import marked_slices
 from workers.reporting.measurement_group import Marked
+from workers.reporting.prior_report import measured_in
 from workers.reporting.secondary_capture import build_secondary_captures
 from workers.reporting.segmentation import build_segmentation
 from workers.reporting.structured_report import build_structured_report
@@ -117,8 +118,9 @@ def build_report(
 def _followed(evidence: Evidence, findings: tuple[Finding, ...]) -> Mapping[int, str]:
     """Tracking UIDs by findings' numbers: that of an earlier study first, then that of the report that is replaced."""
     of_earlier = {finding.number: finding.tracking_uid for finding in findings if finding.tracking_uid}
-    taken = set(of_earlier.values())
-    # Where the replaced report took another finding for it, that one has a new name now.
+    taken = set(of_earlier.values()) | (set() if evidence.prior is None else set(measured_in(evidence.prior)))
+    # Where the replaced report took another finding for it, or this one for one of the earlier study that it is not
+    # surely now, that has a new name.
     of_replaced = {
         number: evidence.uid(f"finding {number}") if uid in taken else uid
         for number, uid in followed(evidence, findings).items()

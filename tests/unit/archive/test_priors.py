@@ -38,10 +38,9 @@ def names(index: Index, job: Job, years: float = 5.0) -> Sequence[str]:
     return [prior.layout["of"] for prior in index.priors.of(job, years)]
 
 
-def test_the_latest_studies_with_findings_before_this_one_go_with_a_job(index: Index) -> None:
+def test_the_latest_studies_before_this_one_go_with_a_job(index: Index) -> None:
     for name, day in (("oldest", "20230101"), ("older", "20230601"), ("latest", "20231201")):
         read(index, name, day)
-    read(index, "nothing found", "20231215", findings=0)
     read(index, "after", "20240201")
     job = waiting(index, "this", "20240101")
     assert names(index, job) == ["latest", "older"]
@@ -49,6 +48,12 @@ def test_the_latest_studies_with_findings_before_this_one_go_with_a_job(index: I
     (first, _) = index.priors.of(job, 5.0)
     assert first.study_instance_uid == study_uid("latest")
     assert first.path == "results/latest/sr.dcm"
+
+
+def test_a_study_without_findings_goes_with_a_job_since_what_is_marked_now_was_not_then(index: Index) -> None:
+    read(index, "something", "20231201")
+    read(index, "nothing found", "20231215", findings=0)
+    assert names(index, waiting(index, "this", "20240101")) == ["nothing found", "something"]
 
 
 def test_of_one_day_the_time_decides(index: Index) -> None:

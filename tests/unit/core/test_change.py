@@ -65,6 +65,8 @@ def test_a_volume_and_a_diameter_that_go_different_ways_are_not_clear() -> None:
         ({"method": "SMOOTHED"}, "method"),
         ({"slice_thickness_mm": 5.0}, "thick"),
         ({"kernel": "sharp"}, "kernel"),
+        ({"kernel": ""}, "kernel"),
+        ({"measured_by": "another build"}, "software"),
         ({"outlined_by": ("lung_nodule", "0.1.0", "cd" * 32)}, "version"),
     ],
 )
@@ -82,10 +84,15 @@ def test_growth_by_lung_rads_is_within_a_year_and_stability_too() -> None:
     assert change(size(8.0, 268), size(8.2, 280), days=800).course is Course.STABLE
 
 
-def test_two_of_one_day_have_no_course_and_no_doubling_time() -> None:
+def test_two_of_one_day_have_neither_trend_nor_growth_nor_doubling_time() -> None:
     at_once = change(size(8.0, 268), size(10.0, 524), days=0)
-    assert at_once.course is None
-    assert at_once.doubling_days is None
+    assert (at_once.trend, at_once.growth_mm, at_once.course, at_once.doubling_days) == (None, None, None, None)
+
+
+def test_a_kernel_that_is_told_on_neither_side_is_not_the_same() -> None:
+    untold = change(size(8.0, 268, kernel=""), size(12.0, 905, kernel=""))
+    assert any("not told" in caveat for caveat in untold.caveats)
+    assert (untold.trend, untold.growth_mm) == (None, None)
 
 
 def test_a_solid_part_that_was_not_measured_then_has_not_surely_grown() -> None:

@@ -17,6 +17,7 @@ from workers.correspondence import (
     MOST_TIMES,
     REACH_MM,
     RIGHT,
+    SAME_PLACE_MM,
     Place,
     correspondence,
     lungs_compared,
@@ -107,7 +108,8 @@ def _is_at_a_border(earlier: list[Place], later: list[Place]) -> bool:
         for b in later
         if a.side == b.side
     ]
-    near_reach = any(abs(one - REACH_MM) < 1e-6 for one in away)
+    borders = (SAME_PLACE_MM, REACH_MM, REACH_MM + MARGIN_MM)
+    near_reach = any(abs(one - border) < 1e-6 for one in away for border in borders)
     return near_reach or any(abs(abs(one - other) - MARGIN_MM) < 1e-6 for one in away for other in away)
 
 
@@ -128,12 +130,57 @@ def test_of_two_that_may_be_it_none_is_said_to_be() -> None:
     assert found.doubtful_earlier == {0}
 
 
-def test_what_is_out_of_reach_or_of_another_size_is_something_else() -> None:
+def test_what_is_out_of_reach_is_something_else() -> None:
     far = correspondence([place(RIGHT)], [place(RIGHT, z=40.0)], LUNGS, LUNGS)
-    large = correspondence([place(RIGHT)], [place(RIGHT, diameter_mm=8.0 * MOST_TIMES * 1.01)], LUNGS, LUNGS)
-    for found in (far, large):
-        assert not found.pairs
-        assert not found.doubtful_later
+    assert not far.pairs
+    assert not far.doubtful_later
+    assert not far.doubtful_earlier
+
+
+MANY_TIMES = 8.0 * MOST_TIMES * 1.01
+
+
+def test_what_grew_more_than_any_size_explains_is_itself_where_it_is_alone_at_its_place() -> None:
+    grown = place(RIGHT, x=2.0, diameter_mm=MANY_TIMES)
+    assert correspondence([place(RIGHT)], [grown], LUNGS, LUNGS).pairs == {0: 0}
+    assert correspondence([grown], [place(RIGHT)], LUNGS, LUNGS).pairs == {0: 0}
+
+
+@pytest.mark.parametrize("beside", [place(RIGHT, y=12.0), place(RIGHT, y=-9.0, diameter_mm=3.0)])
+def test_of_what_grew_so_beside_others_nothing_is_sure_nor_new(beside: Place) -> None:
+    found = correspondence([place(RIGHT)], [place(RIGHT, diameter_mm=MANY_TIMES), beside], LUNGS, LUNGS)
+    assert found.pairs == {}
+    assert found.doubtful_later == {0, 1}
+    assert found.doubtful_earlier == {0}
+
+
+def test_of_what_is_of_another_size_and_not_just_there_nothing_is_sure_nor_new() -> None:
+    found = correspondence([place(RIGHT)], [place(RIGHT, y=9.0, diameter_mm=MANY_TIMES)], LUNGS, LUNGS)
+    assert found.pairs == {}
+    assert (found.doubtful_later, found.doubtful_earlier) == ({0}, {0})
+
+
+def test_a_candidate_of_another_size_is_a_rival_all_the_same() -> None:
+    later = [place(RIGHT, x=2.0, diameter_mm=MANY_TIMES), place(RIGHT, x=-4.0)]
+    found = correspondence([place(RIGHT)], later, LUNGS, LUNGS)
+    assert found.pairs == {}, "the small one beside it may hide how it grew"
+
+
+@pytest.mark.parametrize("side", [RIGHT, LEFT])
+def test_a_side_that_is_not_told_prevents_what_is_sure_and_excludes_nothing(side: str) -> None:
+    untold = replace(place(side, x=3.0), side="")
+    for earlier, later in ((place(side), untold), (untold, place(side)), (untold, untold)):
+        found = correspondence([earlier], [later], LUNGS, LUNGS)
+        assert found.pairs == {}
+        assert (found.doubtful_later, found.doubtful_earlier) == ({0}, {0})
+
+
+@given(places, places)
+def test_only_far_from_everything_on_its_side_is_a_finding_neither_it_nor_doubtful(one: Place, other: Place) -> None:
+    found = correspondence([one], [other], LUNGS, LUNGS)
+    if one.side == other.side and found.pairs == {} and not found.doubtful_later:
+        away = LUNGS[one.side].in_average_lung(np.array([one.centre, other.centre]))
+        assert np.linalg.norm(away[0] - away[1]) > REACH_MM + MARGIN_MM
 
 
 def test_a_lung_of_which_a_third_was_not_scanned_is_not_compared() -> None:

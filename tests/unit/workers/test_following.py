@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset
@@ -14,11 +15,15 @@ from dicom_node.archive.index import Index
 from dicom_node.core import codes
 from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job
+from dicom_node.core.lifecycle import JobState
+from dicom_node.core.lung_rads import Composition
 from dicom_node.core.prior import Prior
 from tests.factories import ct_series
-from tests.follow_ups import FIRST, NEW, SECOND, THIRD, Ward, chest
+from tests.follow_ups import FIRST, NEW, SECOND, THIRD, Ball, Drawn, Ward, chest
 from tests.unit.workers.reporting.test_summary import items
+from workers.algorithms import Prepared, Reading
 from workers.reporting.encoding import as_file
+from workers.volume import Volume
 
 BEFORE, AFTER = "20240101", "20240401"
 BASELINE = (FIRST, SECOND, THIRD)
@@ -44,6 +49,32 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ward, str, s
     ward = Ward(index=index, archive=Archive(folder / "data"), folder=folder, forms=forms, source=ct_series)
     yield ward, ward.study("first", BEFORE, BASELINE), ward.study("second", AFTER, LATER, **MOVED)
     index.close()
+
+
+class Composed(Drawn):
+    """Says of each nodule that it is solid."""
+
+    def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
+        reading = super().read(volume, prepared)
+        return replace(reading, findings=tuple(replace(one, composition=Composition.SOLID) for one in reading.findings))
+
+
+class Otherwise(Drawn):
+    """Tells something else of how it read."""
+
+    def __init__(self, then: dict[str, Any]) -> None:
+        self._then = then
+
+    def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
+        return replace(super().read(volume, prepared), **self._then)
+
+
+class Elsewhere(Drawn):
+    """Tells no side, which leaves no pair sure."""
+
+    def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
+        reading = super().read(volume, prepared)
+        return replace(reading, findings=tuple(replace(one, laterality=None) for one in reading.findings))
 
 
 def values(report: Dataset, name: codes.Code) -> list[float]:
@@ -274,6 +305,100 @@ def test_a_report_that_is_not_there_any_more_is_named_and_passed_over(ward: Ward
     assert ward.tracked(second) == ward.tracked(first)
 
 
+@pytest.mark.parametrize("left", [slice(0, 0), slice(0, 40), slice(0, 700), slice(0, -300), slice(900, None)])
+def test_a_damaged_report_is_named_and_passed_over(ward: Ward, left: slice) -> None:
+    ward.study("first", BEFORE, (FIRST,))
+    damaged = ward.study("damaged", "20240201", (FIRST,))
+    for row in ward.index.jobs.report_rows(ward.job(damaged).job.job_uid):
+        path = ward.archive.path_of(row.path)
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content[left])
+    second = ward.study("second", AFTER, (FIRST,))
+    assert "was not compared: its report is" in ward.comment(second)
+    assert "Compared with the report on the study of 2024-01-01" in ward.comment(second)
+
+
+def test_a_disk_that_fails_is_no_report_that_is_gone(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    for row in ward.index.jobs.report_rows(ward.job(first).job.job_uid):
+        path = ward.archive.path_of(row.path)
+        path.unlink()
+        path.mkdir()  # to be read as a file raises what a disk may
+    second = ward.study("second", AFTER, (FIRST,))
+    assert ward.job(second).state is JobState.FAILED
+    assert "IsADirectoryError" in ward.job(second).failure
+
+
+def test_after_a_study_without_findings_what_is_marked_is_new(ward: Ward) -> None:
+    ward.study("first", BEFORE, ())
+    second = ward.study("second", AFTER, (FIRST,))
+    assert "Nodule 1 was not marked on 2024-01-01, where that scan shows its place." in ward.comment(second)
+    (said,) = items(ward.results(second)["SR"], codes.CHANGE.value)
+    assert said.ConceptCodeSequence[0].CodeValue == codes.NEW_FINDING.value
+
+
+def test_what_follows_a_study_that_cannot_be_compared_is_of_no_first_screening(ward: Ward) -> None:
+    ward.study("first", BEFORE, (FIRST,))
+    ward.algorithm = Composed()
+    ward.screening = "baseline"
+    assert "Lung-RADS" in str(ward.results(ward.study("alone", "20240201", (FIRST,), PatientID="ALONE"))["SR"])
+    ward.prior_years = 0.0
+    assert "Lung-RADS" in str(ward.results(ward.study("off", "20240202", (FIRST,)))["SR"])
+    ward.prior_years = 5.0
+    cut = ward.arrive("second", AFTER, chest((FIRST,))[24:])
+    ward.read()
+    assert "not compared: the lungs of both scans" in ward.comment(cut)
+    assert "Lung-RADS" not in str(ward.results(cut)["SR"])
+
+
+def test_sizes_of_another_build_are_no_change_and_what_it_did_not_mark_is_not_called_new(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ward.study("first", BEFORE, (FIRST, SECOND))
+    monkeypatch.setattr("workers.layout.measuring_digest", lambda: "another build")
+    second = ward.study("second", AFTER, (FIRST.grown(1.5), SECOND, NEW))
+    assert set(ward.tracked(first).values()) < set(ward.tracked(second).values())
+    assert ward.comment(second).count("since another version of this software measured it then") == 2
+    assert not items(ward.results(second)["SR"], codes.CHANGE.value)
+    assert "was not marked on 2024-01-01." in ward.comment(second)
+    assert ward.job(second).summary["priority"] == codes.ACTIONABLE_CATEGORY_3.meaning
+
+
+@pytest.mark.parametrize(
+    "then", [{"not_reported": 3}, {"incomplete": "a part was not read"}, {"parameters": (("threshold", "0.9"),)}]
+)
+def test_what_a_reading_that_left_something_out_or_ran_otherwise_did_not_mark_is_not_called_new(
+    ward: Ward, then: dict[str, Any]
+) -> None:
+    ward.algorithm = Otherwise(then=then)
+    ward.study("first", BEFORE, (FIRST,))
+    ward.algorithm = Drawn()
+    second = ward.study("second", AFTER, (FIRST, NEW))
+    assert "Nodule 2 was not marked on 2024-01-01." in ward.comment(second)
+    said = [item.ConceptCodeSequence[0].CodeValue for item in items(ward.results(second)["SR"], codes.CHANGE.value)]
+    assert codes.NEW_FINDING.value not in said
+
+
+def test_what_a_reading_that_leaves_something_out_does_not_mark_is_not_surely_gone(ward: Ward) -> None:
+    ward.study("first", BEFORE, (FIRST, SECOND))
+    ward.algorithm = Otherwise(then={"not_reported": 3})
+    second = ward.study("second", AFTER, (FIRST,))
+    assert "was not found again, but not everything is outlined now." in ward.comment(second)
+
+
+def test_what_was_paired_and_is_not_when_read_again_has_a_uid_of_its_own(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    second = ward.study("second", AFTER, (FIRST,))
+    assert ward.tracked(second) == ward.tracked(first)
+    ward.algorithm = Elsewhere()
+    asked_again(ward, second)
+    ward.read()
+    (again,) = ward.tracked(second).values()
+    assert again not in ward.tracked(first).values()
+    assert "is not clear" in ward.comment(second)
+
+
 def test_what_an_earlier_version_read_is_named_and_passed_over(ward: Ward) -> None:
     first = ward.study("first", BEFORE, (FIRST,))
     second = ward.arrive("second", AFTER, chest((FIRST,)))
@@ -304,6 +429,25 @@ def test_slices_of_another_thickness_are_compared_without_calling_it_a_change(wa
     assert not values(report, codes.VOLUME_CHANGE)
     assert len(values(report, codes.PRIOR_VOLUME)) == 1
     assert ward.job(second).summary["priority"] == codes.ACTIONABLE_CATEGORY_3.meaning
+
+
+def test_what_grew_to_more_than_three_times_its_width_is_told_as_growth_and_not_as_new(ward: Ward) -> None:
+    small = Ball(side="Right", place=(0.0, 0.0, 0.0), radius_mm=5.0)
+    first = ward.study("first", BEFORE, (small, SECOND))
+    second = ward.study("second", AFTER, (small.grown(3.3), SECOND))
+    assert set(ward.tracked(second).values()) == set(ward.tracked(first).values())
+    assert "increase in size" in ward.comment(second)
+    assert ward.job(second).summary["priority"] == codes.ACTIONABLE_CATEGORY_2.meaning
+
+
+def test_what_is_so_much_larger_a_little_farther_is_called_unclear_and_neither_new_nor_gone(ward: Ward) -> None:
+    ward.study("first", BEFORE, (replace(FIRST, radius_mm=3.0), SECOND))
+    second = ward.study("second", AFTER, (replace(FIRST, place=(0.1, 0.05, 0.4), radius_mm=12.0), SECOND))
+    said = ward.comment(second)
+    assert said.count("or not: that is not clear.") == 1
+    assert "may be one of those marked now: which, is not clear." in said
+    assert "not found again" not in said
+    assert "was not marked" not in said
 
 
 def test_lungs_that_were_not_scanned_whole_are_not_compared(ward: Ward) -> None:
