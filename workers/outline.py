@@ -31,7 +31,7 @@ _CORE_PERCENTILE = 75.0
 _REACH_SHARE = 0.4
 _REACH_MM = 1.5
 #: What reaches so far beyond that is something else, as a vessel.
-_GOES_ON_MM = 5.0
+_GOES_ON_MM = 3.0
 #: What is thinner than this share of the thickest part is a vessel or a tail, not the nodule.
 _NECK_SHARE = 0.6
 #: Lung is darker; without any around, what it usually has.
