@@ -22,6 +22,7 @@ from dicom_node.core import codes
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import BY_DEFAULT, Form
+from dicom_node.core.screening import Screening
 from dicom_node.core.uid import derived_uid
 from dicom_node.settings import QueueSettings
 from tests.factories import enhanced_ct, uid_for
@@ -138,6 +139,8 @@ class Ward:
     algorithm: Drawn = field(default_factory=Drawn)
     identification: AlgorithmIdentification = IDENTIFICATION
     prior_years: float = 5.0
+    #: What the route says of its examinations.
+    screening: Screening = "no"
     forms: frozenset[Form] = BY_DEFAULT
     #: What writes a series: one multi-frame instance is received and read soonest.
     source: Callable[..., list[Path]] = enhanced_ct
@@ -175,6 +178,7 @@ class Ward:
             worker=WORKER,
             forms=self.forms,
             prior_years=self.prior_years,
+            screenings={"chest": self.screening},
             clock=lambda: self.now,
             rest=lambda _seconds: None,
         ).work_off()

@@ -122,12 +122,14 @@ def _opened(
         return "its report is damaged and cannot be read"
     except _UNUSABLE:
         return "its report is not as ours are"
+    if not before.findings.keys() <= measured.keys():
+        # What a cut report lacks must not pass for what was not there.
+        return "its report tells less than was found then"
     if not is_theirs or days < 0 or outlined_by(report)[0] != algorithm.name:
         return "its report is of another patient, a later day or another algorithm"
     if layout.is_cut or before.is_cut or not lungs_compared(before.lungs, layout.lungs):
         return "the lungs of both scans are not alike, or not whole, so that places cannot be compared"
-    uids = tuple(uid for uid in before.findings if uid in measured)
-    return _Earlier(report=report, layout=before, measured=measured, on=on, days=days, uids=uids)
+    return _Earlier(report=report, layout=before, measured=measured, on=on, days=days, uids=tuple(before.findings))
 
 
 def _day(header: Dataset) -> date:
