@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     withdraw.add_argument("study", metavar="STUDY_UID")
     withdraw.add_argument("--reason", required=True, help="why, in words, without names")
     withdraw.add_argument("--safety", action="store_true", help="for the safety of the patient, not for its quality")
-    users = command("users", run_users, "who may see the pages: add, list, remove, password, role, link")
+    users = command("users", run_users, "who may see the pages: add, list, remove, change, let in")
     tokens = command("tokens", run_tokens, "what programs may ask by: add, list, remove")
     add_commands(users, tokens)
     command("bundles", _bundles, "the installed bundles: version, checksum, intended use")
