@@ -112,8 +112,14 @@ class Scanner:
         return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0], None
 
     def wait(self, count: int = 1) -> None:
-        """Wait until it was told so often."""
+        """Wait until it was told so often, and has answered.
+
+        pynetdicom's thread that answers says at its end that the association does not pause: one that asks something
+        just then waits for ever.
+        """
         until(lambda: len(self.told) >= count)
+        for thread in self.serving:
+            thread.join(SECONDS)
 
     @contextmanager
     def asking(self, port: int, *, roles: Sequence[Any] = ()) -> Iterator[Association]:
@@ -137,7 +143,7 @@ class Scanner:
             # One that is still answering makes pynetdicom's release wait for ever, or break off.
             for thread in self.serving:
                 thread.join(SECONDS)
-            # So does one whose thread ends just then.
+            # So does one whose association's thread ends just then.
             releasing = threading.Thread(target=association.release, daemon=True)
             releasing.start()
             releasing.join(SECONDS)
