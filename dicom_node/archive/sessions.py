@@ -47,14 +47,17 @@ class Sessions:
             .where(sessions.c.token == sa.bindparam("secret"), users.c.disabled.is_(False))
         )
 
-    def begin(self, user: str, *, at: float, instead_of: str = "") -> str:
-        """A new session's secret; the one that the browser came with ends. AccountError for whom is not let in."""
+    def begin(self, user: str, *, at: float, instead_of: str = "", password: str | None = None) -> str:
+        """A new session's secret; the one that the browser came with ends. AccountError for whom is not let in.
+
+        `password` is the hash that he came in by: no session begins by one that was changed while it was looked at.
+        """
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         sessions = self._sessions
         with self._transactions.write() as connection:
             if instead_of:
                 connection.execute(sa.delete(sessions).where(sessions.c.token == fingerprint(instead_of)))
-            self._check(connection, user)
+            self._check(connection, user, password)
             row = {"token": fingerprint(secret), "user": user, "began_at": at, "seen_at": at}
             connection.execute(sa.insert(sessions).values(**row))
         return secret
@@ -106,12 +109,16 @@ class Sessions:
                 return None
         return str(row["user"]) if row["expires_at"] >= at else None
 
-    def _check(self, connection: sa.Connection, user: str) -> None:
-        disabled = connection.execute(sa.select(self._users.c.disabled).where(self._users.c.name == user)).scalar()
-        if disabled is None:
+    def _check(self, connection: sa.Connection, user: str, password: str | None = None) -> None:
+        # Locked, where the database can: who changes a user ends his sessions before this one begins, or with it.
+        found = sa.select(self._users.c.disabled, self._users.c.password).where(self._users.c.name == user)
+        row = connection.execute(found.with_for_update()).first()
+        if row is None:
             raise AccountError(f"there is no user {user}; see `dicom-node users list`")
-        if disabled:
+        if row.disabled:
             raise AccountError(f"user {user} is disabled; `dicom-node users enable {user}` lets him in again")
+        if password is not None and password != row.password:
+            raise AccountError(f"user {user} has another password by now")
 
     def _seen(self, token: str, at: float) -> None:
         with self._transactions.write(durable=False) as connection:

@@ -61,24 +61,31 @@ class Users:
         role: Role | None = None,
         password: str | None = None,
         disabled: bool | None = None,
+        by: str = "",
     ) -> None:
-        """Give a user another role or password, or let him in no more; his sessions end. AccountError if unknown."""
+        """Give a user another role or password, or let him in no more; his sessions end. AccountError if unknown.
+
+        `by`: the admin who asks for it; AccountError where he is none any more.
+        """
         given = {"role": None if role is None else role.value, "password": password, "disabled": disabled}
         values = {"changed_at": at} | {column: value for column, value in given.items() if value is not None}
         with self._transactions.write() as connection:
+            self._check_admin(connection, by, name)
             change = sa.update(self._users).where(self._users.c.name == name).values(**values)
             if connection.execute(change).rowcount != 1:
                 raise _unknown(name)
             self._shut_out(connection, name)
 
-    def rehash(self, name: str, password: str) -> None:
-        """Keep the same password by a newer hash."""
+    def rehash(self, name: str, password: str, *, instead_of: str) -> None:
+        """Keep the same password by a newer hash, unless he has another one by now."""
+        same = sa.and_(self._users.c.name == name, self._users.c.password == instead_of)
         with self._transactions.write() as connection:
-            connection.execute(sa.update(self._users).where(self._users.c.name == name).values(password=password))
+            connection.execute(sa.update(self._users).where(same).values(password=password))
 
-    def remove(self, name: str) -> None:
-        """Forget a user; AccountError where there is none."""
+    def remove(self, name: str, *, by: str = "") -> None:
+        """Forget a user; AccountError where there is none, or as of `change`."""
         with self._transactions.write() as connection:
+            self._check_admin(connection, by, name)
             self._shut_out(connection, name)
             if connection.execute(sa.delete(self._users).where(self._users.c.name == name)).rowcount != 1:
                 raise _unknown(name)
@@ -94,6 +101,15 @@ class Users:
         with self._transactions.read() as connection:
             rows = connection.execute(sa.select(self._users).order_by(self._users.c.name)).mappings().all()
         return [_user(row) for row in rows]
+
+    def _check_admin(self, connection: sa.Connection, by: str, name: str) -> None:
+        """Two admins who shut each other out at once must not leave none: the second one is no admin any more."""
+        if not by:
+            return
+        both = sa.select(self._users).where(self._users.c.name.in_({by, name})).order_by(self._users.c.name)
+        rows = connection.execute(both.with_for_update()).mappings().all()
+        if not any(row["name"] == by and row["role"] == Role.ADMIN and not row["disabled"] for row in rows):
+            raise AccountError(f"{by} is no admin any more")
 
     def _shut_out(self, connection: sa.Connection, name: str) -> None:
         for table in (self._sessions, self._entries):

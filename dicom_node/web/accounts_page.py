@@ -80,31 +80,31 @@ class AccountsPage:
     def set_role(self, form: Form, visitor: Visitor) -> Done:
         """Give a user another role."""
         name, role = _other(form, visitor), _role(form)
-        self.index.users.change(name, role=role, at=self.clock())
+        self.index.users.change(name, role=role, at=self.clock(), by=visitor.name)
         return Done(words=f"user {name} has the role {role}", place=f"user-{name}")
 
-    def set_password(self, form: Form, _visitor: Visitor) -> Done:
+    def set_password(self, form: Form, visitor: Visitor) -> Done:
         """Give a user a password by chance in place of the one that he has."""
         name, secret = form.get("name", ""), new_password()
-        self.index.users.change(name, password=self.passwords.hash(secret), at=self.clock())
+        self.index.users.change(name, password=self.passwords.hash(secret), at=self.clock(), by=visitor.name)
         return Done(words=f"password of user {name} changed", place=f"user-{name}", secret=secret)
 
     def disable(self, form: Form, visitor: Visitor) -> Done:
         """Let a user in no more."""
         name = _other(form, visitor)
-        self.index.users.change(name, disabled=True, at=self.clock())
+        self.index.users.change(name, disabled=True, at=self.clock(), by=visitor.name)
         return Done(words=f"user {name} disabled", place=f"user-{name}")
 
-    def enable(self, form: Form, _visitor: Visitor) -> Done:
+    def enable(self, form: Form, visitor: Visitor) -> Done:
         """Let a user in again."""
         name = form.get("name", "")
-        self.index.users.change(name, disabled=False, at=self.clock())
+        self.index.users.change(name, disabled=False, at=self.clock(), by=visitor.name)
         return Done(words=f"user {name} enabled", place=f"user-{name}")
 
     def remove_user(self, form: Form, visitor: Visitor) -> Done:
         """Forget a user."""
         name = _other(form, visitor)
-        self.index.users.remove(name)
+        self.index.users.remove(name, by=visitor.name)
         return Done(words=f"user {name} removed", place="users")
 
     def add_token(self, form: Form, _visitor: Visitor) -> Done:

@@ -61,8 +61,9 @@ class Login:
             return self.form(HTTPStatus.UNAUTHORIZED, after=after, words=_WRONG)
         self.limits.succeeded(user, address)
         if self.passwords.is_old(held):
-            self.index.users.rehash(user, self.passwords.hash(password))
-        return self.let_in(user, address, session, after, "by password")
+            before, held = held, self.passwords.hash(password)
+            self.index.users.rehash(user, held, instead_of=before)
+        return self.let_in(user, address, session, after, "by password", held)
 
     def _too_many(self, user: str, address: str, wait: float, after: str, what: str) -> Response:
         self._note(user, address, "too many attempts")
@@ -90,12 +91,14 @@ class Login:
         self.limits.succeeded("", address)
         return await run_in_threadpool(self.let_in, user, address, session, "/", "by identity provider")
 
-    def let_in(self, user: str, address: str, session: str, after: str, how: str) -> Response:
+    def let_in(
+        self, user: str, address: str, session: str, after: str, how: str, password: str | None = None
+    ) -> Response:
         """Begin a new session: whatever the browser came with is worth nothing afterwards."""
         try:
-            secret = self.index.sessions.begin(user, at=self.clock(), instead_of=session)
+            secret = self.index.sessions.begin(user, at=self.clock(), instead_of=session, password=password)
         except AccountError:
-            # Removed or disabled in this very moment.
+            # Removed, disabled or given another password in this very moment.
             self._note(user, address, "no user any more")
             return self.form(HTTPStatus.UNAUTHORIZED, after="/", words=_WRONG)
         self.audit.note(Happening(event=LOGIN, at=self.clock(), user=user, address=address, description=how))

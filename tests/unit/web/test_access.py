@@ -196,6 +196,25 @@ def test_a_user_without_a_password_cannot_log_in_by_one(house: House) -> None:
     assert house.log_in("linked", "x")[0] == 401
 
 
+def test_no_session_begins_by_a_password_that_is_changed_while_it_is_looked_at(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has a stolen password tries it all the time, also in the moment when it is taken from him."""
+    fits = Passwords.fits
+
+    def then_changed(passwords: Passwords, password: str, held: str) -> bool:
+        found = fits(passwords, password, held)
+        house.index.users.change("an-admin", password="another hash", at=NOW)
+        return found
+
+    monkeypatch.setattr(Passwords, "fits", then_changed)
+    answer = house.stranger.post("/login", {"user": "an-admin", "password": PASSWORD})
+    assert (answer.status, answer.headers["Set-Cookie"]) == (401, None)
+    row = house.index.users.find("an-admin")
+    assert row is not None
+    assert row.password == "another hash", "the newer hash of the old password takes the new one's place"
+
+
 def test_session_fixation_gains_nothing(house: House) -> None:
     """What the browser came with is worth nothing after the login: neither made up nor of an earlier session."""
     planted = Person(house.server.port, "planted-by-somebody-else")

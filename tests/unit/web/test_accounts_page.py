@@ -1,8 +1,9 @@
 """The pages of users and tokens and of the audit trail: for admins alone, each change once and in the trail."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,29 @@ def test_an_admin_does_not_shut_himself_out(office: Office) -> None:
         assert (answer.status, "your own account" in answer.text) == (400, True)
     assert admin.get("/users").status == 200
     assert office.trail().count('EventOutcomeIndicator="4"') == 3
+
+
+@pytest.mark.parametrize(("path", "fields"), [("disable", {}), ("remove", {}), ("role", {"role": "reader"})])
+def test_of_two_admins_who_shut_each_other_out_at_once_one_stays(
+    office: Office, monkeypatch: pytest.MonkeyPatch, path: str, fields: dict[str, str]
+) -> None:
+    admin, users = office.person(), office.index.users
+    users.add("eve", role=Role.ADMIN, password="", at=NOW)
+    change, remove = users.change, users.remove
+
+    def while_the_other_does(deed: Callable[..., None]) -> Callable[..., None]:
+        def late(name: str, **values: Any) -> None:
+            # The gate let him in; now the other one is quicker.
+            change("an-admin", disabled=True, at=NOW, by="eve")
+            deed(name, **values)
+
+        return late
+
+    monkeypatch.setattr(users, "change", while_the_other_does(change))
+    monkeypatch.setattr(users, "remove", while_the_other_does(remove))
+    answer = admin.post(f"/users/{path}", {"name": "eve", **fields})
+    assert (answer.status, "is no admin any more" in answer.text) == (400, True)
+    assert [row.name for row in users.rows() if row.role is Role.ADMIN and not row.disabled] == ["eve"]
 
 
 def test_a_token_is_made_for_its_scopes_shown_once_and_withdrawn(office: Office) -> None:
