@@ -15,7 +15,6 @@ from rich.text import Text
 
 from dicom_node.archive.lines import (
     DeliveryLine,
-    HistoryLine,
     JobLine,
     Overview,
     Result,
@@ -25,6 +24,7 @@ from dicom_node.archive.lines import (
     duration_in_words,
     time_in_words,
 )
+from dicom_node.archive.study_rows import HistoryRow
 
 _COLOURS = {
     "FAILED": "red",
@@ -227,7 +227,7 @@ def _result(result: Result) -> str:
     return f"{result.text}{category}{caveats}"
 
 
-def _change(line: HistoryLine) -> str:
+def _change(line: HistoryRow) -> str:
     return line.after if line.before == line.after else f"{line.before} to {line.after}"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from dicom_node.archive.study_rows import HistoryRow
 from dicom_node.core.lifecycle import DeliveryState, JobState, StudyState
 from dicom_node.core.priority import Priority
 
@@ -212,19 +213,6 @@ class JobLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HistoryLine:
-    """One change of state of a study, job or delivery; before equals after where something was only noticed."""
-
-    at: float
-    before: str
-    after: str
-    cause: str
-    actor: str
-    #: Empty: the study itself; else "job ALGORITHM" or "delivery PEER".
-    subject: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class HeldLine:
     """An object that failed its checks and is sent to nobody."""
 
@@ -254,7 +242,7 @@ class StudyDetail:
 
     now: float
     study: StudyLine
-    history: tuple[HistoryLine, ...]
+    history: tuple[HistoryRow, ...]
     series: tuple[SeriesLine, ...]
     jobs: tuple[JobLine, ...]
     deliveries: tuple[DeliveryLine, ...]

@@ -1,16 +1,14 @@
 """A study's detail: all that the index knows of one study, read in a few queries."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.archive.index import Index
 from dicom_node.archive.job_rows import JobRow
-from dicom_node.archive.lines import HeldLine, HistoryLine, JobLine, SeriesLine, StudyDetail, WithdrawalLine, result_of
+from dicom_node.archive.lines import HeldLine, JobLine, SeriesLine, StudyDetail, WithdrawalLine, result_of
 from dicom_node.archive.shared_lines import JobFacts, delivery_line, read_rows, study_lines, table_of
-from dicom_node.archive.study_rows import HistoryRow
 from dicom_node.archive.withdrawals import Withdrawal
 from dicom_node.core.errors import UnknownStudy
 
@@ -27,7 +25,7 @@ def read_study(index: Index, study_instance_uid: str, now: float) -> StudyDetail
     return StudyDetail(
         now=now,
         study=lines[0],
-        history=tuple(_history(row) for row in index.studies.history(study_instance_uid)),
+        history=tuple(index.studies.history(study_instance_uid)),
         series=_series(index, study_instance_uid),
         jobs=tuple(map(_job, jobs)),
         deliveries=tuple(delivery_line(row, away) for row in index.deliveries.of_study(study_instance_uid)),
@@ -105,7 +103,3 @@ def _withdrawal(row: Withdrawal) -> WithdrawalLine:
         peers=tuple(sorted(row.objects)),
         written_at=row.written_at,
     )
-
-
-def _history(row: HistoryRow) -> HistoryLine:
-    return HistoryLine(**{field.name: getattr(row, field.name) for field in fields(HistoryLine)})

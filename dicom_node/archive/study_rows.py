@@ -50,7 +50,7 @@ class StudyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryRow:
-    """One line of a study's history."""
+    """One change of state of a study, job or delivery; before equals after where something was only noticed."""
 
     at: float
     #: States of the study, or of the subject.
