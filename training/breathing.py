@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _shapes(lungs: dict[str, Points]) -> dict[str, LungShape]:
     shapes = {side: LungShape.of(places) for side, places in lungs.items()}
-    return {**shapes, BOTH: LungShape.of(np.concatenate(list(lungs.values())))}
+    return {**shapes, BOTH: LungShape.of(np.concatenate(list(lungs.values())), is_pair=True)}
 
 
 def _places(middles: Points, sides: Sequence[str], sizes: Points, rng: np.random.Generator) -> list[Place]:

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 _SHARES = np.linspace(0.05, 0.95, 19)
 #: Spread of those places along x, y and z in an average lung, in mm; measured in the drawn chests of `training`.
 AVERAGE_MM = np.array([25.0, 41.0, 50.0])
+#: And of both lungs together: what lies as far apart across is no nearer for that.
+AVERAGE_OF_BOTH_MM = np.array([75.0, 41.0, 50.0])
 #: Two lungs are spread alike, but for breath: more is another lung, a part of one, or a mask that leaked.
 _MOST_STRETCH = 1.3
 #: So much may the shares lie apart after alignment, root mean square along the worst axis.
@@ -28,11 +30,13 @@ class LungShape:
     """How the voxels of a lung are spread: the places below which growing shares of them lie, [axis, share]."""
 
     quantiles: Floats
+    #: Whether it is of both lungs together.
+    is_pair: bool = False
 
     @classmethod
-    def of(cls, places: Floats) -> "LungShape":
+    def of(cls, places: Floats, *, is_pair: bool = False) -> "LungShape":
         """Of voxels' places; needs at least one."""
-        return cls(quantiles=np.quantile(places, _SHARES, axis=0).T)
+        return cls(quantiles=np.quantile(places, _SHARES, axis=0).T, is_pair=is_pair)
 
     @cached_property
     def centre(self) -> Floats:
@@ -45,12 +49,16 @@ class LungShape:
         return np.asarray(self.quantiles.std(axis=1))
 
     def in_average_lung(self, places: Floats) -> Floats:
-        """Where places would lie in a lung of average size around the origin."""
-        return np.asarray((places - self.centre) / self.spread * AVERAGE_MM)
+        """Where places would lie in a lung of average size around the origin, or in two."""
+        return np.asarray((places - self.centre) / self.spread * self._average)
 
     def out_of_average_lung(self, places: Floats) -> Floats:
         """The other way round."""
-        return np.asarray(places / AVERAGE_MM * self.spread + self.centre)
+        return np.asarray(places / self._average * self.spread + self.centre)
+
+    @property
+    def _average(self) -> Floats:
+        return AVERAGE_OF_BOTH_MM if self.is_pair else AVERAGE_MM
 
     def misfit_mm(self, other: "LungShape") -> float:
         """How far the two lungs still differ after alignment, along the axis where they differ most."""

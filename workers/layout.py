@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicom_node.core.finding import Finding, Point
-from workers import composition, coverage, measurement, morphology, outline, surface
+from workers import composition, coverage, measurement, morphology, outline, preprocessing, surface
+from workers import volume as volumes
 from workers.alignment import LungShape
 from workers.correspondence import BOTH, LEFT, RIGHT, Place
 from workers.input_check import kernel_kind, share_at_ends, slice_thickness_mm
@@ -25,10 +26,10 @@ from workers.volume import Volume
 #: Of the form that is kept; what has another is left alone.
 _FORM = 2
 #: What a size rests on beside the algorithm.
-_MEASURING = (composition, coverage, measurement, morphology, outline, surface)
+_MEASURING = (composition, coverage, measurement, morphology, outline, preprocessing, surface, volumes)
 #: Of a digest so much is kept.
 _DIGITS = 16
-#: A lung that still has so much of its largest area in the first or last slice goes on beyond the scan.
+#: A lung that still has so much of its largest area in the first or last slice, row or column goes on beyond the scan.
 MOST_AT_ENDS = 0.25
 #: A place is well within a scan that goes on so far beyond it.
 _WITHIN_MM = 5.0
@@ -111,7 +112,7 @@ class Layout:
             least, most = (_point(corner) for corner in kept["box"])
             thickness, distance = (float(value) for value in kept["slices"])
             return cls(
-                lungs={str(name): _shape(quantiles) for name, quantiles in kept["lungs"].items()},
+                lungs={str(name): _shape(name, quantiles) for name, quantiles in kept["lungs"].items()},
                 is_cut=bool(kept["is_cut"]),
                 least=least,
                 most=most,
@@ -142,13 +143,16 @@ def layout_of(
     if searched is None or not searched.any() or not volume.is_placed:
         return None
     places = lung_places(searched, volume)
-    lungs = {BOTH: LungShape.of(np.concatenate(list(places.values())))}
+    if not places:
+        # Of every so many voxels none is a lung's: of what was searched nothing can be told.
+        return None
+    lungs = {BOTH: LungShape.of(np.concatenate(list(places.values())), is_pair=True)}
     if {RIGHT_LUNG, LEFT_LUNG} == places.keys():
         lungs |= {RIGHT: LungShape.of(places[RIGHT_LUNG]), LEFT: LungShape.of(places[LEFT_LUNG])}
     corners = np.array([volume.to_patient(*corner) for corner in _corners(volume)])
     return Layout(
         lungs=lungs,
-        is_cut=share_at_ends(searched) > MOST_AT_ENDS,
+        is_cut=any(share_at_ends(np.moveaxis(searched, axis, 0)) > MOST_AT_ENDS for axis in range(searched.ndim)),
         least=_point(corners.min(axis=0)),
         most=_point(corners.max(axis=0)),
         slice_thickness_mm=slice_thickness_mm(volume),
@@ -187,11 +191,11 @@ def _corners(volume: Volume) -> list[tuple[float, float, float]]:
     return [(i, j, k) for i in (0, columns) for j in (0, rows) for k in (0, slices)]
 
 
-def _shape(quantiles: Any) -> LungShape:
+def _shape(name: str, quantiles: Any) -> LungShape:
     found = np.array(quantiles, dtype=np.float64)
     if found.ndim != 2 or len(found) != 3 or not np.isfinite(found).all():
         raise ValueError("a lung has quantiles along three axes")
-    return LungShape(quantiles=found)
+    return LungShape(quantiles=found, is_pair=name == BOTH)
 
 
 def _point(values: Any) -> Point:

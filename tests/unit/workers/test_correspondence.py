@@ -35,7 +35,7 @@ def lung(side: str) -> NDArray[np.float64]:
 
 VOXELS = {side: lung(side) for side in MIDDLES}
 LUNGS = {side: LungShape.of(voxels) for side, voxels in VOXELS.items()}
-LUNGS[BOTH] = LungShape.of(np.concatenate(list(VOXELS.values())))
+LUNGS[BOTH] = LungShape.of(np.concatenate(list(VOXELS.values())), is_pair=True)
 
 
 def place(side: str, x: float = 0.0, y: float = 0.0, z: float = 0.0, diameter_mm: float = 8.0) -> Place:
@@ -57,7 +57,7 @@ def moved(one: Any, times: tuple[float, ...], by: tuple[float, ...]) -> Any:
     if isinstance(one, Place):
         x, y, z = np.array(one.centre) * times + by
         return replace(one, centre=(float(x), float(y), float(z)))
-    return LungShape(quantiles=one.quantiles * np.array(times)[:, None] + np.array(by)[:, None])
+    return replace(one, quantiles=one.quantiles * np.array(times)[:, None] + np.array(by)[:, None])
 
 
 @given(st.lists(places, max_size=8))
@@ -195,6 +195,14 @@ def test_lungs_that_do_not_come_apart_are_compared_as_one() -> None:
     without_side = replace(place(LEFT), side="")
     assert correspondence([place(LEFT)], [without_side], LUNGS, together).pairs == {0: 0}
     assert correspondence([place(LEFT)], [replace(place(LEFT), side=RIGHT)], LUNGS, together).pairs == {}
+
+
+@pytest.mark.parametrize("away", [{"x": 25.0}, {"y": 25.0}, {"z": 25.0}])
+def test_in_lungs_that_do_not_come_apart_what_lies_far_apart_is_no_pair_along_any_axis(away: dict[str, float]) -> None:
+    """Two lungs are together wide, and neither is wider for that."""
+    together = {BOTH: LUNGS[BOTH]}
+    there, here = (replace(place(LEFT, **by), side="") for by in ({}, away))
+    assert correspondence([there], [here], together, together).pairs == {}
 
 
 @pytest.mark.parametrize("found", [([], []), ([place(LEFT)], []), ([], [place(LEFT)])])

@@ -83,6 +83,11 @@ def test_lungs_that_go_on_beyond_the_scan_are_cut(tmp_path: Path, layout: Layout
     assert told(read(tmp_path, chest((FIRST,))[25:])).is_cut
 
 
+@pytest.mark.parametrize("seen", [np.s_[:, :, 12:], np.s_[:, :, :-12], np.s_[:, 18:], np.s_[:, :-18]])
+def test_lungs_that_a_small_field_of_view_cuts_at_a_side_are_cut(tmp_path: Path, seen: Any) -> None:
+    assert told(read(tmp_path, chest((FIRST,))[seen])).is_cut
+
+
 def test_a_kernel_is_told_by_its_kind_or_by_its_name(tmp_path: Path, layout: Layout) -> None:
     assert layout.kernel == "soft"
     assert told(read(tmp_path / "odd", chest(())[::2], ConvolutionKernel="ODD")).kernel == "ODD"
@@ -91,3 +96,6 @@ def test_a_kernel_is_told_by_its_kind_or_by_its_name(tmp_path: Path, layout: Lay
 def test_without_lungs_there_is_nothing_to_leave(volume: Volume) -> None:
     assert layout_of(volume, None) is None
     assert layout_of(volume, np.zeros((4, 4, 4), dtype=bool)) is None
+    speck = np.zeros((4, 4, 4), dtype=bool)
+    speck[1, 1, 1] = True
+    assert layout_of(volume, speck) is None
