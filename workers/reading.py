@@ -22,7 +22,7 @@ from dicom_node.core.errors import ArchiveUnusable, OutOfDeviceMemory, Unreadabl
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.outcome import Outcome, outcome_of_reading
-from dicom_node.core.prior import PRIOR_STUDY
+from dicom_node.core.prior import PRIOR_REPORT, PRIOR_STUDY
 from dicom_node.core.screening import Screening, graded
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule, Urgency, urgency_of
 from workers.algorithms import Algorithm, Prepared, Reading
@@ -177,7 +177,10 @@ def read(
     seconds = {**watch.seconds, "network": round(network_seconds, 3)}
     summary = summarise(reading, reader.identification, volume, seconds, explained)
     if told.report is not None:
-        summary[PRIOR_STUDY] = str(told.report.StudyInstanceUID)
+        summary |= {
+            PRIOR_STUDY: str(told.report.StudyInstanceUID),
+            PRIOR_REPORT: str(told.report.SOPInstanceUID),
+        }
     if layout is not None:
         summary["layout"] = _left(layout, reading, report.tracked, told.highest)
     summary |= {"ahead": loaded.prepared is not None, "memory": concession, **_judged(deviations, urgency)}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
@@ -25,7 +25,6 @@ from dicom_node.core.errors import (
 from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job, Lease, evidence_digest
 from dicom_node.core.lifecycle import JobState
-from dicom_node.core.prior import PRIOR_STUDY
 from dicom_node.core.routing import TOGETHER
 from dicom_node.core.screening import Screening
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
@@ -219,7 +218,8 @@ class Triage:
         )
         reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
         self._renew(lease)
-        self._check_prior(job, reported.summary)
+        # Also when they are reported; here so that hardly ever a file is kept that is no report's.
+        self._index.jobs.check_compared(reported.summary)
         size_bytes = sum(len(kept.data) for kept in reported.objects)
         self._outlet.taken(size_bytes)
         if not self._archive.holds_studies():
@@ -237,15 +237,6 @@ class Triage:
         self._tell(lambda: self._index.jobs.report(lease, rows, summary=summary, at=self._clock()))
         facts = {"result": summary["result"], "inference_seconds": summary["inference_seconds"]}
         log.info("reading ended", extra=facts)
-
-    def _check_prior(self, job: Job, summary: Mapping[str, Any]) -> None:
-        """Raise Interrupted where what findings were compared with was taken back while they were."""
-        study = summary.get(PRIOR_STUDY)
-        standing = (
-            {prior.study_instance_uid for prior in self._index.priors.of(job, self._prior_years)} if study else ()
-        )
-        if study and study not in standing:
-            raise Interrupted("the earlier study that it was compared with does not stand any more")
 
     def _screening(self, job: Job) -> Screening:
         """What the job's route says of its examination, or any of those whose choice it is."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.archive.comparisons import Comparisons
 from dicom_node.archive.delivery_rows import may_be_there
 from dicom_node.archive.job_rows import JOB_FIELDS, WITHDRAWN, JobRow, ReportRow, job_of, job_row_of
 from dicom_node.archive.leases import LeaseLost, Leases
@@ -60,7 +61,7 @@ class Jobs(Leases):
     def __init__(self, transactions: Transactions) -> None:
         super().__init__(transactions)
         self._reports = transactions.tables["reports"]
-        self._evictions = Evictions(transactions)
+        self._evictions, self._comparisons = Evictions(transactions), Comparisons(transactions)
         jobs, reports, deliveries = self._jobs, self._reports, transactions.tables["deliveries"]
         self._new_job = Prepared(sa.insert(jobs), *JOB_FIELDS, *_FRESH, "queued_at", "fence")
         self._new_report = Prepared(sa.insert(reports), *ReportRow.__dataclass_fields__, *_WRITTEN)
@@ -148,13 +149,22 @@ class Jobs(Leases):
                     self._ring(connection, uid=uid, sent_at=at)
 
     def report(self, lease: Lease, objects: Sequence[ReportRow], *, summary: Mapping[str, Any], at: float) -> None:
-        """The job ended in a report: its objects and its end are one change; LeaseLost when it is not ours to end."""
+        """The job ended in a report: its objects and its end are one change; LeaseLost when it is not ours to end.
+
+        Interrupted where what its findings were compared with does not stand any more.
+        """
         with self._transactions.write(durable=False) as connection:
+            self._comparisons.check(connection, summary, to_report=True)
             row = self._lock_held(connection, lease)
             self._replace_reports(connection, job_of(row), objects, at)
             reason, flag = (str(summary.get(name, "")) for name in ("result", "priority"))
             values = {"summary": dict(summary), "flag": flag}
             self._leave(connection, row, JobState.REPORTED, reason, lease.worker, at, values)
+
+    def check_compared(self, summary: Mapping[str, Any]) -> None:
+        """Interrupted where the report that a reading's findings were compared with was taken back or replaced."""
+        with self._transactions.read() as connection:
+            self._comparisons.check(connection, summary)
 
     def end(self, lease: Lease, state: JobState, *, reason: str, at: float, error: str = "") -> None:
         """The job ended without a report, or goes back to the queue at once; LeaseLost when it is not ours to end.

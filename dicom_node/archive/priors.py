@@ -29,6 +29,7 @@ _OF_THE_PATIENT = {
     "issuer": "IssuerOfPatientID",
     "birth_date": "PatientBirthDate",
     "sex": "PatientSex",
+    "name": "PatientName",
 }
 
 

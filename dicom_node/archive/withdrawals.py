@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.archive.comparisons import Comparisons
 from dicom_node.archive.delivery_rows import may_be_there, waiting_row
 from dicom_node.archive.job_rows import WITHDRAWN, ReportRow
 from dicom_node.archive.prepared_query import PreparedQuery
@@ -16,7 +17,6 @@ from dicom_node.archive.transactions import Transactions
 from dicom_node.core.errors import IllegalTransition
 from dicom_node.core.form import Form
 from dicom_node.core.lifecycle import BEING_READ, JobState, StudyState
-from dicom_node.core.prior import PRIOR_STUDY
 from dicom_node.core.priority import Priority
 from dicom_node.core.uid import derived_uid
 
@@ -67,7 +67,7 @@ class Withdrawals:
     """The withdrawals of the index."""
 
     def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
+        self._transactions, self._comparisons = transactions, Comparisons(transactions)
         names = ("withdrawals", "reports", "deliveries", "jobs")
         self._withdrawals, self._reports, self._deliveries, self._jobs = (transactions.tables[name] for name in names)
         number, written_at = self._withdrawals.c.number, self._withdrawals.c.written_at
@@ -129,17 +129,8 @@ class Withdrawals:
 
     def _tell_later_ones(self, connection: sa.Connection, study: str, *, actor: str, at: float) -> None:
         """Remark on the patient's studies whose findings were compared with this one's: people are to judge."""
-        jobs, searched = self._jobs, self._transactions.tables["searched_studies"]
-        patient = sa.select(searched.c.PatientID).where(searched.c.study_instance_uid == study).scalar_subquery()
-        query = (
-            sa.select(jobs.c.study_instance_uid)
-            .join(searched, searched.c.study_instance_uid == jobs.c.study_instance_uid)
-            .where(searched.c.PatientID == patient, jobs.c.current.is_(True))
-            .where(jobs.c.summary[PRIOR_STUDY].as_string() == study)
-            .distinct()
-        )
         cause = f"its findings were compared with those of study {study}, which was withdrawn: have it read again"
-        for (later,) in connection.execute(query).all():
+        for later in self._comparisons.later(connection, study):
             state = self._transactions.study_state(connection, later)
             log.warning("a report was compared with one that is withdrawn now", extra={"study_instance_uid": later})
             self._transactions.remark(connection, later, before=state, after=state, cause=cause, actor=actor, at=at)

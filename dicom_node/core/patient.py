@@ -2,10 +2,17 @@
 
 A wrong match harms: findings would be followed from one person to another. So whatever contradicts, parts, and an ID,
 which is somebody's only where it was issued (PS3.3 Section C.2.3), needs the same issuer on both sides or else the same
-birth date: emergencies and anonymised studies share IDs.
+birth date, and names that have a word in common: emergencies and anonymised studies share IDs, and two hospitals give
+the same one to two people.
 """
 
 from dataclasses import dataclass
+from datetime import date
+
+from dicom_node.core.person_name import words_of
+
+#: Nobody was born so early, or so late, of whom there are scans: such a date stands for one that is not known.
+_BORN = (date(1900, 1, 2), date(2100, 1, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +24,8 @@ class Patient:
     #: YYYYMMDD.
     birth_date: str = ""
     sex: str = ""
+    #: As headers write it.
+    name: str = ""
 
     def is_same(self, other: "Patient") -> bool:
         """Whether both are surely one person, as far as headers tell."""
@@ -28,8 +37,24 @@ class Patient:
         if {self.sex, other.sex} == {"M", "F"}:
             return False
         # None of them contradicts by now: what both sides tell is equal.
-        return bool(self.issuer and other.issuer) or bool(self.birth_date and other.birth_date)
+        if self.issuer and other.issuer:
+            return True
+        return self.birth_date == other.birth_date and _is_told(self.birth_date) and self._may_be_called(other)
+
+    def _may_be_called(self, other: "Patient") -> bool:
+        """Whether both names may be of one person: people marry, but something stays."""
+        mine, theirs = (set(words_of(name)) for name in (self.name, other.name))
+        return not mine or not theirs or bool(mine & theirs)
 
 
 def _contradict(one: str, other: str) -> bool:
     return bool(one and other) and one != other
+
+
+def _is_told(birth_date: str) -> bool:
+    """Whether it is a date on which somebody may be born."""
+    try:
+        born = date(int(birth_date[:4]), int(birth_date[4:6]), int(birth_date[6:]))
+    except ValueError:
+        return False
+    return _BORN[0] <= born < _BORN[1]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: In the summary of a reading: the earlier study that its findings were compared with.
-PRIOR_STUDY = "prior_study"
+#: In the summary of a reading: the earlier study that its findings were compared with, and which report on it.
+PRIOR_STUDY, PRIOR_REPORT = "prior_study", "prior_report"
 
 
 @dataclass(frozen=True, kw_only=True)

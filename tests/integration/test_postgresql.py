@@ -17,8 +17,9 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.tally import Tally
 from dicom_node.archive.transactions import UNDERWAY_SECONDS, Transactions
 from dicom_node.assembly import Assembly
+from dicom_node.core.access import Role
 from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.errors import IndexConflict
+from dicom_node.core.errors import AccountError, IndexConflict, Interrupted
 from dicom_node.core.expression import parse_expression
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.core.priority import QUEUES
@@ -30,10 +31,11 @@ from dicom_node.scu.storage import FileToSend, store
 from dicom_node.settings import IndexSettings, NodeSettings, Peer, Settings
 from tests.factories import ct_series
 from tests.peers import SEG, SR, Behaviour, storage_peer
-from tests.populated_index import NOW, instance, study_uid
+from tests.populated_index import NOW, claim, instance, study_uid
 from tests.postgresql import postgresql, programs
 from tests.reading_here import ReadingsHere
 from tests.received_study import STUDY
+from tests.unit.archive.test_comparisons import compared, told, withdraw
 from tests.unit.archive.test_priors import names, read, waiting
 from workers.heartbeat import Heartbeat
 from workers.reading import Reader
@@ -201,6 +203,43 @@ def test_a_patients_earlier_studies_are_found_in_postgresql(index: Index) -> Non
         read(index, name, day)
     read(index, "another's", "20230701", PatientBirthDate="19610413")
     assert names(index, waiting(index, "this", "20240101")) == ["second", "first"]
+
+
+def test_studies_that_were_compared_with_a_withdrawn_one_are_told_in_postgresql(index: Index) -> None:
+    read(index, "first", "20240101")
+    read(index, "of the patient", "20240301")
+    job = waiting(index, "second", "20240401")
+    compared(index, claim(index, job, at=NOW + 8), "second", index.priors.of(job, 5.0)[-1])
+    withdraw(index, "first")
+    assert len(told(index, "second")) == 1
+    assert told(index, "of the patient") == []
+
+
+def test_of_a_report_and_the_withdrawal_of_what_it_was_compared_with_the_second_knows_the_first(index: Index) -> None:
+    for number in range(5):
+        patient = {"PatientID": f"T{number}"}
+        first, second = f"first {number}", f"second {number}"
+        read(index, first, "20240101", **patient)
+        job = waiting(index, second, "20240401", **patient)
+        (prior,) = index.priors.of(job, 5.0)
+        reported = partial(compared, index, claim(index, job, at=NOW + 8), second, prior)
+        found = at_once({"reported": reported, "withdrawn": partial(withdraw, index, first)})
+        assert found["withdrawn"] is None
+        is_reported = found["reported"] is None
+        assert is_reported or isinstance(found["reported"], Interrupted)
+        assert bool(told(index, second)) == is_reported
+
+
+def test_of_two_admins_who_shut_each_other_out_at_once_one_stays_in_postgresql(index: Index) -> None:
+    for number in range(10):
+        ann, eve = f"ann{number}", f"eve{number}"
+        for name in (ann, eve):
+            index.users.add(name, role=Role.ADMIN, password="", at=NOW)
+        out = partial(index.users.change, at=NOW, disabled=True)
+        found = at_once({"ann": partial(out, eve, by=ann), "eve": partial(index.users.remove, ann, by=eve)})
+        (refused,) = (answer for answer in found.values() if answer is not None)
+        assert isinstance(refused, AccountError)
+        assert len([row for row in index.users.rows() if row.name in (ann, eve) and not row.disabled]) == 1
 
 
 def test_a_deadlock_is_called_by_its_name(index: Index) -> None:

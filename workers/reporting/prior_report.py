@@ -64,11 +64,14 @@ def measured_in(report: Dataset) -> Mapping[str, Measured]:
 
 def patient_of(header: Dataset) -> Patient:
     """Whose an object is."""
+    # What hides a patient may give every patient the same birth date (PS3.15 Table E.1-1: Z).
+    is_hidden = str(header.get("PatientIdentityRemoved") or "").strip() == "YES"
     return Patient(
         patient_id=str(header.get("PatientID") or "").strip(),
         issuer=str(header.get("IssuerOfPatientID") or "").strip(),
-        birth_date=str(header.get("PatientBirthDate") or "").strip(),
+        birth_date="" if is_hidden else str(header.get("PatientBirthDate") or "").strip(),
         sex=str(header.get("PatientSex") or "").strip(),
+        name=str(header.get("PatientName") or "").strip(),
     )
 
 

@@ -12,7 +12,8 @@ from dicom_node.core.form import Form
 from dicom_node.core.job import Job
 from tests.populated_index import NOW, claim, instance, objects, queue, study_uid, summary
 
-TESS = {"PatientID": "T1", "PatientBirthDate": "19610412", "PatientSex": "F", "StudyTime": "100000"}
+TESS = {"PatientID": "T1", "PatientBirthDate": "19610412", "PatientSex": "F", "PatientName": "Test^Tess"}
+TESS |= {"StudyTime": "100000"}
 
 
 def waiting(index: Index, name: str, day: str, **attributes: str) -> Job:
@@ -69,6 +70,7 @@ def test_of_one_day_the_time_decides(index: Index) -> None:
         {"PatientID": "T2"},
         {"PatientBirthDate": "19610413"},
         {"PatientSex": "M"},
+        {"PatientName": "Else^Ella"},
         {"IssuerOfPatientID": "ELSEWHERE", "PatientBirthDate": ""},
         {"StudyDate": ""},
     ],

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dicom_node.core.patient import Patient
 
-TESS = Patient(patient_id="T1", issuer="HOSPITAL", birth_date="19610412", sex="F")
+TESS = Patient(patient_id="T1", issuer="HOSPITAL", birth_date="19610412", sex="F", name="Test^Tess")
 
 patients = st.builds(
     Patient,
@@ -14,6 +14,7 @@ patients = st.builds(
     issuer=st.sampled_from(["", "HOSPITAL", "ELSEWHERE"]),
     birth_date=st.sampled_from(["", "19610412", "19610413"]),
     sex=st.sampled_from(["", "F", "M", "O"]),
+    name=st.sampled_from(["", "Test^Tess", "Marie^Tess", "Else^Ella"]),
 )
 
 
@@ -50,6 +51,31 @@ def test_an_id_alone_is_nobodys(patient_id: str) -> None:
     told = Patient(patient_id=patient_id, birth_date="19610412", sex="M")
     assert not told.is_same(Patient(patient_id=patient_id))
     assert told.is_same(told)
+
+
+@pytest.mark.parametrize("birth_date", ["19000101", "18000101", "00010101", "99991231", "99999999", "0", "1961.04.12"])
+def test_a_birth_date_that_stands_for_an_unknown_one_tells_of_nobody(birth_date: str) -> None:
+    """Emergencies and anonymised studies have one for all."""
+    one = Patient(patient_id="ANON", birth_date=birth_date, sex="M", name="ANON")
+    assert not one.is_same(one)
+    issued = changed(birth_date=birth_date)
+    assert issued.is_same(issued)
+    assert not issued.is_same(TESS), "which of both is wrong, nobody knows"
+
+
+def test_two_hospitals_give_one_id_to_two_people_born_on_one_day() -> None:
+    tess = Patient(patient_id="1234", birth_date="19610412", sex="F", name="Test^Tess")
+    assert tess.is_same(tess)
+    assert not tess.is_same(Patient(**{**vars(tess), "name": "Else^Ella"}))
+
+
+@pytest.mark.parametrize("name", ["", "Marie^Tess", "TEST^TESS=Ideographic", "Tést", "Tess Test"])
+def test_who_marries_or_is_written_otherwise_stays_who_she_is(name: str) -> None:
+    assert changed(issuer="").is_same(changed(issuer="", name=name))
+
+
+def test_an_issuer_knows_its_patients_also_by_another_name() -> None:
+    assert TESS.is_same(changed(name="Else^Ella"))
 
 
 def test_nobody_without_an_id_is_anybody() -> None:

@@ -237,6 +237,22 @@ def test_a_study_that_may_be_of_another_patient_is_not_compared(ward: Ward, othe
     assert not set(ward.tracked(first).values()) & set(ward.tracked(second).values())
 
 
+def test_what_an_issuer_calls_by_one_id_is_one_patient_without_a_birth_date(ward: Ward) -> None:
+    issued = {"IssuerOfPatientID": "HOSPITAL", "PatientBirthDate": ""}
+    first = ward.study("first", BEFORE, (FIRST,), **issued)
+    second = ward.study("second", AFTER, (FIRST,), **issued)
+    assert ward.tracked(second) == ward.tracked(first)
+
+
+def test_hidden_patients_with_one_id_and_one_birth_date_for_all_are_not_compared(ward: Ward) -> None:
+    hidden = {"PatientID": "ANON", "PatientName": "ANON", "PatientBirthDate": "19700101"}
+    hidden |= {"PatientIdentityRemoved": "YES", "DeidentificationMethod": "by hand"}
+    first = ward.study("first", BEFORE, (FIRST,), **hidden)
+    second = ward.study("second", AFTER, (FIRST,), **hidden)
+    assert "Compared" not in ward.comment(second)
+    assert not set(ward.tracked(first).values()) & set(ward.tracked(second).values())
+
+
 def test_a_withdrawn_study_is_never_compared_and_the_one_before_is(ward: Ward) -> None:
     first = ward.study("first", BEFORE, (FIRST,))
     rejected = ward.study("rejected", "20240201", (FIRST,))
@@ -269,6 +285,22 @@ def test_what_is_withdrawn_while_a_later_study_is_compared_with_it_is_in_no_repo
         return priors
 
     ward.index.priors.of = then_withdrawn  # type: ignore[method-assign]  # a person acts while it is read
+    ward.read()
+    assert not [line for line in ward.index.studies.history(second) if line.after == "REPORTED"]
+    assert "does not stand any more" in ward.job(second).job.reason
+
+
+def test_what_is_withdrawn_while_a_later_report_is_being_kept_is_in_no_report(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    second = ward.arrive("second", AFTER, chest((FIRST,)))
+    store = ward.archive.store_result
+
+    def then_withdrawn(**kept: Any) -> str:
+        if kept["study_uid"] == second and not ward.index.withdrawals.of_study(first):
+            ward.index.withdrawals.withdraw(first, safety=True, reason="another", actor="test", at=ward.now)
+        return store(**kept)
+
+    ward.archive.store_result = then_withdrawn  # type: ignore[method-assign]  # a person acts between two files
     ward.read()
     assert not [line for line in ward.index.studies.history(second) if line.after == "REPORTED"]
     assert "does not stand any more" in ward.job(second).job.reason
