@@ -18,7 +18,7 @@ _SHARES = np.linspace(0.05, 0.95, 19)
 #: Spread of those places along x, y and z in an average lung, in mm; measured in the drawn chests of `training`.
 AVERAGE_MM = np.array([25.0, 41.0, 50.0])
 #: And of both lungs together: what lies as far apart across is no nearer for that.
-AVERAGE_OF_BOTH_MM = np.array([75.0, 41.0, 50.0])
+AVERAGE_OF_BOTH_MM = np.array([70.0, 41.0, 50.0])
 #: Two lungs are spread alike, but for breath: more is another lung, a part of one, or a mask that leaked.
 _MOST_STRETCH = 1.3
 #: So much may the shares lie apart after alignment, root mean square along the worst axis.

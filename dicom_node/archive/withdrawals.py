@@ -167,7 +167,8 @@ class Withdrawals:
         """Let the study's jobs write other objects than those that are taken back.
 
         A reading in hand began without knowing of it, and one that has ended wrote what peers had before: both are
-        done again. An earlier job does not count as done.
+        done again. An earlier job does not count as done. Of a study that still receives nothing was asked for: only
+        other images, or a person's word, have it read.
         """
         jobs, reports, move = self._jobs, self._reports, self._transactions.move_job
         state = self._transactions.study_state(connection, study)
@@ -182,6 +183,9 @@ class Withdrawals:
                 job = {**job, "state": JobState.SUPERSEDED.value}
             if job["current"] and before is not JobState.QUEUED:
                 move(connection, job, JobState.QUEUED, values=_AT_REST, **told)
+        if state is StudyState.RECEIVING:
+            of_study = jobs.c.study_instance_uid == study
+            connection.execute(sa.update(jobs).where(of_study, wrote).values(error=WITHDRAWN))
         if state is StudyState.READING:
             self._transactions.move_study(connection, study, StudyState.QUEUED, **told)
         else:

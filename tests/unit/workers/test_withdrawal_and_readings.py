@@ -235,6 +235,31 @@ def test_a_late_object_that_changes_nothing_of_what_was_read_has_nothing_read_th
     assert (room.row.state, room.algorithm.readings) == (StudyState.REPORTED, readings + 1)
 
 
+def test_what_is_taken_back_while_a_late_object_comes_in_is_not_read_for_that(room: Room) -> None:
+    """As above, but the person was quicker than the quiet time behind the object."""
+    room.read()
+    room.index.jobs.ask_again(STUDY, actor="test", at=room.now)
+    arrive(room)
+    room.read()
+    accept(room)
+    rows = [row for job in room.index.jobs.of_study(STUDY) for row in room.index.jobs.report_rows(job.job.job_uid)]
+    late = dcmread(room.archive.path_of(rows[0].path))
+    late.SOPInstanceUID = late.file_meta.MediaStorageSOPInstanceUID = "2.25.4712"
+    late.SeriesInstanceUID = "2.25.4713"
+    intake = Intake(archive=room.archive, studies=room.index.studies, clock=lambda: room.now)
+    intake.store(received(late, ExplicitVRLittleEndian, association_id=None))
+    assert room.row.state is StudyState.RECEIVING
+    withdraw(room, safety=True)
+    readings = room.algorithm.readings
+    arrive(room)
+    room.read()
+    assert (room.row.state, room.algorithm.readings) == (StudyState.NOT_ROUTED, readings)
+    room.index.jobs.ask_again(STUDY, actor="page", at=room.now)
+    arrive(room)
+    room.read()
+    assert (room.row.state, room.algorithm.readings) == (StudyState.REPORTED, readings + 1)
+
+
 def test_what_was_taken_back_is_not_read_by_another_route_or_one_of_another_name(room: Room) -> None:
     withdrawn_by_route(room)
     (job, *_) = room.index.jobs.of_study(STUDY)
