@@ -37,6 +37,9 @@ _SIZES = ((20_000, 500_000, 20), (4_500_000, 7_000_000, 1))
 _KILLS = (2.0, 9.0)
 
 _ABORT_SHARE, _AGAIN_SHARE = 0.12, 0.05
+
+#: Counts senders that met what no receiver should answer.
+FAILED = "senders that failed"
 _MOST_AN_ASSOCIATION = 25
 
 #: The most that a start may take: the machine may have stood still meanwhile.
@@ -114,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"  {len(ledger.kept):7} instances answered with success")
     for fault in faults[:20]:
         console.print(f"  {fault}", style="bold red")
+    if ledger.counts[FAILED]:
+        faults.append("a sender failed, so that less was sent than was meant to be")
     is_good = not faults and len(ledger.kept) >= _LEAST_A_SECOND * options.seconds
     console.print(f"{len(faults)} faults" if faults else "each is there, whole, with one row; nothing is left over")
     if is_good:
@@ -148,6 +153,8 @@ def soak(folder: Path, course: Course, seed: int, ledger: Ledger) -> None:
         running = _started(folder, port)
     for sender in senders:
         sender.join(120)
+        if sender.is_alive():
+            raise RigError(f"a sender hangs; see {running.log}")
     if running.stop() != 0:
         raise RigError(f"the receiver did not end in order; see {running.log}")
 
@@ -205,6 +212,9 @@ def _send(port: int, course: Course, rng: random.Random, ledger: Ledger) -> None
         except (OSError, Refused):
             ledger.count("associations that the receiver's end broke")
             time.sleep(0.1)
+        except Exception:  # it ends here, and whoever judges must not take its silence for peace
+            ledger.count(FAILED)
+            raise
 
 
 def _store_some(sender: WireSender, rng: random.Random, ledger: Ledger) -> None:

@@ -2,11 +2,13 @@
 
 import hashlib
 import random
+import time
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from deploy import soak
 from deploy.bench_index import fill
 from deploy.soak import Course, Ledger, _data_set, judge
 from dicom_node.archive.files import Archive
@@ -57,6 +59,17 @@ def test_each_harm_is_found(tmp_path: Path, kept: dict[str, str], harm: str) -> 
     else:
         (tmp_path / "archive" / "incoming" / "half").write_bytes(b"half")
     assert len(list(judge(tmp_path, kept))) == 1
+
+
+def test_a_sender_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(_port: int) -> None:
+        raise ValueError("no status in the answer")
+
+    monkeypatch.setattr(soak, "ct_sender", unreadable)
+    ledger, course = Ledger(), Course(began=time.monotonic(), seconds=9.0, most_bytes=1e9)
+    with pytest.raises(ValueError, match="no status"):
+        soak._send(0, course, random.Random(1), ledger)
+    assert ledger.counts[soak.FAILED] == 1
 
 
 def test_what_is_sent_is_a_data_set() -> None:
