@@ -107,6 +107,11 @@ class Archive:
         descriptor = os.open(final, os.O_RDONLY)
         try:
             self._directories.sync(os.fspath(final.parent), levels=_LEVELS, with_file=descriptor)
+        except OSError:
+            # The next wait would succeed all the same, and memory still holds what the disk did not take (fsync(2)):
+            # whoever compares the file next must see what is on the disk.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            raise
         finally:
             os.close(descriptor)
 

@@ -80,6 +80,30 @@ def test_content_that_lies_there_already_is_on_the_disk_before_it_is_answered(
     assert {place.stat().st_ino for place in (path, *list(path.parents)[:4])} <= synced
 
 
+def test_what_the_disk_did_not_take_is_looked_up_on_the_disk_the_next_time(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of such a fault once; it would be a success the second time."""
+    path = archive.path_of(store(archive, b"content").path)
+    dropped: list[int] = []
+    advise = os.posix_fadvise
+
+    def noted(descriptor: int, offset: int, length: int, advice: int) -> None:
+        if (offset, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED):
+            dropped.append(os.fstat(descriptor).st_ino)
+        advise(descriptor, offset, length, advice)
+
+    def fails(_descriptors: Sequence[int]) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    monkeypatch.setattr(directories, "wait_for", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        store(archive, b"content")
+    assert dropped == [path.stat().st_ino]
+    assert path.exists(), "it may have a row"
+
+
 def test_other_content_under_the_same_uid_is_kept_beside_the_first(archive: Archive) -> None:
     first, second = store(archive, b"content"), store(archive, b"other content")
     assert first.path != second.path
