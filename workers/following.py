@@ -161,7 +161,7 @@ def _compared(
     remarks = (
         f"Compared with the report on the study of {earlier.day}, {_days_before(earlier.days)}.",
         *(_in_words(one, earlier.day, is_unclear=number in unclear) for number, one in enumerate(named)),
-        *_gone(found, earlier, layout),
+        *_gone(found, earlier, layout, algorithm),
     )
     return Followed(findings=tuple(named), report=earlier.report, remarks=tuple(filter(None, remarks)), highest=highest)
 
@@ -204,6 +204,18 @@ def _is_in(place: Place, compared: Sequence[str]) -> bool:
     return place.side in compared or (bool(compared) and (compared == (BOTH,) or not place.side))
 
 
+def _is_shown(scan: Layout, diameter_mm: float) -> bool:
+    """Whether the slices of a scan are thin enough for what is so large."""
+    return scan.thickness_mm <= min(_SHOWN_BY_MM, diameter_mm / _SHOWN_SLICES)
+
+
+def _is_read_alike(layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> bool:
+    """Whether both scans were read by the same version and settings."""
+    by, before = (algorithm.name, algorithm.version, algorithm.checksum), earlier.layout
+    alike = (before.settings, before.measured_by) == (layout.settings, layout.measured_by)
+    return alike and outlined_by(earlier.report) == by
+
+
 def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Course | None:
     """NEW where the earlier scan, read by the same algorithm, shows the place well enough, else nothing that is sure.
 
@@ -213,13 +225,10 @@ def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification
     side, before = place_of(finding).side, earlier.layout
     if side not in lungs_compared(before.lungs, layout.lungs):
         return None
-    by = (algorithm.name, algorithm.version, algorithm.checksum)
-    is_shown = before.thickness_mm <= min(_SHOWN_BY_MM, finding.mean_diameter_mm / _SHOWN_SLICES)
     there = before.lungs[side].out_of_average_lung(layout.lungs[side].in_average_lung(np.array([finding.centre])))
     x, y, z = (float(value) for value in there[0])
-    is_read_alike = (before.settings, before.measured_by) == (layout.settings, layout.measured_by)
-    is_read_alike = is_read_alike and outlined_by(earlier.report) == by and not before.is_partial
-    was_seen = is_shown and is_read_alike and before.covers((x, y, z))
+    is_read_alike = _is_read_alike(layout, algorithm, earlier) and not before.is_partial
+    was_seen = _is_shown(before, finding.mean_diameter_mm) and is_read_alike and before.covers((x, y, z))
     return Course.NEW if was_seen else None
 
 
@@ -250,8 +259,10 @@ def _in_words(finding: Finding, day: str, *, is_unclear: bool) -> str:
     return f"{name}: {sizes} ({by}{doubled}): {_TRENDS.get(change.trend, 'no significant change')}."
 
 
-def _gone(found: Correspondence, earlier: _Earlier, layout: Layout) -> Iterator[str]:
-    """What was there and is not found now."""
+def _gone(
+    found: Correspondence, earlier: _Earlier, layout: Layout, algorithm: AlgorithmIdentification
+) -> Iterator[str]:
+    """What was there and is not found now, and why that may be so though it still is there."""
     again, compared = set(found.pairs.values()), lungs_compared(earlier.layout.lungs, layout.lungs)
     for number, uid in enumerate(earlier.uids):
         if number in again:
@@ -260,5 +271,10 @@ def _gone(found: Correspondence, earlier: _Earlier, layout: Layout) -> Iterator[
         if number in found.doubtful_earlier or not _is_in(place, compared):
             yield f"{name} of {earlier.day} may be one of those marked now: which, is not clear."
         else:
-            doubt = ", but not everything is outlined now" if layout.is_partial else ""
-            yield f"{name} of {earlier.day} was not found again{doubt}."
+            doubts = {
+                "not everything is outlined now": layout.is_partial,
+                "another version or setting read that scan": not _is_read_alike(layout, algorithm, earlier),
+                "slices as thick as now may not show it": not _is_shown(layout, place.diameter_mm),
+            }
+            doubt = " and ".join(words for words, holds in doubts.items() if holds)
+            yield f"{name} of {earlier.day} was not found again{f', but {doubt}' if doubt else ''}."

@@ -419,6 +419,18 @@ def test_what_a_reading_that_leaves_something_out_does_not_mark_is_not_surely_go
     assert "was not found again, but not everything is outlined now." in ward.comment(second)
 
 
+def test_what_thick_slices_or_other_settings_do_not_mark_is_not_surely_gone(ward: Ward) -> None:
+    ward.study("first", BEFORE, (FIRST, SECOND))
+    ward.source = ct_series
+    thick = ward.study("thick", "20240201", (FIRST,), SliceThickness="5.0", PatientID="TEST-1")
+    assert "was not found again, but slices as thick as now may not show it." in ward.comment(thick)
+    ward.prior_years = 0.2
+    ward.study("second", "20250101", (FIRST, SECOND))
+    ward.algorithm = Otherwise(then={"parameters": (("threshold", "0.9"),)})
+    other = ward.study("other", "20250201", (FIRST,))
+    assert "was not found again, but another version or setting read that scan." in ward.comment(other)
+
+
 def test_what_was_paired_and_is_not_when_read_again_has_a_uid_of_its_own(ward: Ward) -> None:
     first = ward.study("first", BEFORE, (FIRST,))
     second = ward.study("second", AFTER, (FIRST,))
