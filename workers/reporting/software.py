@@ -1,6 +1,7 @@
 """The software that writes reports, told by its own files: another build may write other bytes under the same names."""
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
@@ -9,8 +10,11 @@ from pathlib import Path
 import dicom_node.core
 import workers
 
-#: The libraries that find, measure, draw and write.
-_LIBRARIES = ("highdicom", "monai", "numpy", "pillow", "pydicom", "reportlab", "scikit-image", "scipy", "torch")
+#: The libraries that decode, find, measure, draw and write; of lossy frames two versions of a decoder differ.
+_LIBRARIES = (
+    *("gdcm", "highdicom", "monai", "numpy", "pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg"),
+    *("pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm", "reportlab", "scikit-image", "scipy", "torch"),
+)
 
 
 @cache
@@ -24,6 +28,8 @@ def software_digest() -> str:
         digest.update(path.read_bytes())
     for library in _LIBRARIES:
         digest.update(f"{library} {_version(library)}".encode())
+    # Pictures and PDF are deflated by it.
+    digest.update(f"zlib {zlib.ZLIB_RUNTIME_VERSION}".encode())
     return digest.hexdigest()
 
 
