@@ -154,6 +154,8 @@ def _drawn_on(evidence: Evidence, labels: NDArray[np.uint8]) -> tuple[Sequence[D
         return evidence.source_images, labels[by_frame(evidence.volume)]
     marked = _marked(labels)
     marked[0] = True
+    if marked.all():
+        return evidence.source_images, labels
     return [evidence.source_images[k] for k in np.flatnonzero(marked)], labels[marked]
 
 
@@ -212,7 +214,8 @@ def _marked(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def _marks_all(labels: NDArray[np.uint8], count: int) -> bool:
     """Whether labels mark every number from 1 to so many, and no other."""
     missing = set(range(1, count + 1))
-    for plane in labels[_marked(labels)]:
+    for k in np.flatnonzero(_marked(labels)):
+        plane = labels[k]
         if plane.max() > count:
             return False
         missing -= {number for number in missing if (plane == number).any()}
