@@ -230,7 +230,7 @@ def kernel_kind(header: Dataset) -> str | None:
 def contrast(header: Dataset) -> str | None:
     """Whether a contrast agent was given; None where the header has no Contrast/Bolus Agent (0018,0010) at all.
 
-    An Enhanced CT instance names agents in a sequence, which it has only where there are any (PS3.3 Section C.8.15.2).
+    An Enhanced CT instance names agents in a sequence, which it has only where there are any (PS3.3 Section C.7.6.4b).
     """
     if header.get("ContrastBolusAgentSequence"):
         return "with"
