@@ -1,9 +1,10 @@
 """`make bench-evidence`: how long the objects of a report take, and how much memory, beside the library's plain way.
 
 Each case runs in a process of its own, so that its peak of memory is its own. The images are headers without pixels:
-what is measured is the writing, the checks of the gate included, not the reading. On two cores of a quiet machine, with
-dciodvfy, lobes took 2.4 s and 412 MB and nodules 1.7 s and 318 MB (one run of two writings, the faster); in a
-slower hour of the same machine 4.2 to 4.4 s and 2.5 to 2.7 s (three runs).
+what is measured is the writing, the checks of the gate included, not the reading. On two cores, with dciodvfy, nodules
+took 1.36, 1.47 and 1.93 s and at most 320 MB, lobes 2.30, 2.31 and 2.70 s and 400 MB (three runs of two writings each,
+the faster counts); the version before, in turn with these, 2.01, 2.47 and 2.62 s, and 2.53, 2.93 and 3.29 s. In slower
+hours of the same machine that one had taken up to 4.4 s over lobes.
 """
 
 import argparse

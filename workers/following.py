@@ -1,8 +1,7 @@
 """Following: the findings of a reading beside those of the patient's latest earlier study that can be compared."""
 
+import hashlib
 import logging
-import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -10,22 +9,20 @@ from io import BytesIO
 
 import numpy as np
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 
 from dicom_node.archive.files import Archive
 from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.change import Change, Size, Trend
+from dicom_node.core.change import WITH_CONTRAST, Change, Size, Trend
 from dicom_node.core.finding import Finding
+from dicom_node.core.form import Form
 from dicom_node.core.lung_rads import Course
-from dicom_node.core.prior import Prior
+from dicom_node.core.prior import Prior, PriorReport
 from workers.correspondence import BOTH, Correspondence, Place, correspondence, lungs_compared
 from workers.layout import Layout, place_of
 from workers.reporting.prior_report import Measured, measured_in, outlined_by, patient_of
 
 log = logging.getLogger(__name__)
 
-#: What reading bytes raises that are no whole object. A disk that fails is another matter, and goes up.
-_DAMAGED = (EOFError, InvalidDicomError, OSError, struct.error, zlib.error)
 #: What a header's date or a report may be wrong by.
 _UNUSABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 #: A nodule that is not marked in slices thicker than this, or than half of it, may have been there all the same
@@ -41,6 +38,8 @@ class Followed:
 
     findings: tuple[Finding, ...]
     report: Dataset | None = None
+    #: The same in other forms.
+    others: Mapping[Form, Dataset] = field(default_factory=dict)
     #: Sentences for the report.
     remarks: tuple[str, ...] = ()
     #: The highest number that any finding's name has had.
@@ -85,7 +84,7 @@ def follow(
         earlier = _opened(prior, layout, header, algorithm, archive)
         if isinstance(earlier, _Earlier):
             found = _compared(findings, layout, algorithm, earlier)
-            return replace(found, remarks=(*passed, *found.remarks))
+            return replace(found, others=_in_other_forms(prior, archive), remarks=(*passed, *found.remarks))
         log.info("an earlier study is not compared", extra={"reason": earlier})
         passed.append(f"An earlier study of this patient was not compared: {earlier}.")
     return _uncompared(findings, priors, tuple(passed))
@@ -105,31 +104,46 @@ def _opened(
     before = Layout.from_json(prior.layout)
     if before is None:
         return "its reading, by an earlier version, tells nothing of where its findings lie"
-    try:
-        content = archive.path_of(prior.path).read_bytes()
-    except FileNotFoundError:
-        log.warning("an earlier report is not in the archive")
-        return "its report is not in the archive any more"
+    content = _content(prior.report, archive)
+    if isinstance(content, str):
+        return content
     try:
         report = dcmread(BytesIO(content))
         measured = measured_in(report)
         on = _day(report)
         days = (_day(header) - on).days
         # The index chose it by the same rule, of what was received: this is of what is compared.
-        is_theirs = patient_of(report).is_same(patient_of(header)) and report.SOPInstanceUID == prior.sop_instance_uid
-    except _DAMAGED as error:
-        log.warning("an earlier report cannot be read", extra={"error": type(error).__name__})
-        return "its report is damaged and cannot be read"
+        is_theirs = patient_of(report).is_same(patient_of(header))
+        is_theirs = is_theirs and report.SOPInstanceUID == prior.report.sop_instance_uid
     except _UNUSABLE:
         return "its report is not as ours are"
     if not before.findings.keys() <= measured.keys():
-        # What a cut report lacks must not pass for what was not there.
+        # What it lacks must not pass for what was not there.
         return "its report tells less than was found then"
     if not is_theirs or days < 0 or outlined_by(report)[0] != algorithm.name:
         return "its report is of another patient, a later day or another algorithm"
     if layout.is_cut or before.is_cut or not lungs_compared(before.lungs, layout.lungs):
         return "the lungs of both scans are not alike, or not whole, so that places cannot be compared"
     return _Earlier(report=report, layout=before, measured=measured, on=on, days=days, uids=tuple(before.findings))
+
+
+def _content(report: PriorReport, archive: Archive) -> bytes | str:
+    """The file of a report, or why it cannot be used; OSError where the disk fails, which says nothing of it."""
+    try:
+        content = archive.path_of(report.path).read_bytes()
+    except FileNotFoundError:
+        log.warning("an earlier report is not in the archive")
+        return "its report is not in the archive any more"
+    if hashlib.sha256(content).hexdigest() != report.sha256:
+        log.warning("an earlier report was altered on disk", extra={"sop_instance_uid": report.sop_instance_uid})
+        return "its report was altered or cut short on disk"
+    return content
+
+
+def _in_other_forms(prior: Prior, archive: Archive) -> Mapping[Form, Dataset]:
+    """The report as other peers have it; without those that cannot be used, whose peers are told of the first."""
+    contents = {form: _content(report, archive) for form, report in prior.others.items()}
+    return {form: dcmread(BytesIO(content)) for form, content in contents.items() if isinstance(content, bytes)}
 
 
 def _day(header: Dataset) -> date:
@@ -160,6 +174,7 @@ def _compared(
     }
     remarks = (
         f"Compared with the report on the study of {earlier.day}, {_days_before(earlier.days)}.",
+        *_agents(earlier.layout.contrast, layout.contrast),
         *(_in_words(one, earlier.day, is_unclear=number in unclear) for number, one in enumerate(named)),
         *_gone(found, earlier, layout, algorithm),
     )
@@ -169,7 +184,8 @@ def _compared(
 def _same(finding: Finding, uid: str, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Finding:
     """A finding that was there before, under the name that it had."""
     name, before = earlier.layout.findings[uid].name, earlier.layout
-    then = earlier.measured[uid].size(earlier.report, before.slice_thickness_mm, before.kernel, before.measured_by)
+    how = (before.slice_thickness_mm, before.kernel, before.measured_by, before.contrast)
+    then = earlier.measured[uid].size(earlier.report, *how)
     change = None
     if then is not None:
         now = _size(finding, layout, algorithm)
@@ -179,7 +195,7 @@ def _same(finding: Finding, uid: str, layout: Layout, algorithm: AlgorithmIdenti
         tracking_identifier=name,
         tracking_uid=uid,
         change=change,
-        doubling_days=None if change is None else change.doubling_days,
+        doubling_days=None if change is None else change.doubled_within_days,
         is_compared=True,
         course=None if change is None else change.course,
     )
@@ -194,6 +210,7 @@ def _size(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification) 
         method=finding.border.value,
         slice_thickness_mm=layout.slice_thickness_mm,
         kernel=layout.kernel,
+        contrast=layout.contrast,
         outlined_by=(algorithm.name, algorithm.version, algorithm.checksum),
         measured_by=layout.measured_by,
     )
@@ -232,6 +249,16 @@ def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification
     return Course.NEW if was_seen else None
 
 
+def _agents(then: str, now: str) -> Iterator[str]:
+    """What to beware of where contrast agent was given at one of both examinations."""
+    if (then == WITH_CONTRAST) != (now == WITH_CONTRAST):
+        when = "then and not now" if then == WITH_CONTRAST else "now and not then"
+        yield (
+            f"Caution: contrast agent was given {when}: densities do not compare, nor does what of a nodule is solid, "
+            "and volumes differ a little for that alone."
+        )
+
+
 def _days_before(days: int) -> str:
     return "of the same day" if days == 0 else f"{days} day{'s' if days > 1 else ''} before"
 
@@ -251,7 +278,10 @@ def _in_words(finding: Finding, day: str, *, is_unclear: bool) -> str:
         f"volume {then.volume_mm3:.0f} and {now.volume_mm3:.0f} mm3"
     )
     if change.caveats:
-        return f"{name}: {sizes}; that is not called a change, since {' and '.join(change.caveats)}."
+        why = " and ".join(change.caveats)
+        if change.trend is None:
+            return f"{name}: {sizes}; that is not called a change, since {why}."
+        return f"{name}: {sizes}: {_TRENDS[change.trend]}, by more than may come of it that {why}."
     by = f"{change.diameter_mm:+.1f} mm, {change.volume_percent:+.0f} %"
     doubled = f", doubled in {change.doubling_days:.0f} days" if (change.doubling_days or 0) > 0 else ""
     if change.trend is None:

@@ -228,7 +228,12 @@ def kernel_kind(header: Dataset) -> str | None:
 
 
 def contrast(header: Dataset) -> str | None:
-    """Whether a contrast agent was given; None where the header has no Contrast/Bolus Agent (0018,0010) at all."""
+    """Whether a contrast agent was given; None where the header has no Contrast/Bolus Agent (0018,0010) at all.
+
+    An Enhanced CT instance names agents in a sequence, which it has only where there are any (PS3.3 Section C.7.6.4b).
+    """
+    if header.get("ContrastBolusAgentSequence"):
+        return "with"
     if "ContrastBolusAgent" not in header:
         return None
     agent = str(header.ContrastBolusAgent or "").strip().casefold()

@@ -19,7 +19,7 @@ from workers import composition, coverage, measurement, morphology, outline, pre
 from workers import volume as volumes
 from workers.alignment import LungShape
 from workers.correspondence import BOTH, LEFT, RIGHT, Place
-from workers.input_check import kernel_kind, share_at_ends, slice_thickness_mm
+from workers.input_check import contrast, kernel_kind, share_at_ends, slice_thickness_mm
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, lung_places
 from workers.volume import Volume
 
@@ -60,6 +60,8 @@ class Layout:
     kernel: str
     #: Which build of the modules that measure did so.
     measured_by: str
+    #: with or without contrast agent; empty: not told.
+    contrast: str = ""
     #: Whether marks were left out, or part of the series was not read: what is not marked may be so for that.
     is_partial: bool = False
     #: The settings that shaped what was marked.
@@ -88,6 +90,7 @@ class Layout:
             "box": [[round(value, 1) for value in corner] for corner in (self.least, self.most)],
             "slices": [round(self.slice_thickness_mm, 3), round(self.slice_distance_mm, 3)],
             "kernel": self.kernel,
+            "contrast": self.contrast,
             "measured_by": self.measured_by,
             "is_partial": self.is_partial,
             "settings": self.settings,
@@ -119,6 +122,8 @@ class Layout:
                 slice_thickness_mm=thickness,
                 slice_distance_mm=distance,
                 kernel=str(kept["kernel"]),
+                # What an earlier version left tells nothing of it.
+                contrast=str(kept.get("contrast", "")),
                 measured_by=str(kept["measured_by"]),
                 is_partial=bool(kept["is_partial"]),
                 settings=str(kept["settings"]),
@@ -158,6 +163,7 @@ def layout_of(
         slice_thickness_mm=slice_thickness_mm(volume),
         slice_distance_mm=volume.spacing_mm[0],
         kernel=kernel_of(volume),
+        contrast=contrast(volume.headers[0]) or "",
         measured_by=measuring_digest(),
         is_partial=is_partial,
         settings=sha256(repr(tuple(parameters)).encode()).hexdigest()[:_DIGITS],

@@ -160,6 +160,7 @@ def read(
         evidence=series.evidence,
         completed_at=datetime.fromtimestamp(series.completed_at, UTC),
         prior=told.report,
+        priors=told.others,
     )
     evidence = with_predecessors(evidence, request.forms, request.earlier, archive)
     report = build_report(
@@ -192,7 +193,8 @@ def _followed(reading: Reading, told: Followed) -> Reading:
     """With what an earlier study says; which it was, and what is said of it, is part of the report's identity."""
     parameters = list(reading.parameters)
     if told.report is not None:
-        parameters.append(("compared with", str(told.report.SOPInstanceUID)))
+        named = (told.report, *told.others.values())
+        parameters.append(("compared with", " ".join(str(report.SOPInstanceUID) for report in named)))
     if told.remarks:
         # That a study could not be compared may change without this one: its report may be lost, or withdrawn.
         digest = hashlib.sha256("\n".join(told.remarks).encode()).hexdigest()
@@ -325,8 +327,10 @@ def _change(finding: Finding) -> dict[str, Any]:
         return {}
     if change is None:
         return {"name": finding.name, "change": "not marked then" if finding.is_new else ""}
-    trend = "not compared" if change.caveats else "not clear" if change.trend is None else change.trend.value.lower()
+    unclear = "not compared" if change.caveats else "not clear"
+    trend = unclear if change.trend is None else change.trend.value.lower()
     return {
+        "caveat": " and ".join(change.caveats),
         "name": finding.name,
         "change": trend,
         "prior_diameter_mm": change.earlier.mean_diameter_mm,

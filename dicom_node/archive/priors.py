@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from dicom_node.archive.prepared_query import PreparedQuery, Row
 from dicom_node.archive.settlement import stands
 from dicom_node.archive.transactions import Transactions
-from dicom_node.core.form import STRUCTURED_REPORTS
+from dicom_node.core.form import STRUCTURED_REPORTS, Form
 from dicom_node.core.job import Job
 from dicom_node.core.lifecycle import JobState
 from dicom_node.core.patient import Patient
-from dicom_node.core.prior import Prior
+from dicom_node.core.prior import Prior, PriorReport
 
 #: So many earlier studies of one patient go with a job: the second is for where the first cannot be used.
 MOST = 2
@@ -43,7 +43,8 @@ class Priors:
         moment = (searched.c.StudyDate, searched.c.StudyTime)
         own = sa.select(*identity, *moment).where(searched.c.study_instance_uid == sa.bindparam("uid"))
         self._own = PreparedQuery(own)
-        columns = (reports.c.study_instance_uid, reports.c.sop_instance_uid, reports.c.path, reports.c.form)
+        of_report = ("job_uid", "study_instance_uid", "sop_instance_uid", "path", "sha256", "form")
+        columns = [reports.c[name] for name in of_report]
         of_day = sa.and_(moment[0] == sa.bindparam("on"), moment[1] != "", moment[1] < sa.bindparam("before"))
         query = (
             sa.select(*columns, jobs.c.summary, *identity)
@@ -88,13 +89,18 @@ def _priors(rows: list[Row], patient: Patient) -> Iterator[Prior]:
     forms = [form.value for form in STRUCTURED_REPORTS]
     found = (row for row in rows if "findings" in (row["summary"] or {}) and _patient(row).is_same(patient))
     for study, reports in groupby(found, lambda row: str(row["study_instance_uid"])):
-        chosen = min(reports, key=lambda row: forms.index(row["form"]))
+        first, *others = sorted(reports, key=lambda row: forms.index(row["form"]))
         yield Prior(
             study_instance_uid=study,
-            path=chosen["path"],
-            sop_instance_uid=chosen["sop_instance_uid"],
-            layout=chosen["summary"].get("layout") or {},
+            report=_report(first),
+            # Of another job other findings are told.
+            others={Form(row["form"]): _report(row) for row in others if row["job_uid"] == first["job_uid"]},
+            layout=first["summary"].get("layout") or {},
         )
+
+
+def _report(row: Row) -> PriorReport:
+    return PriorReport(path=row["path"], sop_instance_uid=row["sop_instance_uid"], sha256=row["sha256"])
 
 
 def _patient(row: Row) -> Patient:

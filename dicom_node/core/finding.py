@@ -78,7 +78,7 @@ class Finding:
     margin: Code | None = None
     #: Probability of cancer, 0 to 1.
     malignancy: float | None = None
-    #: Days in which its volume doubled since an earlier examination; negative where it shrank.
+    #: Days in which its volume surely doubled since an earlier examination; negative where it shrank.
     doubling_days: float | None = None
     #: Only for what a screening found.
     lung_rads: Category | None = None

@@ -61,7 +61,7 @@ class TriageRule:
         0.0, "longest time in which its volume doubled, where an earlier one is known; 0: any", (0, 1e5)
     )
     minimum_growth_mm: float = _asked(
-        0.0, "least growth of the mean diameter since an earlier study, where both compare; 0: any", (0, 1000)
+        0.0, "least growth of the mean diameter since an earlier study, where it is called growth; 0: any", (0, 1000)
     )
     new: bool = field(
         default=False, metadata={"meaning": "only what was not marked where an earlier study looked; false: any"}

@@ -98,6 +98,8 @@ class Evidence:
     followed: Mapping[int, str] = field(default_factory=dict)
     #: The structured report on an earlier study that findings were compared with.
     prior: Dataset | None = None
+    #: The same in other forms.
+    priors: Mapping[Form, Dataset] = field(default_factory=dict)
     #: False where the images could not be read: then they need not say where they lie, and the volume has no voxels.
     was_read: bool = True
 
@@ -136,6 +138,11 @@ class Evidence:
             # What says that there is no result replaces those in every form.
             found |= {str(earlier.SOPInstanceUID): earlier for earlier in self.predecessors.values()}
         return tuple(found.values())
+
+    @property
+    def prior_in_form(self) -> Dataset | None:
+        """The prior in the form that this structured report has, as its peer has it; else in that it was read in."""
+        return self.priors.get(self.form, self.prior)
 
     def in_form(self, form: Form) -> "Evidence":
         """The evidence of a structured report in another form, whose predecessor is of that form, too."""

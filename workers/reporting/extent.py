@@ -38,6 +38,11 @@ _HU = 1.0
 #: Points of an axis; an outline is closed, and has more.
 _ENDS = 2
 _EIGHT = np.ones((3, 3), dtype=bool)
+#: What says by which method it was measured.
+_SIZES = (
+    *(codes.LONG_AXIS, codes.SHORT_AXIS, codes.DIAMETER),
+    *(codes.MAXIMUM_3D_DIAMETER, codes.SOLID_DIAMETER, codes.VOLUME),
+)
 _UNREADABLE = "the voxels of its segmentation cannot be read"
 _ELSEWHERE = "it is drawn on a slice where its segment has no voxel"
 
@@ -52,7 +57,7 @@ def extent_faults(written: WrittenReport) -> Iterator[str]:
         # That a group tracks no segment is said by another rule.
         if (segment := written.segments.get(uid)) is not None:
             numbers = {_key(item): item for item in group.ContentSequence if item.get("ValueType") == "NUM"}
-            found = [*_drawn(group, segment), *_measured(numbers, segment)]
+            found = [*_drawn(group, segment), *_measured(numbers, segment), *_untold(numbers.values())]
             yield from (f"{uid}: {fault}" for fault in found)
 
 
@@ -185,6 +190,14 @@ def surrounded(line: NDArray[np.float64], shape: tuple[int, ...]) -> Mask:
 
 
 # Of sizes.
+
+
+def _untold(numbers: Iterable[Dataset]) -> Iterator[str]:
+    """Whether a size keeps back how it was measured; what is drawn beside it tells it, too."""
+    for item in numbers:
+        is_drawn = any("GraphicData" in child for child in item.get("ContentSequence", []))
+        if any(is_named(item, name) for name in _SIZES) and not is_drawn and not _said(item, METHOD):
+            yield f"it does not say by which method {item.ConceptNameCodeSequence[0].CodeMeaning.lower()} was measured"
 
 
 def _measured(numbers: Mapping[tuple[str, str], Dataset], segment: Segment) -> Iterator[str]:

@@ -10,7 +10,7 @@ from highdicom import sr as hd_sr
 from pydicom import Dataset
 
 from dicom_node.core import codes
-from dicom_node.core.change import Change, Size, Trend
+from dicom_node.core.change import OTHERWISE_TIMES, Change, Size, Trend
 from dicom_node.core.codes import Code
 from dicom_node.core.errors import EvidenceInvalid
 from dicom_node.core.finding import Axis, Border, Finding, Outline, Pixel, Point
@@ -151,6 +151,7 @@ QUALITIES: tuple[tuple[Code, Callable[[Finding], Code | None]], ...] = (
     (codes.COMPOSITION, lambda finding: None if finding.composition is None else COMPOSITIONS[finding.composition]),
     (codes.MARGINS, lambda finding: finding.margin),
     (codes.CHANGE, lambda finding: _change(finding)),
+    (codes.COMPARABILITY, lambda finding: _comparability(finding)),
     (codes.LUNG_RADS_ASSESSMENT, lambda finding: None if finding.lung_rads is None else LUNG_RADS[finding.lung_rads]),
 )
 
@@ -161,6 +162,13 @@ def _change(finding: Finding) -> Code | None:
     if trend is not None:
         return TRENDS[trend]
     return codes.NEW_FINDING if finding.is_new else None
+
+
+def _comparability(finding: Finding) -> Code | None:
+    """Why its sizes then and now are no two numbers of one kind; None where they are."""
+    if finding.change is None or not finding.change.caveats:
+        return None
+    return codes.MEASURED_OTHERWISE if finding.change.times >= OTHERWISE_TIMES else codes.CONTRAST_OTHERWISE
 
 
 #: By this name OHIF knows an annotation of two axes, which it then draws, lists and lets the reader change.

@@ -29,7 +29,9 @@ class Measured:
     #: As `core.finding.Border` calls it; empty: not told.
     method: str = ""
 
-    def size(self, report: Dataset, slice_thickness_mm: float, kernel: str, measured_by: str) -> Size | None:
+    def size(
+        self, report: Dataset, slice_thickness_mm: float, kernel: str, measured_by: str, contrast: str = ""
+    ) -> Size | None:
         """With how the study was made; None where the report does not tell diameter and volume."""
         if not self.mean_diameter_mm or not self.volume_mm3:
             return None
@@ -42,6 +44,7 @@ class Measured:
             kernel=kernel,
             outlined_by=outlined_by(report),
             measured_by=measured_by,
+            contrast=contrast,
         )
 
 

@@ -152,8 +152,10 @@ def _drawn_on(evidence: Evidence, labels: NDArray[np.uint8]) -> tuple[Sequence[D
     """
     if evidence.volume.frame_numbers:
         return evidence.source_images, labels[by_frame(evidence.volume)]
-    marked = np.asarray(labels.any(axis=(1, 2)))
+    marked = _marked(labels)
     marked[0] = True
+    if marked.all():
+        return evidence.source_images, labels
     return [evidence.source_images[k] for k in np.flatnonzero(marked)], labels[marked]
 
 
@@ -196,15 +198,28 @@ def _reference(image: Dataset) -> Dataset:
 def check_labels(evidence: Evidence, findings: tuple[Finding, ...], labels: NDArray[np.uint8]) -> None:
     """Raise EvidenceInvalid unless the labels mark each finding, nothing else, on the volume's own grid."""
     check_shape(evidence, labels)
-    is_marked = np.zeros(256, dtype=bool)
-    for plane in labels:
-        is_marked[plane] = True
-    marked = set(np.flatnonzero(is_marked).tolist()) - {0}
     numbers = [finding.number for finding in findings]
     if numbers != list(range(1, len(findings) + 1)):
         raise EvidenceInvalid(f"findings are numbered {numbers}; segments count from 1 without a gap")
-    if marked != set(numbers):
-        raise EvidenceInvalid(f"labels mark {sorted(marked)}, the findings are {numbers}: each needs its voxels")
+    if not _marks_all(labels, len(numbers)):
+        marked = [value for value in np.unique(labels).tolist() if value]
+        raise EvidenceInvalid(f"labels mark {marked}, the findings are {numbers}: each needs its voxels")
+
+
+def _marked(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which slices have anything marked: of truth values many are looked at at once, and no more than needed."""
+    return np.array([plane.view(bool).any() for plane in labels])
+
+
+def _marks_all(labels: NDArray[np.uint8], count: int) -> bool:
+    """Whether labels mark every number from 1 to so many, and no other."""
+    missing = set(range(1, count + 1))
+    for k in np.flatnonzero(_marked(labels)):
+        plane = labels[k]
+        if plane.max() > count:
+            return False
+        missing -= {number for number in missing if (plane == number).any()}
+    return not missing
 
 
 def check_shape(evidence: Evidence, labels: NDArray[np.uint8]) -> None:

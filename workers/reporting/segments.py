@@ -39,11 +39,16 @@ class Plane:
 
     @cached_property
     def ends(self) -> Points:
-        """Row and column of the outer edge of each row's first and last pixel, whole numbers being pixel centres."""
+        """Row and column of the outer edge of each row's first and last pixel, whole numbers being pixel centres.
+
+        Without those between neighbours that reach as far: nothing that it reaches is any nearer for that.
+        """
         rows = np.flatnonzero(self.mask.any(axis=1))
         first = self.mask[rows].argmax(axis=1)
         last = self.mask.shape[1] - 1 - self.mask[rows, ::-1].argmax(axis=1)
-        places = np.column_stack([np.concatenate([rows, rows]), np.concatenate([first - 0.5, last + 0.5])])
+        left, right = _bent(rows, first), _bent(rows, -last)
+        down = np.concatenate([rows[left], rows[right]])
+        places = np.column_stack([down, np.concatenate([first[left] - 0.5, last[right] + 0.5])])
         return places + np.array([self.top, self.left])
 
     def reach_mm(self, directions: Points, spacing_mm: tuple[float, float]) -> tuple[Points, Points]:
@@ -126,6 +131,14 @@ class Segment:
         return float((most - least).max()) / math.cos(math.pi / 360)
 
 
+def _bent(rows: NDArray[np.intp], column: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which of a side's points, the outer side being that of smaller columns, lie outside the line between the next."""
+    is_bent = np.ones(len(rows), dtype=bool)
+    down, across = np.diff(rows), np.diff(column)
+    is_bent[1:-1] = across[:-1] * down[1:] < across[1:] * down[:-1]
+    return is_bent
+
+
 def _ends_in_rows(mask: Mask) -> int:
     """How often a mask begins or ends along its rows."""
     changes = mask[:, 1:] != mask[:, :-1]
@@ -149,14 +162,14 @@ def segments_of(segmentation: Dataset, volume: Volume) -> dict[str, Segment]:
     found = {uid: Segment(volume=volume) for uid in uids.values()}
     places = {(uid, volume.frame_number(k)): k for k, uid in enumerate(volume.sop_instance_uids)}
     is_binary = segmentation.SegmentationType == "BINARY"
-    for frame, groups in zip(_frames(segmentation), segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+    for stored, groups in zip(_frames(segmentation), segmentation.PerFrameFunctionalGroupsSequence, strict=True):
         source = _group(segmentation, groups, "DerivationImageSequence").SourceImageSequence[0]
         k = places.get((str(source.ReferencedSOPInstanceUID), source.get("ReferencedFrameNumber")))
         if k is None:
             continue
-        own = _segment_number(segmentation, groups) if is_binary else 0
-        for number in [own] if is_binary else np.unique(frame).tolist():
-            if number in uids and (plane := _plane(frame.view(bool) if is_binary else frame == number)) is not None:
+        marks = {_segment_number(segmentation, groups): stored} if is_binary else _by_value(stored)
+        for number, mask in marks.items():
+            if number in uids and (plane := _plane(mask, int(segmentation.Columns))) is not None:
                 found[uids[number]].planes[k] = plane
     return {uid: segment for uid, segment in found.items() if segment.planes}
 
@@ -172,24 +185,31 @@ def _group(segmentation: Dataset, groups: Dataset, keyword: str) -> Dataset:
     return found
 
 
-def _plane(mask: Mask) -> Plane | None:
+def _by_value(frame: NDArray[np.uint8]) -> dict[int, Mask]:
+    """The pixels of each value of a label map's frame."""
+    return {number: frame == number for number in np.unique(frame).tolist()}
+
+
+def _plane(mask: NDArray[Any], width: int) -> Plane | None:
+    """The part of a frame that has any pixels: a mask, or one that is packed along its rows and unpacked here alone."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not rows.size:
         return None
     own = mask[rows[0] : rows[-1] + 1]
+    if own.shape[1] < width:
+        own = np.unpackbits(own, axis=1, bitorder="little").view(bool)
     columns = np.flatnonzero(own.any(axis=0))
     return Plane(mask=own[:, columns[0] : columns[-1] + 1].copy(), top=int(rows[0]), left=int(columns[0]))
 
 
 def _frames(segmentation: Dataset) -> Iterator[NDArray[np.uint8]]:
-    """Each frame [row, column], unpacked when it is asked for where frames begin with a byte."""
+    """Each frame [row, column]: labels or truth values, or as bytes of 8 where the pixels of a row fill whole ones."""
     shape = int(segmentation.Rows), int(segmentation.Columns)
     count, size, bits = int(segmentation.NumberOfFrames), shape[0] * shape[1], int(segmentation.BitsAllocated)
     stored: NDArray[Any] = np.frombuffer(segmentation.PixelData, dtype=np.uint16 if bits == 16 else np.uint8)
-    if bits == 1 and size % 8 == 0:
-        for packed in stored[: count * size // 8].reshape(count, -1):
-            yield np.unpackbits(packed, bitorder="little").reshape(shape)
+    if bits == 1 and shape[1] % 8 == 0:
+        yield from stored[: count * size // 8].reshape(count, shape[0], -1)
         return
     if bits == 1:
-        stored = np.unpackbits(stored.astype(np.uint8, copy=False), bitorder="little")
+        stored = np.unpackbits(stored.astype(np.uint8, copy=False), bitorder="little").view(bool)
     yield from stored[: count * size].reshape(count, *shape)

@@ -60,9 +60,9 @@ def build_structured_report(
     report.update(root)
     objects = [*evidence.source_images, *([marked] if isinstance(marked, Dataset) else [])]
     report.CurrentRequestedProcedureEvidenceSequence = documents(objects)
-    if evidence.prior is not None:
+    if evidence.prior_in_form is not None:
         # Of another study: evidence that is none of this requested procedure's (PS3.3 Section C.17.2).
-        report.PertinentOtherEvidenceSequence = documents([evidence.prior])
+        report.PertinentOtherEvidenceSequence = documents([evidence.prior_in_form])
     if evidence.replaced:
         report.PredecessorDocumentsSequence = documents(evidence.replaced)
     # Of type 2: nobody performed or asked for anything that is known here.

@@ -36,8 +36,8 @@ def study_summary(
     container.ContentSequence.extend(text_of(said.concept, said.text) for said in outcome.statements)
     container.ContentSequence.extend(_urgency(outcome))
     container.ContentSequence.extend(_recommendation(findings, outcome))
-    if evidence.prior is not None:
-        container.ContentSequence.append(_prior(evidence.prior))
+    if evidence.prior_in_form is not None:
+        container.ContentSequence.append(_prior(evidence.prior_in_form))
     container.ContentSequence.append(text_of(codes.COMMENT, _comment(evidence, findings, outcome, remarks)))
     return container
 

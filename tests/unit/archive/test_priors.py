@@ -48,7 +48,21 @@ def test_the_latest_studies_before_this_one_go_with_a_job(index: Index) -> None:
     assert len(index.priors.of(job, 5.0)) == MOST
     (first, _) = index.priors.of(job, 5.0)
     assert first.study_instance_uid == study_uid("latest")
-    assert first.path == "results/latest/sr.dcm"
+    assert first.report.path == "results/latest/sr.dcm"
+    assert len(first.report.sha256) == 64
+    assert first.others == {}
+
+
+def test_the_report_goes_with_it_in_every_form_that_its_job_wrote(index: Index) -> None:
+    job = waiting(index, "earlier", "20231201")
+    (sr,) = objects("earlier", with_segmentation=False)
+    ohif = replace(sr, form=Form.SR_OHIF.value, sop_instance_uid="2.25.77", path="results/earlier/ohif.dcm")
+    written = [ohif, replace(sr, form=Form.SR.value)]
+    told = {**summary(2), "layout": {"form": 1, "of": "earlier"}}
+    index.jobs.report(claim(index, job, at=NOW + 2), written, summary=told, at=NOW + 3)
+    (prior,) = index.priors.of(waiting(index, "this", "20240101"), 5.0)
+    assert prior.report.path == "results/earlier/sr.dcm"
+    assert {form: report.path for form, report in prior.others.items()} == {Form.SR_OHIF: "results/earlier/ohif.dcm"}
 
 
 def test_a_study_without_findings_goes_with_a_job_since_what_is_marked_now_was_not_then(index: Index) -> None:

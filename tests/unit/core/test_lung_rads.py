@@ -185,3 +185,24 @@ def test_an_examination_with_a_nodule_of_no_known_category_has_none() -> None:
 def test_the_interval_to_the_next_ct() -> None:
     months = {category.value: management.months for category, management in MANAGEMENT.items()}
     assert months == {"2": 12, "3": 6, "4A": 3, "4B": None}
+
+
+def test_every_cell_of_the_table_and_both_ends_of_each_are_among_the_cases_above() -> None:
+    cases = [
+        (case, expected)
+        for test in (test_a_solid_nodule, test_a_part_solid_nodule, test_a_non_solid_nodule)
+        for case, expected in test.pytestmark[0].args[1]  # type: ignore[attr-defined]  # what parametrize left
+    ]
+    for row in TABLE:
+        low, high = row.total_mm if row.composition is not Composition.PART_SOLID else row.solid_mm
+        kind = row.composition.value.lower().replace("_", "-")
+        own = [
+            case.split() for case, _ in cases if case.startswith(f"{kind} ") and case.endswith(f" {row.course.lower()}")
+        ]
+        sizes = [float(words[words.index("solid", 1) - 1] if "with" in words else words[1]) for words in own]
+        found = [size for size in sizes if low <= size < high]
+        assert found, f"no case is of {row}"
+        if low > 0:
+            assert low in found, f"the lower end of {row} is no case"
+        if high < 100:
+            assert any(high - size < 0.2 for size in found), f"the upper end of {row} is no case"

@@ -75,8 +75,15 @@ def growing(by_mm: float, **unlike: object) -> Finding:
 def test_growth_counts_where_both_sizes_compare() -> None:
     assert judged(growing(1.5)) is Priority.ROUTINE
     assert judged(growing(1.6)) is Priority.HIGH
-    assert judged(growing(4.0, slice_thickness_mm=5.0)) is Priority.ROUTINE
+    assert judged(growing(2.5, slice_thickness_mm=5.0)) is Priority.ROUTINE
     assert judged(growing(-3.0)) is Priority.ROUTINE
+
+
+def test_growth_far_beyond_what_methods_differ_by_counts_as_it_was_measured() -> None:
+    assert judged(growing(8.0, slice_thickness_mm=5.0)) is Priority.HIGH
+    rules = (TriageRule(name="it grew by 8 mm", priority=Priority.STAT, minimum_growth_mm=8.0),)
+    assert judged(growing(8.0, slice_thickness_mm=5.0), rules=rules) is Priority.STAT
+    assert judged(growing(7.9, slice_thickness_mm=5.0), rules=rules) is Priority.ROUTINE
 
 
 def test_a_rule_may_ask_for_what_is_new() -> None:

@@ -223,6 +223,17 @@ def test_the_study_page_shows_what_became_of_findings_since_an_earlier_study(per
     assert "increased, doubled in 95 days" in text
     assert "not marked then" in text
     assert "Nodule 3" in text
+    assert "another version" not in text
+
+
+def test_the_study_page_says_that_a_size_was_measured_otherwise_then(person: Person, index: Index) -> None:
+    caveat = "another version of this software measured it then"
+    sizes = {"prior_diameter_mm": 9.3, "mean_diameter_mm": 32.1, "prior_days": 91.0, "doubling_days": None}
+    grown, other = {"change": "increased", "caveat": caveat}, {"change": "not compared", "caveat": caveat}
+    text = person.get(f"/studies/{read_with(index, 'otherwise', {**grown, **sizes}, {**other, **sizes})}").text
+    assert f"increased <small>{caveat}</small>" in text
+    assert f"not compared <small>{caveat}</small>" in text
+    assert "doubled in" not in text
 
 
 def test_without_an_earlier_study_the_page_says_nothing_of_one(person: Person, index: Index) -> None:

@@ -123,9 +123,8 @@ def test_the_report_names_the_earlier_one_as_other_evidence_and_not_as_one_that_
     two: tuple[Ward, str, str],
 ) -> None:
     ward, first, second = two
-    then = ward.results(first)["SR"]
     for form in ("SR", "SR OHIF"):
-        now = ward.results(second)[form]
+        then, now = ward.results(first)[form], ward.results(second)[form]
         (study,) = now.PertinentOtherEvidenceSequence
         assert study.StudyInstanceUID == first
         (referred,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
@@ -337,18 +336,48 @@ def test_a_report_that_is_not_there_any_more_is_named_and_passed_over(ward: Ward
     assert ward.tracked(second) == ward.tracked(first)
 
 
-@pytest.mark.parametrize("left", [slice(0, 0), slice(0, 40), slice(0, 700), slice(900, None)])
-def test_a_damaged_report_is_named_and_passed_over(ward: Ward, left: slice) -> None:
-    ward.study("first", BEFORE, (FIRST,))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: content[:40], id="its beginning"),
+        pytest.param(lambda content: content[:700], id="its header"),
+        pytest.param(lambda content: content[:-2], id="all but its end"),
+        pytest.param(lambda content: content[900:], id="all but its beginning"),
+        pytest.param(lambda content: content.replace(b"Nodule 1", b"Nodule 7"), id="another name"),
+        pytest.param(lambda content: content + b"\0\0", id="more"),
+    ],
+)
+def test_a_report_that_was_altered_on_disk_is_named_and_passed_over(
+    ward: Ward, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
     damaged = ward.study("damaged", "20240201", (FIRST,))
     for row in ward.index.jobs.report_rows(ward.job(damaged).job.job_uid):
         path = ward.archive.path_of(row.path)
-        content = path.read_bytes()
+        content = damage(path.read_bytes())
         path.unlink()
-        path.write_bytes(content[left])
+        path.write_bytes(content)
     second = ward.study("second", AFTER, (FIRST,))
-    assert "was not compared: its report " in ward.comment(second)
+    assert "An earlier study of this patient was not compared: its report was altered or cut short" in ward.comment(
+        second
+    )
     assert "Compared with the report on the study of 2024-01-01" in ward.comment(second)
+    assert ward.tracked(second) == ward.tracked(first)
+    (warning,) = [record for record in caplog.records if "altered on disk" in record.getMessage()]
+    assert warning.levelname == "WARNING"
+    assert "20240201" not in str(vars(warning))
+
+
+def test_a_report_that_has_fewer_findings_than_were_found_then_is_named_and_passed_over(ward: Ward) -> None:
+    ward.study("first", BEFORE, (FIRST,))
+    second = ward.arrive("second", AFTER, chest((FIRST,)))
+    (prior,) = ward.index.priors.of(ward.job(second).job, 5.0)
+    (known,) = prior.layout["findings"].values()
+    layout = {**prior.layout, "findings": {**prior.layout["findings"], "2.25.99": known}}
+    ward.index.priors.of = lambda *_: (replace(prior, layout=layout),)  # type: ignore[method-assign]  # as no version left it
+    ward.read()
+    assert "was not compared: its report tells less than was found then" in ward.comment(second)
 
 
 def test_a_disk_that_fails_is_no_report_that_is_gone(ward: Ward) -> None:
@@ -384,17 +413,38 @@ def test_what_follows_a_study_that_cannot_be_compared_is_of_no_first_screening(w
     assert "Lung-RADS" not in str(ward.results(cut)["SR"])
 
 
-def test_sizes_of_another_build_are_no_change_and_what_it_did_not_mark_is_not_called_new(
+def test_sizes_of_another_build_are_called_a_change_only_far_beyond_what_that_may_make_and_nothing_is_called_new(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ward.study("first", BEFORE, (FIRST, SECOND))
     monkeypatch.setattr("workers.layout.measuring_digest", lambda: "another build")
     second = ward.study("second", AFTER, (FIRST.grown(1.5), SECOND, NEW))
     assert set(ward.tracked(first).values()) < set(ward.tracked(second).values())
-    assert ward.comment(second).count("since another version of this software measured it then") == 2
-    assert not items(ward.results(second)["SR"], codes.CHANGE.value)
-    assert "was not marked on 2024-01-01." in ward.comment(second)
-    assert ward.job(second).summary["priority"] == codes.ACTIONABLE_CATEGORY_3.meaning
+    said = ward.comment(second)
+    assert said.count("that is not called a change, since another version of this software measured it then") == 1
+    assert (
+        said.count(
+            ": increase in size, by more than may come of it that another version of this software measured it then."
+        )
+        == 1
+    )
+    assert "was not marked on 2024-01-01." in said
+    report = ward.results(second)["SR"]
+    assert [item.ConceptCodeSequence[0].CodeValue for item in items(report, codes.CHANGE.value)] == [
+        codes.INCREASE_IN_SIZE.value
+    ]
+    assert [item.ConceptCodeSequence[0].CodeValue for item in items(report, codes.COMPARABILITY.value)] == [
+        codes.MEASURED_OTHERWISE.value
+    ] * 2
+    for number in (codes.DIAMETER_CHANGE, codes.VOLUME_CHANGE, codes.DOUBLING_TIME):
+        assert not values(report, number)
+    assert len(values(report, codes.PRIOR_DIAMETER)) == 2
+    summary = ward.job(second).summary
+    assert summary["priority"] == codes.ACTIONABLE_CATEGORY_2.meaning
+    rows = {row["change"]: row for row in summary["rows"]}
+    assert rows["increased"]["caveat"] == "another version of this software measured it then"
+    assert rows["increased"]["doubling_days"] is None
+    assert rows["not compared"]["caveat"] == "another version of this software measured it then"
 
 
 @pytest.mark.parametrize(
@@ -465,7 +515,7 @@ def test_the_setting_says_how_far_back_and_turns_it_off(ward: Ward) -> None:
 def test_slices_of_another_thickness_are_compared_without_calling_it_a_change(ward: Ward) -> None:
     ward.source = ct_series
     first = ward.study("first", BEFORE, (FIRST,), SliceThickness="5.0")
-    second = ward.study("second", AFTER, (FIRST.grown(1.5),))
+    second = ward.study("second", AFTER, (FIRST.grown(1.2),))
     assert ward.tracked(second) == ward.tracked(first)
     assert "that is not called a change, since slices were 5 mm thick then and are 2.5 mm now" in ward.comment(second)
     report = ward.results(second)["SR"]
@@ -499,3 +549,67 @@ def test_lungs_that_were_not_scanned_whole_are_not_compared(ward: Ward) -> None:
     second = ward.arrive("second", AFTER, chest((FIRST,))[24:])
     ward.read()
     assert "not compared: the lungs of both scans are not alike, or not whole" in ward.comment(second)
+
+
+def test_growth_of_a_solid_nodule_far_beyond_what_versions_differ_by_has_the_category_of_a_growing_one(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward.algorithm, ward.screening = Composed(), "baseline"
+    small = replace(FIRST, radius_mm=4.5)
+    ward.study("first", BEFORE, (small, SECOND))
+    monkeypatch.setattr("workers.layout.measuring_digest", lambda: "another build")
+    second = ward.study("second", AFTER, (small.grown(2.4), SECOND))
+    found = items(ward.results(second)["SR"], codes.LUNG_RADS_ASSESSMENT.value)
+    assert [item.ConceptCodeSequence[0].CodeValue for item in found] == [codes.LUNG_RADS_4B.value], (
+        "and none as a whole"
+    )
+    assert "increase in size, by more than" in ward.comment(second)
+
+
+def test_contrast_agent_then_or_now_alone_is_said_of_the_comparison_and_of_each_size(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST, SECOND))
+    second = ward.study("second", AFTER, (FIRST.grown(1.5), SECOND), ContrastBolusAgent="IOHEXOL")
+    said = ward.comment(second)
+    assert set(ward.tracked(second).values()) == set(ward.tracked(first).values())
+    assert "Caution: contrast agent was given now and not then: densities do not compare" in said
+    assert said.count("that is not called a change, since contrast agent was given now and not then.") == 1
+    assert (
+        said.count("increase in size, by more than may come of it that contrast agent was given now and not then.") == 1
+    )
+    report = ward.results(second)["SR"]
+    assert {item.ConceptCodeSequence[0].CodeValue for item in items(report, codes.COMPARABILITY.value)} == {
+        codes.CONTRAST_OTHERWISE.value
+    }
+    third = ward.study("third", "20240501", (FIRST.grown(1.5), SECOND), ContrastBolusAgent="IOHEXOL")
+    assert "ontrast agent" not in ward.comment(third)
+    assert ward.comment(third).count("no significant change") == 2
+
+
+def test_each_form_names_the_earlier_report_in_its_own_form_which_its_peer_has(two: tuple[Ward, str, str]) -> None:
+    ward, first, second = two
+    then, now = ward.results(first), ward.results(second)
+    for form in ("SR", "SR OHIF"):
+        (item,) = items(now[form], codes.PRIOR_REPORT.value)
+        assert item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == then[form].SOPInstanceUID
+
+
+def test_a_form_in_which_the_earlier_report_is_not_there_names_it_in_another(ward: Ward) -> None:
+    first = ward.study("first", BEFORE, (FIRST,))
+    ward.forms = BY_DEFAULT | {Form.SR_OHIF}
+    second = ward.study("second", AFTER, (FIRST,))
+    (item,) = items(ward.results(second)["SR OHIF"], codes.PRIOR_REPORT.value)
+    assert item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == ward.results(first)["SR"].SOPInstanceUID
+
+
+def test_a_form_of_the_earlier_report_that_was_altered_on_disk_is_not_named(ward: Ward) -> None:
+    ward.forms = BY_DEFAULT | {Form.SR_OHIF}
+    first = ward.study("first", BEFORE, (FIRST,))
+    for row in ward.index.jobs.report_rows(ward.job(first).job.job_uid):
+        if row.form == "SR OHIF":
+            path = ward.archive.path_of(row.path)
+            content = path.read_bytes()
+            path.unlink()
+            path.write_bytes(content[:-2])
+    second = ward.study("second", AFTER, (FIRST,))
+    (item,) = items(ward.results(second)["SR OHIF"], codes.PRIOR_REPORT.value)
+    assert item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == ward.results(first)["SR"].SOPInstanceUID

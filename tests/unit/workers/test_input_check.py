@@ -149,6 +149,14 @@ def test_contrast_is_told_by_the_header_or_not_at_all(
     assert found(volume, replace(ANY, contrast=("without",))) == ([Reason.CONTRAST] if kind == "with" else [])
 
 
+def test_an_enhanced_image_names_its_agents_in_a_sequence() -> None:
+    header = pydicom.Dataset()
+    header.ContrastBolusAgentSequence = []
+    assert contrast(header) is None
+    header.ContrastBolusAgentSequence = [pydicom.Dataset()]
+    assert contrast(header) == "with"
+
+
 def test_lungs_that_reach_the_end_of_the_series_are_cut(tmp_path: Path) -> None:
     lungs = np.zeros((20, 8, 8), dtype=bool)
     lungs[3:17, 2:6, 2:6] = True

@@ -93,6 +93,21 @@ def test_a_kernel_is_told_by_its_kind_or_by_its_name(tmp_path: Path, layout: Lay
     assert told(read(tmp_path / "odd", chest(())[::2], ConvolutionKernel="ODD")).kernel == "ODD"
 
 
+def test_contrast_agent_is_told_and_what_was_left_before_that_tells_nothing_of_it(
+    tmp_path: Path, layout: Layout
+) -> None:
+    enhanced = told(read(tmp_path, chest((FIRST,)), ContrastBolusAgent="IOHEXOL"))
+    assert (layout.contrast, enhanced.contrast) == ("", "with")
+    kept = enhanced.as_json()
+    again = Layout.from_json(kept)
+    assert again is not None
+    assert again.contrast == "with"
+    del kept["contrast"]
+    older = Layout.from_json(kept)
+    assert older is not None
+    assert older.contrast == ""
+
+
 def test_without_lungs_there_is_nothing_to_leave(volume: Volume) -> None:
     assert layout_of(volume, None) is None
     assert layout_of(volume, np.zeros((4, 4, 4), dtype=bool)) is None

@@ -196,3 +196,158 @@ def test_sizes_of_then_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert measured.mean_diameter_mm == round(finding.mean_diameter_mm, 1)
         assert measured.volume_mm3 == round(finding.volume_mm3)
         assert measured.method == finding.border.value
+
+
+def with_sizes(report: Dataset, mean_diameter_mm: float, volume_mm3: float) -> Dataset:
+    """The same report, whose first finding had these sizes."""
+    other = dcmread(BytesIO(as_file(report)))
+    number(other, codes.DIAMETER, f"{mean_diameter_mm:.1f}")
+    number(other, codes.VOLUME, f"{volume_mm3:.0f}")
+    return other
+
+
+@pytest.fixture(scope="module")
+def small(prior: Dataset) -> Dataset:
+    """The earlier report, as of a nodule that has grown far since."""
+    return with_sizes(prior, 4.5, 60)
+
+
+@pytest.fixture(scope="module")
+def otherwise(later: Reading, small: Dataset) -> Reading:
+    """The later study, whose scan had another kernel than the earlier one."""
+    *others, grown = later.findings
+    beside_it = beside(grown, small, next(iter(measured_in(small))))
+    assert beside_it.change is not None
+    change = replace(beside_it.change, earlier=replace(beside_it.change.earlier, kernel="sharp"))
+    findings = (*others, replace(beside_it, change=change, doubling_days=None))
+    return replace(later, findings=findings, evidence=replace(later.evidence, prior=small))
+
+
+@pytest.fixture(scope="module")
+def unlike(otherwise: Reading) -> tuple[bytes, ...]:
+    """The files of a report that compares what was measured otherwise then."""
+    return check_report(build_report(otherwise.evidence, otherwise.findings, otherwise.labels), otherwise.evidence)
+
+
+def test_growth_that_was_measured_otherwise_has_its_caveat_and_no_number_as_codes(unlike: tuple[bytes, ...]) -> None:
+    report = copy_of(unlike).structured_report
+    (why,) = named(report, codes.COMPARABILITY)
+    assert why.ConceptCodeSequence[0].CodeValue == codes.MEASURED_OTHERWISE.value
+    values = [item.ConceptCodeSequence[0].CodeValue for item in named(report, codes.CHANGE)]
+    assert sorted(values) == sorted([codes.INCREASE_IN_SIZE.value, codes.NEW_FINDING.value])
+    for name in (codes.DIAMETER_CHANGE, codes.VOLUME_CHANGE, codes.DOUBLING_TIME):
+        assert not named(report, name)
+    assert named(report, codes.PRIOR_DIAMETER)
+
+
+def keep_back_the_caveat(sr: Dataset) -> None:
+    """Sizes would compare."""
+    for group in groups(sr):
+        group.ContentSequence = [item for item in group.ContentSequence if item not in named(sr, codes.COMPARABILITY)]
+
+
+def say_that_the_caveat_is_another(sr: Dataset) -> None:
+    named(sr, codes.COMPARABILITY)[0].ConceptCodeSequence[0].CodeValue = "alike"
+
+
+def tell_a_difference(sr: Dataset) -> None:
+    told = named(sr, codes.DAYS_SINCE_PRIOR)[0].ConceptNameCodeSequence[0]
+    told.CodeValue = codes.DIAMETER_CHANGE.value
+
+
+def tell_a_doubling_time(sr: Dataset) -> None:
+    told = named(sr, codes.DAYS_SINCE_PRIOR)[0].ConceptNameCodeSequence[0]
+    told.CodeValue = codes.DOUBLING_TIME.value
+
+
+def call_it_unchanged(sr: Dataset) -> None:
+    code(sr, codes.INCREASE_IN_SIZE, codes.NO_SIGNIFICANT_CHANGE)
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        keep_back_the_caveat,
+        say_that_the_caveat_is_another,
+        tell_a_difference,
+        tell_a_doubling_time,
+        call_it_unchanged,
+    ],
+)
+def test_what_is_said_wrongly_of_what_was_measured_otherwise_is_noticed(
+    otherwise: Reading, unlike: tuple[bytes, ...], break_it: Callable[[Dataset], None]
+) -> None:
+    broken = copy_of(unlike)
+    break_it(broken.structured_report)
+    with pytest.raises(EvidenceInvalid, match="the rule 'prior'"):
+        check_report(broken, otherwise.evidence)
+
+
+@pytest.mark.parametrize(("times", "is_fault"), [(1.2, True), (2.4, True), (2.7, False)])
+def test_only_growth_beyond_what_methods_differ_by_is_called_so(
+    later: Reading, unlike: tuple[bytes, ...], prior: Dataset, times: float, is_fault: bool
+) -> None:
+    """As if the earlier report had said sizes of which those of now are so many times as large."""
+    broken = copy_of(unlike)
+    now = [named(broken.structured_report, name)[-1] for name in (codes.DIAMETER, codes.VOLUME)]
+    width, volume = (float(item.MeasuredValueSequence[0].NumericValue) for item in now)
+    other = with_sizes(prior, width / times ** (1 / 3), volume / times)
+    (then,) = measured_in(other).values()
+    number(broken.structured_report, codes.PRIOR_DIAMETER, str(then.mean_diameter_mm))
+    number(broken.structured_report, codes.PRIOR_VOLUME, str(then.volume_mm3))
+    evidence = replace(later.evidence, prior=other)
+    if is_fault:
+        with pytest.raises(EvidenceInvalid, match="it says 15454001 of a change"):
+            check_report(broken, evidence)
+    else:
+        assert check_report(broken, evidence)
+
+
+@pytest.mark.parametrize("of", ["version", "method"])
+def test_a_report_must_say_that_another_version_or_method_measured_then(
+    later: Reading, sound: tuple[bytes, ...], prior: Dataset, of: str
+) -> None:
+    other = dcmread(BytesIO(as_file(prior)))
+    if of == "version":
+        other.SoftwareVersions = "0.0.9"
+    else:
+        leave_out_the_method(other, codes.DIAMETER)
+        assert {one.method for one in measured_in(other).values()} == {""}
+    with pytest.raises(EvidenceInvalid, match="without saying that they were measured otherwise then"):
+        check_report(copy_of(sound), replace(later.evidence, prior=other))
+
+
+def leave_out_the_method(report: Dataset, name: Code) -> None:
+    """A size does not say how it was measured."""
+    for item in named(report, name):
+        item.ContentSequence = [
+            child for child in item.ContentSequence if child.ConceptNameCodeSequence[0].CodeValue != "370129005"
+        ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [codes.LONG_AXIS, codes.SHORT_AXIS, codes.DIAMETER, codes.MAXIMUM_3D_DIAMETER, codes.VOLUME],
+    ids=lambda name: str(name.meaning),
+)
+def test_a_size_whose_method_is_left_out_is_noticed(reading: Reading, files: tuple[bytes, ...], name: Code) -> None:
+    broken = copy_of(files)
+    leave_out_the_method(broken.structured_report, name)
+    with pytest.raises(EvidenceInvalid, match=f"by which method {name.meaning.lower()} was measured"):
+        check_report(broken, reading.evidence)
+
+
+def test_a_finding_whose_method_of_then_is_left_out_is_followed_and_its_sizes_do_not_compare(
+    later: Reading, prior: Dataset
+) -> None:
+    other = dcmread(BytesIO(as_file(prior)))
+    leave_out_the_method(other, codes.DIAMETER)
+    uid = next(iter(measured_in(other)))
+    finding = beside(later.findings[-1], other, uid)
+    assert finding.change is not None
+    assert finding.change.caveats == ("it was measured by another method then",)
+    reading = replace(later, findings=(*later.findings[:-1], finding), evidence=replace(later.evidence, prior=other))
+    files = check_report(build_report(reading.evidence, reading.findings, reading.labels), reading.evidence)
+    (then,) = named(copy_of(files).structured_report, codes.PRIOR_DIAMETER)
+    said = [child.ConceptNameCodeSequence[0].CodeValue for child in then.ContentSequence]
+    assert "370129005" not in said, "nothing that was not told is made up"
