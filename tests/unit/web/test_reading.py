@@ -182,9 +182,14 @@ def test_who_watches_does_not_hold_up_the_end(index: Index) -> None:
         connection.close()
 
 
-def test_a_link_elsewhere_quotes_the_study() -> None:
-    assert study_link("", "1.2") == ""
-    assert study_link("/viewer?StudyInstanceUIDs={study}", "1.2") == "/viewer?StudyInstanceUIDs=1.2"
+def test_a_study_opens_where_the_settings_say_or_in_the_viewer_that_is_here(tmp_path: Path) -> None:
+    unsaid = WebSettings(viewer_dir=tmp_path)
+    said = WebSettings(viewer_dir=tmp_path, study_link="https://pacs.example/open?uid={study}")
+    assert study_link(unsaid, "1.2") == ""
+    assert study_link(said, "1.2") == "https://pacs.example/open?uid=1.2"
+    (tmp_path / "index.html").touch()
+    assert study_link(unsaid, "1.2") == "/viewer/viewer?StudyInstanceUIDs=1.2"
+    assert study_link(said, "1.2") == "https://pacs.example/open?uid=1.2"
 
 
 ROW = {
