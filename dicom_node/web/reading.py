@@ -170,6 +170,7 @@ def _shown(reading: Reading, request: Request, *, whole: bool) -> str:
         "wish": wish,
         "hours": round((reading.clock() - wish.since) / 3600),
         "choices": HOURS,
+        "longest_wait": reading.settings.longest_wait_minutes * 60,
         "link": lambda study: study_link(reading.settings, study),
         "filtered": lambda **changes: "/?" + urlencode({**given, "page": "1", **changes}),
     }

@@ -81,6 +81,8 @@ def test_a_line_says_why_since_when_and_that_it_is_no_diagnosis(person: Person) 
     ):
         assert words in line
     assert "1 job for lung_nodule" in text, "what is not read yet says what it waits for"
+    assert text.count("waits for over 4 h") == 1, "and what stands high for its waiting alone says so"
+    assert "waits for over 4 h" in text[text.index(study_uid("old")) :].partition("</li>")[0]
 
 
 @pytest.mark.parametrize(
