@@ -5,6 +5,7 @@ for, it has a keyed hash of the Patient ID and nothing else: a trail that leaves
 patient data. Whoever has the key (`hash.key` in the data folder) can tell whether a given ID is meant.
 """
 
+import base64
 import logging
 import os
 import secrets
@@ -16,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 from xml.etree import ElementTree
+
+from dicom_node.core.errors import IndexUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ LOG_USED = Event(id=Code(value="110101", meaning="Audit Log Used"), action="R")
 QUERIED = Event(id=Code(value="110112", meaning="Query"), action="E")
 USERS_CHANGED = Event(id=_SECURITY, action="E", type=Code(value="110137", meaning="User Security Attributes Changed"))
 NODE_CHANGED = Event(id=_SECURITY, action="E", type=Code(value="110131", meaning="Software Configuration"))
+#: Somebody wanted what he may not have (PS3.15 Section A.5.3.11).
+RESTRICTED = Event(id=_SECURITY, action="E", type=Code(value="110132", meaning="Use of Restricted Function"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,8 @@ class Happening:
     #: What was done, in words without names.
     description: str = ""
     studies: Sequence[str] = ()
+    #: The form of the address that was refused, without anything of the request's own; empty for what is not refused.
+    resource: str = ""
 
 
 class Sink(Protocol):
@@ -97,7 +104,7 @@ class AuditTrail:
 
     def note(self, happening: Happening) -> None:
         """Let a thing that happened be known."""
-        patients = {study: self._patient(study) for study in happening.studies}
+        patients = {study: self._patient_of(study) for study in happening.studies}
         message = xml_of(happening, self._source, patients)
         for sink in self._sinks:
             try:
@@ -106,6 +113,13 @@ class AuditTrail:
             except OSError as error:
                 self.lost += 1
                 log.error("an audit message was not written", extra={"reason": type(error).__name__})
+
+    def _patient_of(self, study: str) -> str:
+        try:
+            return self._patient(study)
+        except IndexUnavailable:
+            # The study says it, too: what happened is not to be lost for it.
+            return ""
 
 
 def xml_of(happening: Happening, source: str, patients: dict[str, str]) -> str:
@@ -124,17 +138,25 @@ def xml_of(happening: Happening, source: str, patients: dict[str, str]) -> str:
         _code(event, "EventTypeCode", happening.event.type)
     if happening.description:
         ElementTree.SubElement(event, "EventOutcomeDescription").text = happening.description
-    who = ElementTree.SubElement(root, "ActiveParticipant", UserID=happening.user or "unknown", UserIsRequestor="true")
+    # Whom an alert is about asks for no alert: its requestor is who reports it.
+    is_alert = happening.event == RESTRICTED
+    who = _participant(root, happening.user or "unknown", is_requestor=not is_alert)
     if happening.address:
         who.set("NetworkAccessPointID", happening.address)
         # An IP address: RFC 3881 Section 5.3.3.
         who.set("NetworkAccessPointTypeCode", "2")
+    if is_alert:
+        _participant(root, source, is_requestor=True)
     ours = ElementTree.SubElement(root, "AuditSourceIdentification", AuditSourceID=source)
     # An application server: PS3.16 CID 404 is RFC 3881's own list.
     ElementTree.SubElement(ours, "AuditSourceTypeCode").set("csd-code", "4")
     if happening.event == LOG_USED:
         # A system object that is a security resource, named by its address: RFC 3881 Sections 5.5.1 to 5.5.4.
         _object(root, "audit", "2", "13", Code(value="12", meaning="URI"), system="RFC-3881")
+    if happening.resource:
+        alert = _object(root, happening.resource, "2", "13", Code(value="12", meaning="URI"), system="RFC-3881")
+        described = base64.b64encode(happening.description.encode()).decode("ascii")
+        ElementTree.SubElement(alert, "ParticipantObjectDetail", type="Alert Description", value=described)
     for study in happening.studies:
         _object(root, study, "2", "3", Code(value="110180", meaning="Study Instance UID"))
     for patient in sorted({patient for patient in patients.values() if patient}):
@@ -142,7 +164,15 @@ def xml_of(happening: Happening, source: str, patients: dict[str, str]) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _object(root: ElementTree.Element, name: str, kind: str, role: str, code: Code, system: str = "DCM") -> None:
+def _participant(root: ElementTree.Element, name: str, *, is_requestor: bool) -> ElementTree.Element:
+    return ElementTree.SubElement(
+        root, "ActiveParticipant", UserID=name, UserIsRequestor="true" if is_requestor else "false"
+    )
+
+
+def _object(
+    root: ElementTree.Element, name: str, kind: str, role: str, code: Code, system: str = "DCM"
+) -> ElementTree.Element:
     added = ElementTree.SubElement(
         root,
         "ParticipantObjectIdentification",
@@ -153,6 +183,7 @@ def _object(root: ElementTree.Element, name: str, kind: str, role: str, code: Co
     _code(added, "ParticipantObjectIDTypeCode", code, system)
     if kind == "1":
         added.set("ParticipantObjectSensitivity", "keyed hash of the Patient ID")
+    return added
 
 
 def _code(parent: ElementTree.Element, tag: str, code: Code, system: str = "DCM") -> None:

@@ -59,7 +59,9 @@ class WebSettings:
     host: str = _setting("127.0.0.1", "address that the web page listens on", rule="not_empty")
     port: int = _setting(8080, "port of the web page; 0 takes a free one", PORTS)
     study_link: str = _setting(
-        "", "where the page opens a study in a viewer or PACS, with {study}; empty: no such link", rule="study_link"
+        "",
+        "where the page opens a study in a viewer or PACS, with {study}; empty: in OHIF, where it is installed",
+        rule="study_link",
     )
     longest_wait_minutes: float = _setting(
         240.0, "a study that waits so long to be read goes before all routine ones on the worklist", (1, 525600)

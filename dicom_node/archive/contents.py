@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dicom_node.archive.prepared_query import PreparedQuery
+from dicom_node.archive.remembered_query import RememberedQuery
 from dicom_node.archive.settlement import stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.form import Form
@@ -52,7 +53,9 @@ class Contents:
         asked: list[tuple[sa.BindParameter[str], ...]] = [
             tuple(sa.bindparam(name) for name in _UIDS[:count]) for count in range(1, 4)
         ]
-        self._prepared = [PreparedQuery(sa.union_all(self._results(*some), self._images(*some))) for some in asked]
+        questions = [sa.union_all(self._results(*some), self._images(*some)) for some in asked]
+        # Of a multi-frame image it asks for the same instance each time.
+        self._prepared = [*map(PreparedQuery, questions[:2]), RememberedQuery(questions[2])]
 
     def of(self, study: str, series: str = "", instance: str = "") -> list[Content]:
         """Every instance below these UIDs, by SOP Instance UID; none where the index does not hold it."""

@@ -67,18 +67,28 @@ class Place(NamedTuple):
     length: int | None
 
 
-def places(data: bytes, *, is_implicit: bool, is_little_endian: bool = True) -> Iterator[Place]:
-    """The elements of the top level in their order, each before its value is passed over; Odd as of `scan`.
+def places(
+    data: bytes, wanted: Collection[int], *, is_implicit: bool, is_little_endian: bool = True
+) -> Iterator[Place]:
+    """The wanted elements of the top level in their order, each before its value is passed over; Odd as of `scan`.
 
     `data` begins with the data set, and may end anywhere: whoever asks for more than it holds is told Odd.
     """
     walk = _Walk(data, is_implicit=is_implicit, is_little_endian=is_little_endian)
-    at = 0
-    while at < len(data):
-        tag, start, length = walk.element(at)
-        vr = "" if is_implicit else data[at + 4 : at + 6].decode("ascii")
-        yield Place(tag, vr, start, None if length in (_UNDEFINED, _NO_SEQUENCE) else length)
-        at = walk.behind(start, length, 0)
+    at, size = 0, len(data)
+    plain = None if is_implicit else walk.explicit
+    while at < size:
+        if plain and at + 8 <= size and (element := plain(data, at))[2] in _SHORT:
+            # As in `scan`.
+            tag, start, length = element[0] << 16 | element[1], at + 8, element[3]
+        else:
+            tag, start, length = walk.element(at)
+        if tag in wanted:
+            vr = "" if is_implicit else data[at + 4 : at + 6].decode("ascii")
+            yield Place(tag, vr, start, None if length in (_UNDEFINED, _NO_SEQUENCE) else length)
+        at = walk.behind(start, length, 0) if length >= _UNDEFINED or length < 0 else start + length
+        if at > size:
+            raise Odd
 
 
 class _Walk:

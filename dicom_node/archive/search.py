@@ -77,8 +77,12 @@ class Searches:
             ),
         }
         self._questions = _Questions()
-        self._counting = self._counted()
-        self._modalities = _OfStudies((sa.select(*uids, series.c.Modality), uids[0]))
+        counted = self._counted()
+        self._counting = _OfStudies(*counted)
+        # What a study consists of is asked at once: each question costs more than its answer.
+        with_modality = [(query.add_columns(sa.null()), uid) for query, uid in counted]
+        modalities = sa.select(*uids, sa.literal_column("0"), sa.literal_column("0"), series.c.Modality)
+        self._counting_modalities = _OfStudies(*with_modality, (modalities, uids[0]))
 
     def find(self, search: Search) -> Page:
         """One page of what matches, in an order that stays the same while nothing is received."""
@@ -182,7 +186,7 @@ class Searches:
         query = sa.select(sa.literal(1)).select_from(table).where(table.c.study_instance_uid == study, shown)
         return query if series is None else query.where(table.c.series_instance_uid == series)
 
-    def _counted(self) -> "_OfStudies":
+    def _counted(self) -> "list[tuple[sa.Select[Any], sa.Column[str]]]":
         """What is added and taken away to count the instances that can be had, so that most are counted by an index.
 
         To ask of each image whether it is a result that was taken back costs seven times as much as to count them all.
@@ -196,25 +200,18 @@ class Searches:
         same_study = results.c.study_instance_uid == images.c.study_instance_uid
         taken_back = _counting(images, -1).select_from(back).where(*is_here, same_study, ~can_be_had(results))
         of_results = _counting(results, 1).where(self._is_result())
-        return _OfStudies(
+        return [
             (all_images, state.c.study_instance_uid),
             (taken_back, results.c.study_instance_uid),
             (of_results, results.c.study_instance_uid),
-        )
-
-    def _counts(self, connection: sa.Connection, uids: Iterable[str]) -> dict[tuple[str, str], int]:
-        """How many instances each series of these studies has."""
-        counts = dict[tuple[str, str], int]()
-        for study_uid, series_uid, count, sign in self._counting.tuples(connection, sorted(set(uids))):
-            key = (study_uid, series_uid)
-            counts[key] = counts.get(key, 0) + sign * count
-        return {key: count for key, count in counts.items() if count > 0}
+        ]
 
     def _count_studies(self, connection: sa.Connection, found: Sequence[Found]) -> None:
-        counts = self._counts(connection, [row["StudyInstanceUID"] for row in found])
-        rows = self._modalities.tuples(connection, sorted({uid for uid, _ in counts}))
+        uids = sorted({row["StudyInstanceUID"] for row in found})
+        rows = self._counting_modalities.tuples(connection, uids)
+        counts = _counts(rows)
         modalities: dict[str, set[str]] = {}
-        for uid, series_uid, modality in rows:
+        for uid, series_uid, _, _, modality in rows:
             if modality and (uid, series_uid) in counts:
                 modalities.setdefault(uid, set()).add(modality)
         totals = _totals(counts)
@@ -224,7 +221,8 @@ class Searches:
             row["NumberOfStudyRelatedSeries"], row["NumberOfStudyRelatedInstances"] = totals.get(uid, (0, 0))
 
     def _count_series(self, connection: sa.Connection, found: Sequence[Found]) -> None:
-        counts = self._counts(connection, [row["StudyInstanceUID"] for row in found])
+        uids = sorted({row["StudyInstanceUID"] for row in found})
+        counts = _counts(self._counting.tuples(connection, uids))
         for row in found:
             key = (row["StudyInstanceUID"], row["SeriesInstanceUID"])
             row["NumberOfSeriesRelatedInstances"] = counts.get(key, 0)
@@ -260,6 +258,15 @@ class _OfStudies:
 def _counting(table: sa.Table, sign: int) -> "sa.Select[Any]":
     keys = (table.c.study_instance_uid, table.c.series_instance_uid)
     return sa.select(*keys, sa.func.count(), sa.literal_column(str(sign))).group_by(*keys)
+
+
+def _counts(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[str, str], int]:
+    """How many instances each series has that has any."""
+    counts = dict[tuple[str, str], int]()
+    for study_uid, series_uid, count, sign, *_ in rows:
+        key = (study_uid, series_uid)
+        counts[key] = counts.get(key, 0) + sign * count
+    return {key: count for key, count in counts.items() if count > 0}
 
 
 def _totals(counts: Mapping[tuple[str, str], int]) -> dict[str, tuple[int, int]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from dicom_node.archive.prepared_query import PreparedQuery
+from dicom_node.archive.remembered_query import RememberedQuery
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.access import Role
 from dicom_node.core.errors import AccountError
@@ -41,7 +41,7 @@ class Sessions:
         self._sessions, self._users, self._entries = (transactions.tables[name] for name in names)
         sessions, users = self._sessions, self._users
         columns = (sessions.c.user, sessions.c.began_at, sessions.c.seen_at, users.c.role)
-        self._find = PreparedQuery(
+        self._find = RememberedQuery(
             sa.select(*columns)
             .join(users, users.c.name == sessions.c.user)
             .where(sessions.c.token == sa.bindparam("secret"), users.c.disabled.is_(False))

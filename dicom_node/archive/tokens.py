@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicom_node.archive.prepared_query import PreparedQuery
+from dicom_node.archive.remembered_query import RememberedQuery
 from dicom_node.archive.sessions import fingerprint
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.access import USER_NAME, Scope
@@ -37,7 +37,7 @@ class Tokens:
         tokens = self._tokens
         columns = (tokens.c.name, tokens.c.scopes, tokens.c.created_at, tokens.c.expires_at)
         self._rows = sa.select(*columns).order_by(tokens.c.name)
-        self._find = PreparedQuery(sa.select(*columns).where(tokens.c.token == sa.bindparam("secret")))
+        self._find = RememberedQuery(sa.select(*columns).where(tokens.c.token == sa.bindparam("secret")))
 
     def add(self, name: str, *, scopes: Collection[Scope], at: float, expires_at: float | None = None) -> str:
         """Make a token; its secret is told here alone. AccountError for a name that cannot be, or is taken."""

@@ -44,6 +44,8 @@ class WorklistLine:
 
     urgency: Urgency
     study: StudyLine
+    #: It waits for too long, which alone makes it actionable.
+    waits_long: bool
     #: The study has a segmentation that a picture can be drawn of.
     has_picture: bool
 
@@ -86,7 +88,12 @@ def read_worklist(index: Index, wish: Wish, now: float, *, longest_wait_seconds:
     return Worklist(
         now=now,
         lines=tuple(
-            WorklistLine(urgency=of.get(uid, Urgency.ACTIONABLE), study=lines[uid], has_picture=uid in drawn)
+            WorklistLine(
+                urgency=of.get(uid, Urgency.ACTIONABLE),
+                study=lines[uid],
+                waits_long=now - lines[uid].last_received_at >= longest_wait_seconds,
+                has_picture=uid in drawn,
+            )
             for uid in uids
             if uid in lines
         ),

@@ -21,6 +21,7 @@ from dicom_node.reception.storage import Storage
 from dicom_node.settings import Settings
 from dicom_node.telemetry import Metrics
 from dicom_node.web.accounts_page import AccountsPage, build_accounts_page
+from dicom_node.web.alerts import Alerts
 from dicom_node.web.audit_lines import AuditLines
 from dicom_node.web.audit_page import AuditTrailPage, build_audit_page
 from dicom_node.web.deeds import Deeds, build_deeds
@@ -28,6 +29,7 @@ from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.service import Dicomweb, build_dicomweb
 from dicom_node.web.dicomweb.viewer import build_viewer
 from dicom_node.web.gate import Doorkeeper, Gate, visitor_of
+from dicom_node.web.line_limits import LineLimits
 from dicom_node.web.login import Login, build_router
 from dicom_node.web.login_limits import LoginLimits
 from dicom_node.web.metrics import IndexCollector
@@ -62,6 +64,8 @@ class _House:
     pages: Pages
     doorkeeper: Doorkeeper
     audit: AuditTrail
+    #: Of the audit trail, about what is refused.
+    lines: LineLimits
     #: One for login and users' page: so many are hashed at a time, whoever asks.
     passwords: Passwords
     clock: Callable[[], float]
@@ -121,6 +125,7 @@ def build_application(
         pages=Pages(title),
         doorkeeper=Doorkeeper(index=index, settings=settings.access, clock=clock),
         audit=AuditTrail((), source=settings.node.ae_title) if audit is None else audit,
+        lines=LineLimits(clock=clock),
         passwords=Passwords(),
         clock=clock,
         key=key,
@@ -154,6 +159,7 @@ def _built(house: _House, title: str) -> FastAPI:
         doorkeeper=house.doorkeeper,
         words=lambda status, text, visitor: house.pages.message(HTTPStatus(status), text, house.clock(), visitor),
         short=None if dicomweb is None else dicomweb.short,
+        alerts=Alerts(trail=house.audit, metrics=house.metrics, limits=house.lines, clock=house.clock),
     )
     return application
 
@@ -175,6 +181,7 @@ def _login(house: _House) -> APIRouter:
         passwords=house.passwords,
         limits=LoginLimits(attempts=access.login_attempts, wait_seconds=access.login_wait_minutes * 60, clock=clock),
         audit=house.audit,
+        lines=house.lines,
         pages=house.pages,
         clock=clock,
         provider=IdentityProvider(access, key=house.key, clock=clock) if access.oidc_issuer else None,

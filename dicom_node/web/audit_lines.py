@@ -13,7 +13,18 @@ from typing import BinaryIO
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from dicom_node.audit import CHANGED, LOG_USED, LOGIN, LOGOUT, NODE_CHANGED, QUERIED, SEEN, USERS_CHANGED, Event
+from dicom_node.audit import (
+    CHANGED,
+    LOG_USED,
+    LOGIN,
+    LOGOUT,
+    NODE_CHANGED,
+    QUERIED,
+    RESTRICTED,
+    SEEN,
+    USERS_CHANGED,
+    Event,
+)
 
 #: Lines of a page.
 PAGE_LINES = 100
@@ -30,6 +41,7 @@ KINDS: Mapping[str, tuple[str, Event]] = {
     "changed": ("changed a study", CHANGED),
     "users": ("changed users or tokens", USERS_CHANGED),
     "node": ("asked something of the node", NODE_CHANGED),
+    "refused": ("was refused", RESTRICTED),
     "trail": ("read the audit trail", LOG_USED),
 }
 
@@ -132,7 +144,8 @@ class AuditLines:
                 return AuditPage(lines=lines, older=spot, broke_off=False, unreadable=unreadable)
             line = _line_of(text)
             unreadable += line is None or _begin_of(text) > text.find(_BEGIN)
-            if line is not None and (not wish.kind or line.kind == KINDS[wish.kind][0]):
+            # Others than whoever did it are named in a message, too.
+            if line and line.user.startswith(wish.who) and (not wish.kind or line.kind == KINDS[wish.kind][0]):
                 lines.append(line)
         return AuditPage(lines=lines, older=None, broke_off=False, unreadable=unreadable)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.datastructures import Headers
@@ -27,6 +27,8 @@ from dicom_node.archive.index import Index
 from dicom_node.core.access import NOBODY, Need, Visitor
 from dicom_node.core.errors import IndexUnavailable
 from dicom_node.settings import AccessSettings
+from dicom_node.web.alerts import Alerts, Lack, Refused, needed
+from dicom_node.web.form_body import FormTooLarge, given_again, whole_form
 from dicom_node.web.needs import CLOSED, SAFE_METHODS, SECURITY_HEADERS, Rule, rule_of, rules_with
 from dicom_node.web.threads import Threads
 
@@ -65,6 +67,14 @@ class Short(Protocol):
 
     async def give(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer it."""
+
+
+class _Refusal(NamedTuple):
+    """How a request is refused."""
+
+    response: Response
+    #: What the audit trail says that it lacked; None: nothing is told.
+    lack: Lack | None = None
 
 
 def csrf_of(session: str) -> str:
@@ -144,10 +154,16 @@ class Gate:
     """ASGI middleware around the whole application."""
 
     def __init__(
-        self, application: ASGIApp, *, doorkeeper: Doorkeeper, words: Words, short: Short | None = None
+        self,
+        application: ASGIApp,
+        *,
+        doorkeeper: Doorkeeper,
+        words: Words,
+        short: Short | None = None,
+        alerts: Alerts | None = None,
     ) -> None:
         self._application, self._short = application, short
-        self._doorkeeper = doorkeeper
+        self._doorkeeper, self._alerts = doorkeeper, alerts
         self._words = words
         self._rules: Sequence[Rule] = rules_with(doorkeeper.settings.metrics)
         self._threads = Threads(_THREADS, "gate")
@@ -176,7 +192,9 @@ class Gate:
         if refusal is None and scope["method"] not in SAFE_METHODS and not is_program:
             refusal, receive = await self._look_at_form(headers, receive, visitor, need)
         if refusal is not None:
-            await refusal(scope, receive, send)
+            if (alert := self._alert(refusal, rule, need, scope, visitor)) is not None:
+                await self._threads.run(alert)
+            await refusal.response(scope, receive, send)
             return
         scope.setdefault("state", {})["visitor"] = visitor
         await self._application(scope, receive, send)
@@ -187,9 +205,11 @@ class Gate:
         visitor = self._seen(scope, headers, rule)
         if visitor is None:
             return self._no_index()
-        _, refusal = self._looked_at(rule, scope, headers, visitor)
+        need, refusal = self._looked_at(rule, scope, headers, visitor)
         if refusal is not None:
-            return refusal
+            if (alert := self._alert(refusal, rule, need, scope, visitor)) is not None:
+                alert()
+            return refusal.response
         scope.setdefault("state", {})["visitor"] = visitor
         return answer(request)
 
@@ -215,94 +235,77 @@ class Gate:
 
     def _looked_at(
         self, rule: Rule | None, scope: Scope, headers: Headers, visitor: Visitor
-    ) -> tuple[Need, Response | None]:
+    ) -> tuple[Need, _Refusal | None]:
         """What the request needs, and how it is refused, if it is."""
         need = CLOSED if rule is None else rule.need(scope["method"])
         return need, None if visitor.meets(need) else self._refusal(rule, need, scope, headers, visitor)
 
-    def _refusal(self, rule: Rule | None, need: Need, scope: Scope, headers: Headers, visitor: Visitor) -> Response:
+    def _refusal(self, rule: Rule | None, need: Need, scope: Scope, headers: Headers, visitor: Visitor) -> _Refusal:
         if not visitor.known:
-            return self._not_known(rule, scope, headers, visitor)
+            return self._not_known(rule, need, scope, headers, visitor)
         if rule is None:
-            return self._refuse(HTTPStatus.NOT_FOUND, "There is no such page. The worklist has the studies.", visitor)
+            words = "There is no such page. The worklist has the studies."
+            return _Refusal(self._refuse(HTTPStatus.NOT_FOUND, words, visitor))
         if need == CLOSED:
-            return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "This page can only be read.", visitor)
-        wanted = [f"the role {need.role}"] if need.role else []
-        wanted += [f"a token with the scope {need.scope}"] if need.scope else []
-        words = f"This needs {' or '.join(wanted)}; ask whoever runs this node."
-        return self._refuse(HTTPStatus.FORBIDDEN, words, visitor)
+            return _Refusal(self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "This page can only be read.", visitor))
+        words = f"This needs {needed(need)}; ask whoever runs this node."
+        lack = Lack.SCOPE if visitor.role is None else Lack.ROLE
+        return _Refusal(self._refuse(HTTPStatus.FORBIDDEN, words, visitor), lack)
 
-    def _not_known(self, rule: Rule | None, scope: Scope, headers: Headers, visitor: Visitor) -> Response:
-        is_page = rule is None or rule.is_page
-        if is_page and scope["method"] in SAFE_METHODS and "authorization" not in headers:
+    def _not_known(self, rule: Rule | None, need: Need, scope: Scope, headers: Headers, visitor: Visitor) -> _Refusal:
+        is_page, only_asks = rule is None or rule.is_page, scope["method"] in SAFE_METHODS
+        with_token = "authorization" in headers
+        if is_page and only_asks and not with_token:
             asked = str(scope["path"]) + (
                 f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
             )
-            return RedirectResponse(f"/login?next={quote(asked, safe='')}", HTTPStatus.SEE_OTHER)
+            return _Refusal(RedirectResponse(f"/login?next={quote(asked, safe='')}", HTTPStatus.SEE_OTHER))
         words = "Log in first, or send a token that holds: Authorization: Bearer TOKEN."
         refused = self._refuse(HTTPStatus.UNAUTHORIZED, words, visitor)
         refused.headers["WWW-Authenticate"] = 'Bearer realm="dicom-node"'
-        return refused
+        lack = Lack.TOKEN if with_token else None if only_asks else Lack.LOGIN
+        # Who tries addresses that are none is noise.
+        return _Refusal(refused, None if need == CLOSED else lack)
+
+    def _alert(
+        self, refusal: _Refusal, rule: Rule | None, need: Need, scope: Scope, visitor: Visitor
+    ) -> Callable[[], None] | None:
+        """What writes the refusal down, where it is to be."""
+        if self._alerts is None or refusal.lack is None or rule is None:
+            return None
+        method, path = scope["method"], str(scope["path"])
+        return self._alerts.counted(
+            Refused(lack=refusal.lack, need=need, method=method, path=path, form=rule.path, visitor=visitor)
+        )
 
     async def _look_at_form(
         self, headers: Headers, receive: Receive, visitor: Visitor, need: Need
-    ) -> tuple[Response | None, Receive]:
+    ) -> tuple[_Refusal | None, Receive]:
         """Whether a browser's POST is of our own page; a form is read here, whole, in time, and not too large."""
         if not is_from_our_page(headers):
             words = "This can only be asked for by the button of the node's own page."
-            return self._refuse(HTTPStatus.FORBIDDEN, words, visitor), receive
+            return _Refusal(self._refuse(HTTPStatus.FORBIDDEN, words, visitor), Lack.FORM), receive
         token, given = headers.get("x-csrf-token", ""), b""
         # Whole objects come to where programs store, and nowhere else.
         is_form = headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM
         if is_form or not token or not need.scope:
             try:
-                given = await asyncio.wait_for(_body(receive), FORM_SECONDS)
+                given = await asyncio.wait_for(whole_form(receive, LONGEST_FORM_BYTES), FORM_SECONDS)
             except TimeoutError:
-                return self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The form took too long to come.", visitor), receive
-            except _TooLarge:
-                return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The form is too large.", visitor), receive
+                late = self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The form took too long to come.", visitor)
+                return _Refusal(late), receive
+            except FormTooLarge:
+                large = self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The form is too large.", visitor)
+                return _Refusal(large), receive
             token = token or "".join(parse_qs(given.decode("utf-8", "replace")).get("csrf", []))
-            receive = _again(given, receive)
+            receive = given_again(given, receive)
         if visitor.known and not need.open and not hmac.compare_digest(token.encode(), visitor.csrf.encode()):
             words = "The form is not of this session: go back, load the page again, and send it once more."
-            return self._refuse(HTTPStatus.FORBIDDEN, words, visitor), receive
+            return _Refusal(self._refuse(HTTPStatus.FORBIDDEN, words, visitor), Lack.FORM), receive
         return None, receive
 
     def _refuse(self, status: HTTPStatus, words: str, visitor: Visitor) -> Response:
         return HTMLResponse(self._words(status, words, visitor), status)
-
-
-class _TooLarge(Exception):
-    """A form with more bytes than any of ours has."""
-
-
-async def _body(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return b""
-        size += len(message.get("body", b""))
-        if size > LONGEST_FORM_BYTES:
-            raise _TooLarge
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives the body that was read already, then what comes after it."""
-    given = False
-
-    async def once() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return once
 
 
 def _with_headers(send: Send) -> Send:

@@ -18,6 +18,7 @@ from dicom_node.core.errors import AccountError
 from dicom_node.credentials import Passwords
 from dicom_node.web.deeds import form_of
 from dicom_node.web.gate import Doorkeeper, visitor_of
+from dicom_node.web.line_limits import LineLimits
 from dicom_node.web.login_limits import LoginLimits
 from dicom_node.web.oidc import ANSWER_SECONDS, IdentityProvider, ProviderError
 from dicom_node.web.pages import Pages
@@ -38,6 +39,8 @@ class Login:
     passwords: Passwords
     limits: LoginLimits
     audit: AuditTrail
+    #: Of the audit trail, about what can be tried without end.
+    lines: LineLimits
     pages: Pages
     clock: Callable[[], float]
     provider: IdentityProvider | None = None
@@ -66,7 +69,7 @@ class Login:
         return self.let_in(user, address, session, after, "by password", held)
 
     def _too_many(self, user: str, address: str, wait: float, after: str, what: str) -> Response:
-        self._note(user, address, "too many attempts")
+        self._note_endless(user, address, "too many attempts")
         words = f"Too many {what} from here. Try again in {duration_in_words(wait)}."
         refused = self.form(HTTPStatus.TOO_MANY_REQUESTS, after=after, words=words)
         refused.headers["Retry-After"] = str(int(wait) + 1)
@@ -119,13 +122,30 @@ class Login:
         answer.headers["Clear-Site-Data"] = '"cache"'
         return answer
 
+    def by_link(self, secret: str, address: str, session: str) -> Response:
+        """Whom a link lets in that holds once."""
+        user = self.index.sessions.take_entry(secret, at=self.clock())
+        if user is None:
+            self._note_endless("", address, "a link that was used, is over or never was")
+            words = "This link was used already, or is over."
+            return self.form(HTTPStatus.UNAUTHORIZED, after="/", words=words)
+        return self.let_in(user, address, session, "/", "by a link that holds once")
+
+    def _note_endless(self, user: str, address: str, why: str) -> None:
+        """Note a failure that nothing bounds; passwords that are looked at are counted by their own limits."""
+        left_out = self.lines.admit(f"login {address}", f"{_named(user)} {why}")
+        if left_out is not None:
+            self._note(user, address, why + (f"; {left_out} before were left out" if left_out else ""))
+
     def _note(self, user: str, address: str, why: str) -> None:
-        # What is no name may be a password in the wrong field.
-        name = user if USER_NAME.fullmatch(user) else "unknown"
-        self.audit.note(
-            Happening(event=LOGIN, at=self.clock(), user=name, address=address, succeeded=False, description=why)
-        )
+        facts = {"user": _named(user), "address": address, "description": why}
+        self.audit.note(Happening(event=LOGIN, at=self.clock(), succeeded=False, **facts))
         log.warning("a login failed", extra={"address": address, "reason": why})
+
+
+def _named(user: str) -> str:
+    """Who was named; what is no name may be a password in the wrong field."""
+    return user if USER_NAME.fullmatch(user) else "unknown"
 
 
 def own_path(text: str) -> str:
@@ -155,11 +175,7 @@ def build_router(login: Login) -> APIRouter:
     @router.get("/enter/{secret}")
     def by_link(request: Request, secret: str) -> Response:
         visitor, session = visitor_of(request.scope), login.doorkeeper.session_of(request.headers)
-        user = login.index.sessions.take_entry(secret, at=login.clock())
-        if user is None:
-            words = "This link was used already, or is over."
-            return login.form(HTTPStatus.UNAUTHORIZED, after="/", words=words)
-        return login.let_in(user, visitor.address, session, "/", "by a link that holds once")
+        return login.by_link(secret, visitor.address, session)
 
     @router.post("/logout")
     def out(request: Request) -> Response:

@@ -27,6 +27,7 @@ from dicom_node.core.uid import is_uid
 from dicom_node.keying import key_of
 from dicom_node.settings import WebSettings
 from dicom_node.web.deeds import form_of
+from dicom_node.web.dicomweb.viewer import study_template
 from dicom_node.web.gate import visitor_of
 from dicom_node.web.pages import Pages
 from dicom_node.web.picture import missing
@@ -155,8 +156,9 @@ def picture(data: bytes) -> Response:
     return Response(data, media_type="image/png", headers={"Cache-Control": "private, no-cache", "ETag": tag})
 
 
-def study_link(template: str, study: str) -> str:
-    """Where a study opens elsewhere; empty where the settings name no place."""
+def study_link(settings: WebSettings, study: str) -> str:
+    """Where a study opens elsewhere, or in the viewer that is here; empty where there is neither."""
+    template = settings.study_link or study_template(settings.viewer_dir)
     return template.replace("{study}", quote(study, safe="."))
 
 
@@ -168,7 +170,8 @@ def _shown(reading: Reading, request: Request, *, whole: bool) -> str:
         "wish": wish,
         "hours": round((reading.clock() - wish.since) / 3600),
         "choices": HOURS,
-        "link": lambda study: study_link(reading.settings.study_link, study),
+        "longest_wait": reading.settings.longest_wait_minutes * 60,
+        "link": lambda study: study_link(reading.settings, study),
         "filtered": lambda **changes: "/?" + urlencode({**given, "page": "1", **changes}),
     }
     return reading.pages.worklist(visitor, whole=whole, **facts)

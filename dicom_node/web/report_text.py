@@ -18,6 +18,8 @@ _MOST = 5000
 class Item:
     """One content item."""
 
+    #: Of its name, by which software knows it.
+    code: str
     name: str
     value: str
     items: tuple["Item", ...] = ()
@@ -61,6 +63,7 @@ def _item(ds: Dataset, depth: int, left: list[int]) -> Item:
     left[0] -= 1
     children = ds.get("ContentSequence", ()) if depth < _DEEPEST else ()
     return Item(
+        code=_code(ds, "ConceptNameCodeSequence"),
         name=_meaning(ds, "ConceptNameCodeSequence"),
         value=_value(ds),
         items=tuple(_item(child, depth + 1, left) for child in children if left[0] > 0),
@@ -80,7 +83,8 @@ def _value(ds: Dataset) -> str:
         return _meaning(ds, "ConceptCodeSequence")
     if kind in ("IMAGE", "COMPOSITE"):
         references = ds.get("ReferencedSOPSequence") or ()
-        return f"image {references[0].get('ReferencedSOPInstanceUID', '')}" if references else ""
+        what = "image" if kind == "IMAGE" else "object"
+        return f"{what} {references[0].get('ReferencedSOPInstanceUID', '')}" if references else ""
     if kind in ("SCOORD", "SCOORD3D"):
         return f"{str(ds.get('GraphicType', '')).lower()}"
     return str(ds.get(_ATTRIBUTES.get(kind, ""), ""))

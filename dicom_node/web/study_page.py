@@ -26,6 +26,7 @@ from dicom_node.web.gate import visitor_of
 from dicom_node.web.pages import Pages
 from dicom_node.web.picture import WINDOWS, missing
 from dicom_node.web.reading import picture, study_link
+from dicom_node.web.report_order import arranged
 from dicom_node.web.report_text import ReportText, read_report_text
 from dicom_node.web.study_pictures import StudyPictures
 from dicom_node.work_log import excerpts
@@ -84,7 +85,7 @@ class StudyPages:
             "windows": CHOICES,
             "can_draw": self.pictures is not None,
             "reports": self._reports(study),
-            "elsewhere": study_link(self.settings.study_link, study),
+            "elsewhere": study_link(self.settings, study),
             "log": self._log(detail),
         }
 
@@ -131,7 +132,12 @@ class StudyPages:
             raise HTTPException(HTTPStatus.NOT_FOUND, "There is no such report of this study.")
         text = _text_of(self.archive.path_of(kept.path))
         self._seen(request, study_instance_uid, "structured report")
-        facts = {"study": study_instance_uid, "kept": kept, "withdrawal": self.withdrawal(detail, kept)}
+        facts = {
+            "study": study_instance_uid,
+            "kept": kept,
+            "withdrawal": self.withdrawal(detail, kept),
+            "arranged": arranged(text),
+        }
         return HTMLResponse(self.pages.report(visitor_of(request.scope), self.clock(), report=text, **facts))
 
     def withdrawal(self, detail: StudyDetail, kept: KeptReport) -> WithdrawalLine | None:

@@ -1,6 +1,6 @@
 """The pages in real Chromium: log in, watch, open, scroll, read, send again, withdraw; by pointer and by keyboard.
 
-Each page's picture is kept as NAME.png below pytest's folder for temporary files.
+Each page's picture is kept as NAME.png in `pages-output`, for whoever wants to look.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,11 +20,12 @@ from dicom_node.credentials import Passwords
 from dicom_node.settings import NodeSettings, Peer, Settings, WebSettings
 from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
-from tests.populated_index import NOW, instance, populate, receive, study_uid
+from tests.populated_index import NOW, claim, instance, objects, populate, queue, study_uid, summary
 from tests.read_study import read_study
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
+PICTURES = Path(__file__).parents[2] / "pages-output"
 PASSWORD = "correct-horse-battery"
 #: PS3.5 Section 9.1: 64 characters.
 LONGEST_UID = "1.2." + "9" * 60
@@ -109,11 +110,12 @@ def log_in(page: Any, role: Role = Role.OPERATOR) -> None:
 
 
 @pytest.fixture
-def keep(tmp_path: Path) -> Callable[..., Path]:
+def keep() -> Callable[..., Path]:
     """Keeps a picture of the whole page, and looks whether anything runs over its right side."""
 
     def take(page: Any, name: str) -> Path:
-        path = tmp_path / f"{name}.png"
+        PICTURES.mkdir(exist_ok=True)
+        path = PICTURES / f"{name}.png"
         page.screenshot(path=str(path), full_page=True)
         wide, seen = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert wide <= seen, f"{name} is {wide} wide, the screen {seen}"
@@ -158,12 +160,19 @@ def test_the_worklist_shows_the_outlined_finding_and_times_in_the_readers_zone(
     assert (pixels == np.array([0x10, 0x16, 0x1D])).all(axis=2).mean() > 0.2, "it is dark"
 
 
-def test_a_study_that_arrives_appears_without_a_reload(page: Any, site: Site) -> None:
+def test_a_study_that_arrives_appears_and_climbs_without_a_reload(page: Any, site: Site) -> None:
     log_in(page)
     page.get_by_text("Live.").wait_for()
     page.evaluate("window.mark = 1")
-    receive(site.index, "just now", at=NOW)
-    page.locator(f"[data-study='{study_uid('just now')}']").wait_for(timeout=15000)
+    job, study = queue(site.index, "just now", at=NOW), study_uid("just now")
+    page.locator(f"[data-study='{study}'].routine").wait_for(timeout=15000)
+    site.index.jobs.report(claim(site.index, job, at=NOW), objects("just now"), summary=summary(2), at=NOW)
+    page.locator(f"[data-study='{study}'].actionable").wait_for(timeout=15000)
+    urgencies = page.locator("[data-study]").evaluate_all(
+        "(all, study) => all.map(one => [one.dataset.study === study, one.classList.contains('routine')])", study
+    )
+    own = next(place for place, (is_it, _) in enumerate(urgencies) if is_it)
+    assert not any(is_routine for _, is_routine in urgencies[: own + 1]), "it stands before every routine study"
     assert page.evaluate("window.mark") == 1
 
 
@@ -226,6 +235,9 @@ def test_on_a_phone_nothing_runs_over_the_side(page: Any, site: Site, keep: Call
     page.goto(f"/studies/{site.study}")
     page.locator("#where").get_by_text("of 20").wait_for()
     keep(page, "study on a phone")
+    page.get_by_role("link", name="Report as text").click()
+    page.get_by_text("everything that was measured").first.click()
+    keep(page, "report on a phone")
     page.goto(f"/studies/{LONGEST_UID}")
     keep(page, "longest UID on a phone")
     page.goto("/overview")

@@ -14,16 +14,18 @@ from deploy.nothing import Nothing
 from dicom_node.archive.courses import Courses
 from dicom_node.archive.holdings import Holdings
 from dicom_node.archive.index import Index
+from dicom_node.archive.search import Search
 from dicom_node.archive.tally import Tally
 from dicom_node.archive.transactions import UNDERWAY_SECONDS, Transactions
 from dicom_node.assembly import Assembly
-from dicom_node.core.access import Role
+from dicom_node.core.access import Role, Scope
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.errors import AccountError, IndexConflict, Interrupted
 from dicom_node.core.expression import parse_expression
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.core.priority import QUEUES
 from dicom_node.core.routing import Route
+from dicom_node.core.searchable import Level
 from dicom_node.delivery import Delivery
 from dicom_node.intake import Intake
 from dicom_node.scp.application_entity import ApplicationEntity
@@ -31,7 +33,7 @@ from dicom_node.scu.storage import FileToSend, store
 from dicom_node.settings import IndexSettings, NodeSettings, Peer, Settings
 from tests.factories import ct_series
 from tests.peers import SEG, SR, Behaviour, storage_peer
-from tests.populated_index import NOW, claim, instance, study_uid
+from tests.populated_index import NOW, claim, instance, receive, study_uid
 from tests.postgresql import postgresql, programs
 from tests.reading_here import ReadingsHere
 from tests.received_study import STUDY
@@ -240,6 +242,22 @@ def test_of_two_admins_who_shut_each_other_out_at_once_one_stays_in_postgresql(i
         (refused,) = (answer for answer in found.values() if answer is not None)
         assert isinstance(refused, AccountError)
         assert len([row for row in index.users.rows() if row.name in (ann, eve) and not row.disabled]) == 1
+
+
+def test_searches_count_and_tokens_end_in_postgresql(index: Index) -> None:
+    receive(index, "a", at=NOW)
+    found = {
+        level: index.searches.find(Search(level=level, matches=(), limit=50)).found
+        for level in (Level.STUDY, Level.SERIES, Level.INSTANCE)
+    }
+    assert {level: len(some) for level, some in found.items()} == {Level.STUDY: 1, Level.SERIES: 2, Level.INSTANCE: 4}
+    (study,) = found[Level.STUDY]
+    counts = [study[f"NumberOfStudyRelated{what}"] for what in ("Series", "Instances")]
+    assert (counts, study["ModalitiesInStudy"]) == ([2, 4], ["CT"])
+    secret = index.tokens.add("viewer", scopes=[Scope.DICOMWEB_READ], at=NOW)
+    assert index.tokens.find(secret, at=NOW) is not None
+    index.tokens.remove("viewer")
+    assert index.tokens.find(secret, at=NOW) is None
 
 
 def test_a_deadlock_is_called_by_its_name(index: Index) -> None:

@@ -69,11 +69,11 @@ def short_multipart(parts: Iterable[Part], inner: str, headers: Mapping[str, str
     return Response(data, headers=dict(headers), media_type=content_type(boundary, inner))
 
 
-def pieces_of_file(path: Path, extents: Sequence[Extent], inner: str, headers: Mapping[str, str]) -> Response:
+def pieces_of_file(name: str, extents: Sequence[Extent], inner: str, headers: Mapping[str, str]) -> Response:
     """Pieces of a file as the parts of an answer, copied once; UnreadableInstance where they are not there."""
     boundary = new_boundary()
     try:
-        data = collected(path, extents, boundary)
+        data = collected(name, extents, boundary)
     except EOFError:
         raise UnreadableInstance("the instance has fewer pixels than its header says") from None
     except FileNotFoundError as error:

@@ -51,13 +51,13 @@ def written(parts: Iterable[Part], boundary: str) -> Iterator[bytes]:
     yield _end(boundary)
 
 
-def collected(path: Path, extents: Sequence[Extent], boundary: str) -> memoryview:
+def collected(name: str, extents: Sequence[Extent], boundary: str) -> memoryview:
     """An answer of pieces of a file, each read to its place in it; EOFError where the file is too short."""
     heads, end = [_head(extent, boundary) for extent in extents], _end(boundary)
     size = sum(map(len, heads)) + sum(extent.length + 2 for extent in extents) + len(end)
     # Memory that nobody fills with zeros first.
     whole, at = np.empty(size, np.uint8).data, 0
-    file = os.open(path, os.O_RDONLY)
+    file = os.open(name, os.O_RDONLY)
     try:
         for head, extent in zip(heads, extents, strict=True):
             first = at + len(head)

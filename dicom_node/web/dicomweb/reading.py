@@ -92,6 +92,10 @@ class Readings:
         """Where the file is, or was."""
         return self._archive.path_of(content.path)
 
+    def name_of(self, content: Content) -> str:
+        """Where the file is, or was, as text."""
+        return self._archive.name_of(content.path)
+
     @contextmanager
     def opened(self, content: Content) -> Iterator[Opened]:
         """Read the header, and keep the file open behind it; UnreadableInstance where that cannot be done."""

@@ -52,7 +52,9 @@ def found(retrieval: Retrieval, request: Request) -> list[Content]:
 
 def chosen(request: Request, offers: Sequence[Offer]) -> Choice:
     """The offer that the client likes best; refused with what there is where it takes none."""
-    header = request.query_params.get("accept") or request.headers.get("accept", "")
+    # To look for nothing in an address takes as long as to look up what it names.
+    asked = request.query_params.get("accept") if request.scope["query_string"] else ""
+    header = asked or request.headers.get("accept", "")
     choice = choose(header, offers)
     if choice is None:
         types = ", ".join(

@@ -32,6 +32,9 @@ DICOM, JSON, XML, OCTETS = (
 #: Frames of up to so many bytes together are answered at once.
 _AT_ONCE_BYTES = 8 << 20
 
+#: How every frame can be had.
+_OF_OCTETS = (Offer(media_type=OCTETS, multipart=True), Offer(media_type=OCTETS))
+
 #: The paths of a study, a series and an instance.
 STUDY = "/studies/{study}"
 SERIES = f"{STUDY}/series/{{series}}"
@@ -196,11 +199,11 @@ def _json_metadata(
 def _frames(retrieval: Retrieval, request: Request) -> Response:
     content, place, numbers = frames_asked(retrieval, request)
     stored = frame_type(place.transfer_syntax_uid)
-    offers = [Offer(media_type=OCTETS, multipart=True), Offer(media_type=OCTETS)]
+    offers = _OF_OCTETS
     if stored != OCTETS:
-        offers += [Offer(media_type=stored, multipart=True), Offer(media_type=stored)]
+        offers = (*offers, Offer(media_type=stored, multipart=True), Offer(media_type=stored))
     if len(numbers) > 1:
-        offers = [offer for offer in offers if offer.multipart]
+        offers = tuple(offer for offer in offers if offer.multipart)
     choice = chosen(request, offers)
     as_stored = _as_stored(place, choice)
     offer = choice.offer
@@ -242,7 +245,7 @@ def _frames_as(
     address = f"{instance_address(retrieval.root(request), content)}/frames"
     is_short = place.frame_bits // 8 * len(numbers) <= _AT_ONCE_BYTES
     if is_short and (extents := _extents(retrieval, place, numbers, media_type, address)):
-        return answers.pieces_of_file(retrieval.readings.place_of(content), extents, inner, headers)
+        return answers.pieces_of_file(retrieval.readings.name_of(content), extents, inner, headers)
     parts = begun(
         Part(media_type=media_type, data=answers.one_piece(data(n)), location=f"{address}/{n}") for n in numbers
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
+from starlette.exceptions import HTTPException
 
 from dicom_node.web.dicomweb.service import PREFIX, READ
 
@@ -32,13 +33,18 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "same-origin",
 }
 
-_ABSENT = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>No viewer</title></head><body>
-<h1>The viewer is not installed</h1>
-<p>Whoever runs this node can fetch it once with <code>make viewer</code>, in the folder of the node's source.
-It then lies in the folder that <code>viewer_dir</code> of <code>[web]</code> names.</p></body></html>"""
+_ABSENT = (
+    "The viewer is not installed. Whoever runs this node can fetch it once with `make viewer`, in the folder of the "
+    "node's source; it then lies where viewer_dir of [web] says. The pages of the studies have pictures of their own."
+)
 
 #: Scripts that a viewer inside a hospital must not start: they speak to other hosts.
 _UNWANTED = re.compile(r"<script[^>]*init-service-worker[^>]*></script>")
+
+
+def study_template(folder: Path) -> str:
+    """Where the viewer opens a study, with {study}; empty where nobody has put it into its folder."""
+    return f"{VIEWER}/viewer?StudyInstanceUIDs={{study}}" if (folder.expanduser() / "index.html").is_file() else ""
 
 
 def build_viewer(folder: Path, *, prefix: str = VIEWER, dicomweb: str = PREFIX) -> APIRouter:
@@ -60,7 +66,7 @@ def _home(prefix: str) -> Response:
 def _answer(request: Request, folder: Path, path: str, prefix: str, dicomweb: str) -> Response:
     index = folder / "index.html"
     if not index.is_file():
-        return HTMLResponse(_ABSENT, status_code=HTTPStatus.NOT_FOUND, headers=dict(SECURITY_HEADERS))
+        raise HTTPException(HTTPStatus.NOT_FOUND, _ABSENT)
     headers = dict(SECURITY_HEADERS)
     if path == "app-config.js":
         root = f"{str(request.base_url).rstrip('/')}{dicomweb}"
@@ -72,7 +78,7 @@ def _answer(request: Request, folder: Path, path: str, prefix: str, dicomweb: st
         headers["Cache-Control"] = "private, max-age=3600"
         return FileResponse(found, headers=headers)
     if "." in path.rsplit("/", 1)[-1]:
-        return HTMLResponse(_ABSENT, status_code=HTTPStatus.NOT_FOUND, headers=headers)
+        return Response(status_code=HTTPStatus.NOT_FOUND, headers=headers)
     # A page of the viewer's own, such as /viewer/viewer?StudyInstanceUIDs=...
     headers["Cache-Control"] = "no-cache"
     return HTMLResponse(_page(index.read_text(encoding="utf-8"), prefix), headers=headers)

@@ -81,6 +81,8 @@ def test_a_line_says_why_since_when_and_that_it_is_no_diagnosis(person: Person) 
     ):
         assert words in line
     assert "1 job for lung_nodule" in text, "what is not read yet says what it waits for"
+    assert text.count("waits for over 4 h") == 1, "and what stands high for its waiting alone says so"
+    assert "waits for over 4 h" in text[text.index(study_uid("old")) :].partition("</li>")[0]
 
 
 @pytest.mark.parametrize(
@@ -182,9 +184,14 @@ def test_who_watches_does_not_hold_up_the_end(index: Index) -> None:
         connection.close()
 
 
-def test_a_link_elsewhere_quotes_the_study() -> None:
-    assert study_link("", "1.2") == ""
-    assert study_link("/viewer?StudyInstanceUIDs={study}", "1.2") == "/viewer?StudyInstanceUIDs=1.2"
+def test_a_study_opens_where_the_settings_say_or_in_the_viewer_that_is_here(tmp_path: Path) -> None:
+    unsaid = WebSettings(viewer_dir=tmp_path)
+    said = WebSettings(viewer_dir=tmp_path, study_link="https://pacs.example/open?uid={study}")
+    assert study_link(unsaid, "1.2") == ""
+    assert study_link(said, "1.2") == "https://pacs.example/open?uid=1.2"
+    (tmp_path / "index.html").touch()
+    assert study_link(unsaid, "1.2") == "/viewer/viewer?StudyInstanceUIDs=1.2"
+    assert study_link(said, "1.2") == "https://pacs.example/open?uid=1.2"
 
 
 ROW = {

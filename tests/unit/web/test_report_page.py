@@ -74,6 +74,14 @@ def test_a_withdrawn_report_says_so_when_and_why_before_anything_else(house: Hou
     assert after.headers["Cache-Control"] == "private, no-cache"
 
 
+def test_what_was_found_stands_before_what_follows_from_it_and_how_it_is_known(house: House) -> None:
+    text = house.page().text
+    places = [text.index(words) for words in ("Not for diagnosis", "Findings", "Size", "Assessment", "Method and prov")]
+    assert places == sorted(places)
+    row = text[text.index('<th scope="row">Nodule 2') :].partition("</tr>")[0]
+    assert [words for words in (" × ", " mm, mean ", " mm³", "Left Lung", " HU", " %") if words not in row] == []
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
