@@ -58,7 +58,8 @@ def broken(files: dict[Part, bytes], form: Form, break_it: Callable[[Dataset], N
     """What the rule says of an object that was changed."""
     dataset = dcmread(BytesIO(files[Part(form)]))
     break_it(dataset)
-    return judged({**files, Part(form): as_file(dataset)}, reading)[form]
+    judges_need = {Part(always): files[Part(always)] for always in (Form.SEG, Form.SR)}
+    return judged({**judges_need, Part(form): as_file(dataset)}, reading)[form]
 
 
 def set_number(code: codes.Code, factor: float, derivation: codes.Code | None = None) -> Callable[[Dataset], None]:
