@@ -75,6 +75,7 @@ def test_a_threshold_for_a_sensitivity_keeps_it_and_no_higher_one_does(
     assert Counts.at(threshold + 1e-9, truth, score).sensitivity < wanted
 
 
+@settings(max_examples=30)
 @given(readings())
 def test_the_areas_are_those_of_scikit_learn(reading: tuple[np.ndarray, np.ndarray]) -> None:
     truth, score = reading
