@@ -5,6 +5,7 @@
 #   CONFIG=FILE         serve, viewer: the settings file
 #   TESTS="tests/unit -k routing"  test: only these           PROCESSES=N  test: side by side in so many; 0: in this one
 #   DICOMWEB_EXAMPLES=N test: so many bodies that are stored over DICOMweb are made up for each address, 25 otherwise
+#   SHAPES=N            test: so many odd shapes are measured and reported beside one of every kind, 5 otherwise
 #   ROUNDS=N WORKLOADS=ct,big   bench-receive: how often, and which     SHORT=1  one run of each
 #   INSTANCES=N ORTHANC=N       bench-web: rows of our index, and instances in Orthanc
 #   SEED=N STUDIES=N FAULTS=N   chaos: which plan, and how large it is     SOAK=SECONDS  chaos, soak: how long it goes on

@@ -9,8 +9,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Protocol
 
 from dicom_node.archive.index import Index
@@ -23,6 +25,8 @@ from dicom_node.settings import Peer, toml_text
 
 ORTHANC = "/usr/sbin/Orthanc"
 SCANNER = "SCANNER"
+#: Below those that Linux gives to whoever opens a connection, from 32768 on.
+_PORTS = range(15000, 32000)
 
 
 class RigError(NodeError):
@@ -30,10 +34,12 @@ class RigError(NodeError):
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that was free a moment ago, and that the kernel gives to no connection meanwhile."""
+    for port in SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise RigError("no port of this machine is free")
 
 
 class Program:

@@ -1,4 +1,7 @@
-"""The command `dicom-node`: thin; each command reads the settings and calls what does the work."""
+"""The command `dicom-node`: thin; each command reads the settings and calls what does the work.
+
+What a command alone needs is imported where it runs: `status` waits for no web framework, `echo` for no broker.
+"""
 
 import argparse
 import json
@@ -9,23 +12,21 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicom_node import __version__
 from dicom_node.accounts import add_commands, first_admin, run_tokens, run_users
 from dicom_node.archive.holdings import Holdings
 from dicom_node.archive.overview import read_overview, read_study, to_json
-from dicom_node.composition_root import build_node, build_receiver
 from dicom_node.core.errors import NodeError, SettingsError, UnreadableInstance
-from dicom_node.doctor import examine
-from dicom_node.node import Node, sole_owner
-from dicom_node.reindexing import reindex
-from dicom_node.scu.storage import FileToSend, store
-from dicom_node.scu.verification import echo
 from dicom_node.settings import Peer, Settings
 from dicom_node.settings_loading import load_settings
 from dicom_node.telemetry import configure_logging
 from dicom_node.terminal import print_overview, print_study
 from dicom_node.work_log import keep_work_log
+
+if TYPE_CHECKING:
+    from dicom_node.node import Node
 
 ANY_PEER = {"admission.calling_ae_titles": [], "admission.called_ae_title_must_match": False}
 
@@ -98,6 +99,9 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
+    from dicom_node.composition_root import build_node
+    from dicom_node.node import sole_owner
+
     with sole_owner(settings.node.data_dir):
         keep_work_log(settings.node.data_dir)
         build_node(settings, options.config).run(lambda node: _announce_pages(node, settings))
@@ -105,19 +109,22 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _receive(settings: Settings, _options: argparse.Namespace) -> int:
+    from dicom_node.composition_root import build_receiver
+    from dicom_node.node import sole_owner
+
     with sole_owner(settings.node.data_dir):
         build_receiver(settings).run(_announce)
     return 0
 
 
-def _announce(node: Node) -> None:
+def _announce(node: "Node") -> None:
     """Say where the node can be reached, on standard output, for people and programs that started it."""
     print(f"dicom-node: Storage SCP on port {node.application_entity.port}", flush=True)
     if (port := node.web_port()) is not None:
         print(f"dicom-node: web page on http://127.0.0.1:{port}/", flush=True)
 
 
-def _announce_pages(node: Node, settings: Settings) -> None:
+def _announce_pages(node: "Node", settings: Settings) -> None:
     _announce(node)
     first_admin(settings, lambda text: print(text, flush=True), is_terminal=sys.stdout.isatty())
 
@@ -141,6 +148,8 @@ def _of_workers(name: str, options: argparse.Namespace, arguments: Sequence[str]
 
 
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:
+    from dicom_node.doctor import examine
+
     faults = 0
     for check in examine(settings, lambda: _of_workers("bundles", options, [])):
         print(f"{'ok   ' if check.good else 'WRONG'}  {check.name}: {check.finding}", flush=True)
@@ -161,6 +170,9 @@ def _status(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _reindex(settings: Settings, options: argparse.Namespace) -> int:
+    from dicom_node.node import sole_owner
+    from dicom_node.reindexing import reindex
+
     def tell(files: int) -> None:
         if files % 1000 == 0:
             print(f"{files} files", file=sys.stderr, flush=True)
@@ -186,6 +198,8 @@ def _peer(settings: Settings, name: str) -> Peer:
 
 
 def _send(settings: Settings, options: argparse.Namespace) -> int:
+    from dicom_node.scu.storage import FileToSend, store
+
     peer = _peer(settings, options.peer)
     files, failed = [], 0
     for path in _files(options.paths):
@@ -218,6 +232,8 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _echo(settings: Settings, options: argparse.Namespace) -> int:
+    from dicom_node.scu.verification import echo
+
     peer = _peer(settings, options.peer)
     seconds = echo(peer, ae_title=settings.node.ae_title, timeout_seconds=settings.delivery.timeout_seconds)
     print(f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port}) answered in {seconds * 1000:.0f} ms")

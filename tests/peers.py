@@ -1,6 +1,5 @@
 """Peers of the node for tests: real Storage SCPs on free ports that answer as a test wants."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +15,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # the module m
     Verification,
 )
 
+from deploy.rig import free_port as free_port
 from dicom_node.settings import Peer
 from tests.populated_index import SEG, SR
+from tests.requesting import Requestor
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -56,13 +57,6 @@ class Behaviour:
     def accepted(self, _event: evt.Event) -> None:
         """Count an association."""
         self.associations += 1
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @contextmanager
@@ -148,7 +142,7 @@ class Committing:
         if self.answers_to is None:
             self._send(assoc, report)
             return
-        ae = AE(ae_title="PACS")
+        ae = Requestor(ae_title="PACS")
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
         peer, roles = self.answers_to, [role] if self.proposes_role else []

@@ -30,10 +30,11 @@ from dicom_node.scp.promise_requests import PromiseRequests
 from dicom_node.settings import DeliverySettings, NodeSettings, Peer, Settings
 from tests.instances import ct_instance, received, sop_uid, write_instance
 from tests.peers import free_port
+from tests.requesting import Requestor
 
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
 TRANSACTION = "2.25.4711"
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 @dataclass
@@ -65,11 +66,11 @@ class Site:
     def serving(self, *peers: Peer) -> Iterator[Promising]:
         """The application entity and its promises, with a thread that tells them."""
         node = NodeSettings(host="127.0.0.1", port=self.port, data_dir=self.folder, minimum_free_megabytes=0)
-        settings = Settings(node=node, peers=peers, delivery=DeliverySettings(timeout_seconds=3.0))
+        settings = Settings(node=node, peers=peers, delivery=DeliverySettings(timeout_seconds=SECONDS))
         commitment = Commitment(settings, self.index, self.clock)
         promising = Promising(settings, self.index, self.archive, self.clock)
         telling = Periodic("promises", promising.step, 0.05)
-        requests = PromiseRequests(promising.ask, telling.wake, patience_seconds=3.0)
+        requests = PromiseRequests(promising.ask, telling.wake, patience_seconds=SECONDS)
         promising.tell_here = requests.tell_here
         events = CommitmentEvents(commitment.take, requests)
         intake = Intake(archive=self.archive, studies=self.index.studies)
@@ -124,7 +125,7 @@ class Scanner:
     @contextmanager
     def asking(self, port: int, *, roles: Sequence[Any] = ()) -> Iterator[Association]:
         """An association on which it asks, and takes answers."""
-        ae = AE(ae_title="SCANNER")
+        ae = Requestor(ae_title="SCANNER")
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = SECONDS
         contexts = [build_context(StorageCommitmentPushModel), build_context(CTImageStorage, ExplicitVRLittleEndian)]
         contexts.append(build_context(Verification))
@@ -168,7 +169,7 @@ class Scanner:
             self.roles.append((item.scu_role, item.scp_role))
 
 
-def until(holds: Callable[[], bool], seconds: float = SECONDS) -> None:
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not come about"

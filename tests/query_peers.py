@@ -1,6 +1,6 @@
 """Peers of the node for tests that are asked by C-FIND: real SCPs on free ports that answer as a test wants."""
 
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +26,9 @@ class Catalogue:
     counts: tuple[str, ...] = ("STUDY", "SERIES")
     #: Answers other than the matches and a success.
     failure: int | None = None
-    #: Seconds before the first answer.
+    #: Seconds before the first answer, unless it is to hurry.
     delay_seconds: float = 0.0
+    hurry: threading.Event = field(default_factory=threading.Event)
     #: Answers with all it holds, whatever the key.
     heeds_keys: bool = True
     #: Changes a match before it goes out.
@@ -39,7 +40,7 @@ class Catalogue:
         """Answer a C-FIND."""
         keys = event.identifier
         self.asked.append(keys)
-        time.sleep(self.delay_seconds)
+        self.hurry.wait(self.delay_seconds)
         if self.failure is not None:
             yield self.failure, None
             return
@@ -85,4 +86,5 @@ def query_peer(catalogue: Catalogue, *, name: str = "pacs", ae_title: str = "PAC
     try:
         yield Peer(name=name, ae_title=ae_title, host="127.0.0.1", port=int(server.server_address[1]), query=True)
     finally:
+        catalogue.hurry.set()
         ae.shutdown()

@@ -1,7 +1,6 @@
 """Receivers: the receive path as the node puts it together, and associations with it by pynetdicom."""
 
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +12,8 @@ from pydicom.uid import (
     CTImageStorage,
     ExplicitVRLittleEndian,
 )
-from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.archive.files import Archive
@@ -27,8 +24,9 @@ from dicom_node.reception.storage import Reception
 from dicom_node.scp.application_entity import ApplicationEntity, Timeouts
 from dicom_node.settings import AdmissionSettings, NodeSettings, Settings
 from tests.instances import data_set_of, received
+from tests.requesting import Requestor
 
-SECONDS = 10.0
+SECONDS = 30.0
 
 #: Runs one of DCMTK's programs.
 Dcmtk = Callable[..., subprocess.CompletedProcess[str]]
@@ -80,12 +78,10 @@ def associated(
     entity: ApplicationEntity, *contexts: PresentationContext, calling: str = "SCANNER", called: str = "TRIAGE"
 ) -> Iterator[Association]:
     """An association that proposes these contexts, or CT in Explicit VR; released at the end when it still lives."""
-    ae = AE(ae_title=calling)
+    ae = Requestor(ae_title=calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = SECONDS
     proposed = list(contexts) or [build_context(CTImageStorage, ExplicitVRLittleEndian)]
-    # Before its thread runs.
-    gate: list[EventHandlerType] = [(evt.EVT_CONN_OPEN, lambda event: _Gate.of(event.assoc))]
-    association = ae.associate("127.0.0.1", entity.port, contexts=proposed, ae_title=called, evt_handlers=gate)
+    association = ae.associate("127.0.0.1", entity.port, contexts=proposed, ae_title=called)
     try:
         yield association
     finally:
@@ -96,34 +92,6 @@ def associated(
         # pynetdicom leaves a socket open where its peer went first.
         if association.dul.socket is not None and association.dul.socket.socket is not None:
             association.dul.socket.socket.close()
-
-
-class _Gate(threading.Event):
-    """Where the association's own thread pauses, so that an answer is its sender's.
-
-    pynetdicom's lets it by where it was held up again before it ran, as on a busy machine.
-    """
-
-    def __init__(self, association: Association) -> None:
-        super().__init__()
-        self._association, self._passing = association, threading.Lock()
-        self.set()
-
-    @classmethod
-    def of(cls, association: Association) -> None:
-        association._reactor_checkpoint = cls(association)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        while super().wait(timeout):
-            with self._passing:
-                if self.is_set():
-                    self._association._is_paused = False
-                    return True
-        return False
-
-    def clear(self) -> None:
-        with self._passing:
-            super().clear()
 
 
 def propose(*requests: ReceivedInstance) -> list[PresentationContext]:

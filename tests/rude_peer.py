@@ -33,7 +33,7 @@ _CONTEXTS = {
 class RudePeer:
     """One connection."""
 
-    def __init__(self, port: int, seconds: float = 10.0) -> None:
+    def __init__(self, port: int, seconds: float = 60.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -14,7 +14,6 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import cohen_kappa_score
 from tqdm import tqdm
 
 from training.metrics import classification
@@ -105,11 +104,19 @@ def _told(name: str, shapes: Sequence[Shape], x: Array, held: NDArray[np.bool_])
     )
 
 
+def kappa(one: Array, two: Array) -> float:
+    """Cohen's kappa of two readers who say 1 or 0: their agreement beyond chance; nan where chance alone agrees."""
+    agreed = float((one == two).mean())
+    first, second = float(one.mean()), float(two.mean())
+    by_chance = first * second + (1 - first) * (1 - second)
+    return 1 - (1 - agreed) / (1 - by_chance) if by_chance < 1 else float("nan")
+
+
 def _agreement(votes: Sequence[Array], patients: Sequence[str]) -> Estimate:
     pairs = [(a, b, n) for n, vote in enumerate(votes) for a, b in itertools.permutations(vote, 2)]
     one, two = (np.array([pair[side] for pair in pairs]) for side in (0, 1))
     owners = [patients[n] for _, _, n in pairs]
-    return bootstrap(lambda cases: float(cohen_kappa_score(one[cases], two[cases])), owners, replicates=200)
+    return bootstrap(lambda cases: kappa(one[cases], two[cases]), owners, replicates=200)
 
 
 def _reader(votes: Sequence[Array], patients: Sequence[str]) -> Estimate:

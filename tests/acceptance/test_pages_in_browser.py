@@ -22,6 +22,7 @@ from dicom_node.web.application import build_application
 from dicom_node.web.server import WebServer
 from tests.populated_index import NOW, claim, instance, objects, populate, queue, study_uid, summary
 from tests.read_study import read_study
+from tests.waiting import wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -165,9 +166,9 @@ def test_a_study_that_arrives_appears_and_climbs_without_a_reload(page: Any, sit
     page.get_by_text("Live.").wait_for()
     page.evaluate("window.mark = 1")
     job, study = queue(site.index, "just now", at=NOW), study_uid("just now")
-    page.locator(f"[data-study='{study}'].routine").wait_for(timeout=15000)
+    page.locator(f"[data-study='{study}'].routine").wait_for(timeout=60000)
     site.index.jobs.report(claim(site.index, job, at=NOW), objects("just now"), summary=summary(2), at=NOW)
-    page.locator(f"[data-study='{study}'].actionable").wait_for(timeout=15000)
+    page.locator(f"[data-study='{study}'].actionable").wait_for(timeout=60000)
     urgencies = page.locator("[data-study]").evaluate_all(
         "(all, study) => all.map(one => [one.dataset.study === study, one.classList.contains('routine')])", study
     )
@@ -304,8 +305,9 @@ def test_the_queue_page_tells_what_waits_and_changes_a_priority(
     study = (select.get_attribute("aria-label") or "").removeprefix("Priority of ")
     select.select_option("STAT")
     page.get_by_role("button", name="Change").last.click()
+    # A click does not wait for what it asks of the server.
+    wait_until(lambda: site.index.studies.rows(study)[0].priority == "STAT")
     page.wait_for_load_state()
-    assert site.index.studies.rows(study)[0].priority == "STAT"
     page.set_viewport_size({"width": 390, "height": 844})
     keep(page, "queue on a phone")
 

@@ -19,6 +19,7 @@ from deploy.rig import RunningNode, free_port
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.settings import Peer
 from tests.instances import SERIES_UID, STUDY_UID, ct_instance, sop_uid, write_instance
+from tests.requesting import Requestor
 
 PATIENCE_SECONDS = 60.0
 STEP = "2.25.1"
@@ -33,7 +34,7 @@ quiet_seconds_otherwise = 600.0
 
 @contextmanager
 def modality(node: RunningNode) -> Iterator[Association]:
-    ae = AE(ae_title="SCANNER")
+    ae = Requestor(ae_title="SCANNER")
     contexts = [build_context(CTImageStorage, ExplicitVRLittleEndian)]
     contexts += [build_context(uid) for uid in (StorageCommitmentPushModel, ModalityPerformedProcedureStep)]
     association = ae.associate("127.0.0.1", node.port, contexts=contexts, ae_title="TRIAGE")
@@ -118,7 +119,7 @@ def test_a_killed_node_keeps_its_promises_and_the_steps_it_was_told_of(tmp_path:
             # It has no handler for what it is told here: the node hears no success.
         assert node.program.process is not None
         node.program.process.kill()
-        node.program.process.wait(20)
+        node.program.process.wait(60)
         node.listen()
         assert told == []
         with listening(port, told):

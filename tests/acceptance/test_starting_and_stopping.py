@@ -97,14 +97,14 @@ def test_a_node_that_is_killed_leaves_no_process_behind(rig: Rig) -> None:
     assert len(children) == 2, "redis and one worker"
     rig.process.kill()
     rig.process.wait()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while any(_alive(pid) for pid in children) and time.monotonic() < until:
         time.sleep(0.1)
     assert not [pid for pid in children if _alive(pid)]
 
 
 def _children(pid: int) -> list[int]:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while True:
         found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         if len(found) >= 2 or time.monotonic() > until:

@@ -94,5 +94,5 @@ def test_the_next_study_still_works(site: Site, part_of_phantom: Callable[..., P
 def test_the_node_still_answers(site: Site, path: str) -> None:
     import urllib.request
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{site.node.web_port}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{site.node.web_port}{path}", timeout=60) as answer:
         assert answer.status == 200

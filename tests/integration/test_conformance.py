@@ -21,8 +21,9 @@ from dicom_node.scu.storage import FileToSend, store
 from dicom_node.scu.verification import echo
 from dicom_node.settings import NodeSettings, Peer, Settings
 from tests.instances import ct_instance, write_instance
+from tests.requesting import Requestor
 
-SECONDS = 10.0
+SECONDS = 30.0
 MAXIMUM_CONTEXTS = 128
 VERIFICATION = "1.2.840.10008.1.1"
 SEGMENTATION, STRUCTURED_REPORT = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34"
@@ -86,7 +87,7 @@ def entity(reception: Answering) -> Iterator[ApplicationEntity]:
 
 @contextmanager
 def associated(entity: ApplicationEntity, contexts: Sequence[PresentationContext]) -> Iterator[Association]:
-    ae = AE(ae_title="SCANNER")
+    ae = Requestor(ae_title="SCANNER")
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = SECONDS
     association = ae.associate("127.0.0.1", entity.port, contexts=list(contexts), ae_title="TRIAGE")
     try:

@@ -54,7 +54,7 @@ def test_nothing_that_was_answered_is_lost_and_nothing_half_stays(tmp_path: Path
         began = time.monotonic()
         recovered = room.recovery.run()
         indexed, removed = indexed + recovered.instances_indexed, removed + recovered.unfinished_removed
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
         held = {(study, int(path.stem.rpartition(".")[2])): path for study in STUDIES for path in room.paths(study)}
         assert answered <= set(held), f"seed {seed}, kill {kill}: lost {sorted(answered - set(held))}"
         paths = sorted(str(path.relative_to(room.root)) for path in held.values())

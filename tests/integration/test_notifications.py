@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
@@ -30,6 +29,7 @@ from dicom_node.scp.application_entity import ApplicationEntity, Timeouts
 from dicom_node.scp.notifications import AT_CREATION, Notifications
 from dicom_node.settings import CompletenessSettings, NodeSettings, Settings
 from tests.instances import SERIES_UID, STUDY_UID, ct_instance, received, sop_uid
+from tests.requesting import Requestor
 from tests.rude_peer import (
     ECHO_CONTEXT,
     RELEASE,
@@ -43,7 +43,7 @@ from tests.rude_peer import (
 )
 
 STEP = "2.25.1"
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 @dataclass
@@ -94,7 +94,7 @@ def opened(folder: Path) -> Iterator[Site]:
 
 @contextmanager
 def modality(site: Site) -> Iterator[Association]:
-    ae = AE(ae_title="CT1")
+    ae = Requestor(ae_title="CT1")
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = SECONDS
     contexts = [build_context(uid) for uid in (ModalityPerformedProcedureStep, InstanceAvailabilityNotification)]
     association = ae.associate("127.0.0.1", site.entity.port, contexts=contexts, ae_title="TRIAGE")

@@ -45,7 +45,7 @@ from workers.readings import Limits
 from workers.triage import Triage
 
 WORKER = "here:1"
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ class Embrace:
             self._touch(connection, first)
             # The second time the other has gone.
             with suppress(threading.BrokenBarrierError):
-                self.both.wait(1.0)
+                self.both.wait(3.0)
             self._touch(connection, second)
             return first
 

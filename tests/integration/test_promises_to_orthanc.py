@@ -54,11 +54,11 @@ def orthanc(program: Path, folder: Path, node_port: int) -> Iterator[tuple[Peer,
     log = (folder / "orthanc.log").open("wb")
     process = subprocess.Popen([program, folder / "orthanc.json"], stdout=log, stderr=log)
     try:
-        until(lambda: is_open(http) and is_open(port), 30)
+        until(lambda: is_open(http) and is_open(port))
         yield Peer(name="modality", ae_title="ORTHANC", host="127.0.0.1", port=port), http
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         log.close()
 
 
@@ -72,21 +72,21 @@ def is_open(port: int) -> bool:
 
 def rest(http: int, path: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    with urlopen(Request(f"http://127.0.0.1:{http}{path}", data=data), timeout=20) as answer:
+    with urlopen(Request(f"http://127.0.0.1:{http}{path}", data=data), timeout=60) as answer:
         return json.load(answer)
 
 
 def commitment_by_orthanc(http: int, *objects: tuple[str, str]) -> dict[str, Any]:
     """Let Orthanc ask us, and what it then knows."""
     instances = [{"SOPClassUID": kind, "SOPInstanceUID": uid} for kind, uid in objects]
-    asked = rest(http, "/modalities/triage/storage-commitment", {"DicomInstances": instances, "Timeout": 10})
+    asked = rest(http, "/modalities/triage/storage-commitment", {"DicomInstances": instances, "Timeout": 60})
     found: dict[str, Any] = {}
 
     def answered() -> bool:
         found.update(rest(http, asked["Path"]))
         return bool(found["Status"] != "Pending")
 
-    until(answered, 20)
+    until(answered)
     return found
 
 
@@ -111,5 +111,5 @@ def test_orthanc_asks_and_is_told_what_is_kept_and_what_is_not(
 
 
 def rest_import(http: int, path: Path) -> None:
-    with urlopen(Request(f"http://127.0.0.1:{http}/instances", data=path.read_bytes()), timeout=20) as answer:
+    with urlopen(Request(f"http://127.0.0.1:{http}/instances", data=path.read_bytes()), timeout=60) as answer:
         assert json.load(answer)["Status"] == "Success"

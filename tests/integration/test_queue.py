@@ -152,7 +152,7 @@ def test_a_flushed_redis_costs_no_job_its_bell(jobs: CeleryJobQueue, index: Inde
 def test_a_redis_that_was_stopped_is_away_until_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, redis: ChildProcess, index: Index, path: Path
 ) -> None:
-    monkeypatch.setattr(job_queue, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(job_queue, "ANSWER_SECONDS", 1.0)
     jobs = CeleryJobQueue(broker_url(path))
     clock = [NOW]
     rounds = Rounds(Dispatch(Settings(), index, jobs, lambda: clock[0]), clock)
@@ -164,7 +164,7 @@ def test_a_redis_that_was_stopped_is_away_until_it_goes_on(
         queue(index, "b", at=NOW)
         began = time.monotonic()
         rounds.later(ASK_SECONDS)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
         assert not rounds.dispatch.broker_answers
         job = index.jobs.unsent(0.0)[0]
         with pytest.raises(QueueUnavailable):

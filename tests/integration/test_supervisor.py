@@ -23,7 +23,7 @@ from dicom_node.settings import Peer
 from tests.conftest import ROOT
 from tests.instances import ct_instance, files_below, write_instance
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -77,9 +77,9 @@ def test_a_redis_that_is_killed_is_there_again_under_the_same_path() -> None:
 def test_receive_announces_its_port_stores_what_is_sent_and_ends_well_when_asked(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with receiver(folder) as (process, peer):
-        assert echo(peer, ae_title="SCANNER", timeout_seconds=10) > 0
+        assert echo(peer, ae_title="SCANNER", timeout_seconds=30) > 0
         sent = FileToSend.read(write_instance(tmp_path / "1.dcm", ct_instance(1)))
-        (outcome,) = store(peer, [sent], ae_title="SCANNER", timeout_seconds=10)
+        (outcome,) = store(peer, [sent], ae_title="SCANNER", timeout_seconds=30)
         assert outcome.error is None
         assert len(files_below(folder / "archive" / "studies")) == 1
         again = subprocess.run(command(folder), cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)

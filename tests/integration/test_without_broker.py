@@ -59,7 +59,7 @@ def serving(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
 def read(address: str) -> str:
     """What is there, whatever its status."""
     try:
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         with error:

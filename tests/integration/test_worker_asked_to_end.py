@@ -28,7 +28,7 @@ def test_a_worker_asked_to_end_twice_gives_its_job_back(room: Room) -> None:
     time.sleep(2.0)
     assert room.worker.poll() is None, "the job in hand is waited for"
     room.worker.send_signal(signal.SIGTERM)
-    assert room.worker.wait(20) == 0, room.log
+    assert room.worker.wait(60) == 0, room.log
     assert (room.job.job.state, room.job.next_try_at) == (JobState.QUEUED, None)
     assert room.row is None
 
@@ -40,7 +40,7 @@ def test_a_worker_asked_to_end_waits_no_longer_than_it_is_set_to(room: Room) -> 
     room.wait_until_reading()
     assert room.worker is not None
     room.worker.send_signal(signal.SIGTERM)
-    assert room.worker.wait(20) == 0, room.log
+    assert room.worker.wait(60) == 0, room.log
     assert room.job.job.state is JobState.QUEUED
 
 

@@ -64,7 +64,7 @@ def test_a_worker_that_is_killed_leaves_no_reading_process_and_another_reads_its
     child = room.child()
     room.worker.kill()
     room.worker.wait()
-    room.wait(lambda: not lives(child), seconds=1.0)
+    room.wait(lambda: not lives(child), seconds=20.0)
 
     room.tell("")
     room.start()

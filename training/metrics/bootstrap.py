@@ -48,17 +48,21 @@ def bootstrap(
     `patients` names the patient of each case. The same seed gives the same interval.
     """
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
-    of_patient = [np.flatnonzero(owner == n) for n in range(len(names))]
+    by_patient, counts = np.argsort(owner, kind="stable"), np.bincount(owner)
+    starts = counts.cumsum() - counts
     value = float(statistic(np.arange(len(owner))))
     rng = np.random.default_rng(seed)
     said = np.full(replicates, np.nan)
     if len(names) > 1:
         for n in range(replicates):
             drawn = rng.integers(len(names), size=len(names))
-            said[n] = statistic(np.concatenate([of_patient[patient] for patient in drawn]))
+            ends = counts[drawn].cumsum()
+            # Patient after patient, the places of each one's cases.
+            places = np.arange(ends[-1]) + np.repeat(starts[drawn] - (ends - counts[drawn]), counts[drawn])
+            said[n] = statistic(by_patient[places])
     defined = said[~np.isnan(said)]
-    ends = (np.nan, np.nan)
+    interval = (np.nan, np.nan)
     if len(defined) >= max(1.0, _LEAST_DEFINED * replicates):
         tail = (1 - level) / 2
-        ends = (float(np.quantile(defined, tail)), float(np.quantile(defined, 1 - tail)))
-    return Estimate(value=value, low=ends[0], high=ends[1], cases=len(owner), patients=len(names))
+        interval = (float(np.quantile(defined, tail)), float(np.quantile(defined, 1 - tail)))
+    return Estimate(value=value, low=interval[0], high=interval[1], cases=len(owner), patients=len(names))

@@ -1,9 +1,14 @@
 """A margin is reported where readers agree on it and outlines tell it, and otherwise not."""
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
 
-from training.margin_ratings import Told, judged
+from training.margin_ratings import Told, judged, kappa
 from training.shapes import Ratings, Shape
 
 
@@ -44,6 +49,15 @@ def spiculated(*, agree: bool) -> Told:
 def agreed() -> Told:
     """What is told of nodules whose readers all see the same."""
     return spiculated(agree=True)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=30))
+def test_agreement_beyond_chance_is_cohens_kappa(said: list[tuple[bool, bool]]) -> None:
+    one, two = np.array(said, dtype=float).T
+    if one.min() == one.max() == two.min() == two.max():
+        assert math.isnan(kappa(one, two))
+    else:
+        assert kappa(one, two) == pytest.approx(cohen_kappa_score(one, two), abs=1e-9)
 
 
 def test_what_readers_agree_on_and_outlines_show_is_reported(agreed: Told) -> None:

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from monai.metrics.froc import compute_froc_curve_data
 from scipy import ndimage
 from scipy.spatial import KDTree
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from training.metrics import classification, detection
 from training.metrics.bootstrap import Estimate, bootstrap
@@ -72,6 +73,17 @@ def test_a_threshold_for_a_sensitivity_keeps_it_and_no_higher_one_does(
     threshold = threshold_for_sensitivity(truth, score, wanted)
     assert Counts.at(threshold, truth, score).sensitivity >= wanted
     assert Counts.at(threshold + 1e-9, truth, score).sensitivity < wanted
+
+
+@settings(max_examples=30)
+@given(readings())
+def test_the_areas_are_those_of_scikit_learn(reading: tuple[np.ndarray, np.ndarray]) -> None:
+    truth, score = reading
+    assert classification.auc(truth, score) == pytest.approx(roc_auc_score(truth, score))
+    assert classification.average_precision(truth, score) == pytest.approx(average_precision_score(truth, score))
+    for one_class in (np.zeros(3), np.ones(3)):
+        assert math.isnan(classification.auc(one_class, np.arange(3.0)))
+    assert math.isnan(classification.average_precision(np.zeros(3), np.arange(3.0)))
 
 
 def test_intervals_hold_their_figure_and_repeat_with_their_seed() -> None:

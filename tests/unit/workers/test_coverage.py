@@ -37,6 +37,10 @@ class Body:
         """The matrix of its quadratic form."""
         return np.asarray(self.turn @ np.diag(1 / np.square(self.radii_mm)) @ self.turn.T)
 
+    def at(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """At places [..., 3] in mm from its centre below 1 within it, and 1 on its surface."""
+        return np.asarray(((places @ self.form) * places).sum(axis=-1))
+
     @property
     def truth(self) -> NDArray[np.float64]:
         """Long and short axis in the plane of its largest extent, their mean, largest diameter, volume."""
@@ -62,14 +66,14 @@ def drawn(
     steps = np.array(spacing_mm)
     shape = tuple(2 * math.ceil((max(body.radii_mm) + 4 * max(spacing_mm)) / step) + 1 for step in spacing_mm)
     away = np.stack(np.indices(shape), axis=-1) * steps - (np.array(shape) // 2 + body.shift) * steps
-    value = np.einsum("...i,ij,...j", away, body.form, away)
+    value = body.at(away)
     share = (value <= 1).astype(float)
     # Farther from the surface than a voxel's corner there is nothing to average.
     slope = 2 * np.linalg.norm(away @ body.form, axis=-1) + 1e-9
     near = np.abs(value - 1) / slope < 2 * np.linalg.norm(steps)
     offsets = (np.stack(np.meshgrid(*[np.arange(PLACES)] * 3), axis=-1).reshape(-1, 3) + 0.5) / PLACES - 0.5
     places = away[near][:, None] + offsets * steps
-    share[near] = (np.einsum("...i,ij,...j", places, body.form, places) <= 1).mean(axis=1)
+    share[near] = (body.at(places) <= 1).mean(axis=1)
     voxels = LUNG_HU + (hu - LUNG_HU) * share
     if blur_mm:
         voxels = ndimage.gaussian_filter(voxels, blur_mm / steps)

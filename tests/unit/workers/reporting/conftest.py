@@ -1,8 +1,9 @@
 """One reading of a little series, and the report on it; read-only, and so shared by the tests."""
 
+import copy
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from pydicom import Dataset
 from dicom_node.core import codes
 from dicom_node.core.algorithm import AlgorithmIdentification
 from dicom_node.core.finding import Finding
+from dicom_node.core.form import Form
 from tests.factories import OBLIQUE, ct_series
-from workers.lungs import LUNG_OF_UNKNOWN_SIDE
+from workers.lungs import LEFT_LUNG, LUNG_OF_UNKNOWN_SIDE, RIGHT_LUNG
 from workers.measurement import measure
 from workers.reporting.encapsulated_pdf import build_encapsulated_pdf
 from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
+from workers.reporting.forms import Part
 from workers.reporting.key_object_selection import build_key_object_selection
 from workers.reporting.presentation_state import build_presentation_states
 from workers.reporting.report import Report, build_report
@@ -119,6 +122,24 @@ def evidence_of(volume: Volume, **changes: Any) -> Evidence:
     return Evidence(**(fields | changes))
 
 
+def in_every_form(reading: Reading) -> Report:
+    """The report on a reading, in every form."""
+    lungs = reading.labels * 0
+    lungs[2:9, 4:28, 2:12], lungs[2:9, 4:28, 14:24] = RIGHT_LUNG, LEFT_LUNG
+    return build_report(reading.evidence, reading.findings, reading.labels, forms=set(Form), lungs=lungs)
+
+
+def breaking(report: Report, form: Form, break_it: Callable[[Dataset], None]) -> Report:
+    """The report with another object in the place of its first one in this form: a copy, which is broken."""
+    broken = copy.deepcopy(report.objects[Part(form)])
+    break_it(broken)
+    if form is Form.SEG:
+        return replace(report, segmentation=broken)
+    if form is report.form:
+        return replace(report, structured_report=broken)
+    return replace(report, others={**report.others, Part(form): broken})
+
+
 SITUATIONS: dict[str, Callable[[Path], Reading]] = {
     "three findings": reading_of,
     "one finding": lambda folder: reading_of(folder, CENTRES[:1]),
@@ -140,6 +161,12 @@ def report(reading: Reading) -> Report:
 
 
 @pytest.fixture(scope="session")
+def whole(reading: Reading) -> Report:
+    """The report on it in every form; not to be changed, either."""
+    return in_every_form(reading)
+
+
+@pytest.fixture(scope="session")
 def files(report: Report) -> tuple[bytes, ...]:
     """The report's files: segmentation and structured report."""
     return tuple(as_file(dataset) for dataset in report.datasets)
@@ -155,3 +182,9 @@ def any_reading(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def any_report(any_reading: Reading) -> Report:
     """The report on it, not to be changed."""
     return any_reading.report()
+
+
+@pytest.fixture(scope="session")
+def any_whole(any_reading: Reading) -> Report:
+    """The report on it in every form, not to be changed."""
+    return in_every_form(any_reading)

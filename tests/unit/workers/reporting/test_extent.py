@@ -1,6 +1,7 @@
 """Nothing leaves whose outlines, axes or numbers are not those of its segment; and what is, is never held."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
@@ -37,6 +38,19 @@ FORMS = {Form.SEG, Form.SR, Form.SR_OHIF, Form.SR_IMAGES, Form.SR_OHIF_IMAGES, F
 #: A shape by a number: one that is told voxel by voxel is too long to be shown.
 numbers = st.integers(0, 10**6)
 
+#: Shapes that are made up beside those of every kind; `make test SHAPES=100` takes a longer look.
+SHAPES = int(os.environ.get("SHAPES", "5"))
+#: The numbers of shapes that are odd in a way of their own.
+KINDS = {
+    "a single voxel": 11,
+    "two lines on one slice": 160,
+    "a ring": 24,
+    "one part, with holes, that hangs together by corners": 17,
+    "48 parts": 197,
+    "22 parts on one slice": 398,
+    "a tenth of the volume, with crumbs": 208,
+}
+
 
 @pytest.fixture(scope="module")
 def written(reading: Reading) -> dict[Part, bytes]:
@@ -58,7 +72,8 @@ def broken(files: dict[Part, bytes], form: Form, break_it: Callable[[Dataset], N
     """What the rule says of an object that was changed."""
     dataset = dcmread(BytesIO(files[Part(form)]))
     break_it(dataset)
-    return judged({**files, Part(form): as_file(dataset)}, reading)[form]
+    judges_need = {Part(always): files[Part(always)] for always in (Form.SEG, Form.SR)}
+    return judged({**judges_need, Part(form): as_file(dataset)}, reading)[form]
 
 
 def set_number(code: codes.Code, factor: float, derivation: codes.Code | None = None) -> Callable[[Dataset], None]:
@@ -284,8 +299,16 @@ def shape_of(number: int) -> NDArray[np.bool_]:
     return mask
 
 
-@settings(max_examples=40, deadline=None)
+def every_kind(test: Callable[..., None]) -> Callable[..., None]:
+    """Asks for a shape of each kind, one by its mask and the next by attenuation."""
+    for place, number in enumerate(KINDS.values()):
+        test = example(number=number, by_attenuation=bool(place % 2))(test)
+    return test
+
+
+@settings(max_examples=SHAPES, deadline=None)
 @given(number=numbers, by_attenuation=st.booleans())
+@every_kind
 def test_no_measured_shape_is_held_however_odd(empty: Volume, number: int, by_attenuation: bool) -> None:
     mask = shape_of(number)
     hu = np.where(mask, 30.0, -850.0).astype(np.float32) + np.random.default_rng(2).normal(0, 20, SHAPE)
@@ -312,14 +335,14 @@ def of_finding(volume: Volume, mask: NDArray[np.bool_], **measured: Any) -> Read
     return Reading(folder=Path(), evidence=evidence_of(volume), findings=(finding,), labels=labels)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=2 * SHAPES, deadline=None)
 @given(number=numbers)
 def test_a_segments_voxels_are_read_back_as_they_were_marked(empty: Volume, number: int) -> None:
     mask = shape_of(number)
     measured = measure(Region(box=tuple(slice(0, n) for n in SHAPE), mask=mask), empty)  # type: ignore[arg-type]  # three axes
     reading = of_finding(empty, mask, **vars(measured))
+    report = build_report(reading.evidence, reading.findings, reading.labels, forms={Form.SEG, Form.LABEL_MAP})
     for form in (Form.SEG, Form.LABEL_MAP):
-        report = build_report(reading.evidence, reading.findings, reading.labels, forms={form, Form.SR, Form.SEG})
         read_back = dcmread(BytesIO(as_file(report.objects[Part(form)])))
         (segment,) = segments_of(read_back, empty).values()
         again = np.zeros(SHAPE, dtype=bool)

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from pydicom import Dataset
 
 from deploy.conformance import STATEMENT
 from dicom_node.core.form import STRUCTURED_REPORTS, TRAITS, UNREAD, Form
-from tests.unit.workers.reporting.conftest import Reading
+from tests.unit.workers.reporting.conftest import Reading, breaking
 from tests.unit.workers.reporting.test_gate import (
     cut_the_pixels_short,
     lose_a_frames_source,
@@ -17,7 +18,6 @@ from tests.unit.workers.reporting.test_gate import (
     turn_the_frames,
     use_another_frame_of_reference,
 )
-from workers.lungs import LEFT_LUNG, RIGHT_LUNG
 from workers.reporting.forms import BUILDERS, Part
 from workers.reporting.passage import check_objects
 from workers.reporting.rejection_note import Rejection, build_rejection_note
@@ -27,41 +27,31 @@ from workers.reporting.report import Report, build_report
 ALWAYS = {*STRUCTURED_REPORTS, Form.SECONDARY_CAPTURE, Form.PDF}
 
 
-def whole(reading: Reading) -> Report:
-    """A report in every form."""
-    lungs = reading.labels * 0
-    lungs[2:9, 4:28, 2:12], lungs[2:9, 4:28, 14:24] = RIGHT_LUNG, LEFT_LUNG
-    return build_report(reading.evidence, reading.findings, reading.labels, forms=set(Form), lungs=lungs)
-
-
-@pytest.fixture(scope="module")
-def written(any_reading: Reading) -> Report:
-    return whole(any_reading)
-
-
-def test_every_object_in_every_form_passes_the_gate(any_reading: Reading, written: Report) -> None:
-    checked = check_objects(written, any_reading.evidence)
-    assert [(one.form, one.fault) for one in checked] == [(part.form, "") for part in written.objects]
+def test_every_object_in_every_form_passes_the_gate(any_reading: Reading, any_whole: Report) -> None:
+    checked = check_objects(any_whole, any_reading.evidence)
+    assert [(one.form, one.fault) for one in checked] == [(part.form, "") for part in any_whole.objects]
 
 
 def test_with_findings_every_form_is_written_and_without_those_that_say_so(
-    any_reading: Reading, written: Report
+    any_reading: Reading, any_whole: Report
 ) -> None:
     of_a_reading = {Form.SEG, *STRUCTURED_REPORTS, *BUILDERS}
     expected = of_a_reading if any_reading.findings else {*ALWAYS, Form.LUNG}
-    assert {part.form for part in written.objects} == expected
+    assert {part.form for part in any_whole.objects} == expected
 
 
-def test_each_object_has_an_instance_of_its_own_and_each_form_a_series(written: Report) -> None:
-    instances = [ds.SOPInstanceUID for ds in written.datasets]
+def test_each_object_has_an_instance_of_its_own_and_each_form_a_series(any_whole: Report) -> None:
+    instances = [ds.SOPInstanceUID for ds in any_whole.datasets]
     assert len(set(instances)) == len(instances)
     series: dict[str, Form] = {}
-    for part, ds in written.objects.items():
+    for part, ds in any_whole.objects.items():
         assert series.setdefault(ds.SeriesInstanceUID, part.form) is part.form
 
 
-def test_each_series_of_a_study_has_a_number_of_its_own_that_the_statement_tells(reading: Reading) -> None:
-    datasets = whole(reading).datasets
+def test_each_series_of_a_study_has_a_number_of_its_own_that_the_statement_tells(
+    reading: Reading, whole: Report
+) -> None:
+    datasets = whole.datasets
     rejected = [ds for ds in datasets if ds.Modality in ("SR", "SEG")]
     withdrawn = Rejection(safety=False, reason="Wrong patient", asked_at=reading.evidence.completed_at, number=1)
     note = build_rejection_note(withdrawn, rejected)
@@ -80,22 +70,26 @@ def test_each_series_of_a_study_has_a_number_of_its_own_that_the_statement_tells
     [use_another_frame_of_reference, move_a_frame, turn_the_frames, stretch_the_pixels, lose_a_frames_source],
 )
 def test_every_segmentation_must_lie_on_its_source(
-    reading: Reading, form: Form, break_it: Callable[[Dataset, Dataset], None]
+    reading: Reading, whole: Report, form: Form, break_it: Callable[[Dataset, Dataset], None]
 ) -> None:
-    report = whole(reading)
-    break_it(Dataset(), report.objects[Part(form)])
+    report = breaking(with_what_refers_to(form, whole), form, lambda segmentation: break_it(Dataset(), segmentation))
     faults = {one.form: one.fault for one in check_objects(report, reading.evidence)}
     assert f"{form} breaks the rule 'geometry'" in faults.pop(form)
     assert_held_with(form, faults)
 
 
 @pytest.mark.parametrize("form", [Form.LABEL_MAP, Form.LUNG])
-def test_every_segmentation_has_its_pixel_data_whole(reading: Reading, form: Form) -> None:
-    report = whole(reading)
-    cut_the_pixels_short(Dataset(), report.objects[Part(form)])
+def test_every_segmentation_has_its_pixel_data_whole(reading: Reading, whole: Report, form: Form) -> None:
+    report = breaking(whole, form, lambda segmentation: cut_the_pixels_short(Dataset(), segmentation))
     faults = {one.form: one.fault for one in check_objects(report, reading.evidence)}
     assert f"{form} breaks the rule 'frames'" in faults.pop(form)
     assert_held_with(form, faults)
+
+
+def with_what_refers_to(form: Form, report: Report) -> Report:
+    """Of a report in every form what is in this one, what refers to that, and what is always written."""
+    kept = {part: ds for part, ds in report.others.items() if form in (part.form, TRAITS[part.form].refers_to)}
+    return replace(report, others=kept)
 
 
 def assert_held_with(form: Form, faults: dict[Form, str]) -> None:
@@ -105,8 +99,8 @@ def assert_held_with(form: Form, faults: dict[Form, str]) -> None:
         assert (f"the rule 'parts': {form}, which it refers to" in fault) if refers else fault == "", other
 
 
-def test_pictures_are_numbered_and_come_after_what_radiologists_read_first(reading: Reading) -> None:
-    parts = list(whole(reading).objects)
+def test_pictures_are_numbered_and_come_after_what_radiologists_read_first(reading: Reading, whole: Report) -> None:
+    parts = list(whole.objects)
     pictures = [part.number for part in parts if part.form is Form.SECONDARY_CAPTURE]
     # A page of text; then each finding on its slice, and in three planes.
     assert pictures == list(range(1, 2 * len(reading.findings) + 2))

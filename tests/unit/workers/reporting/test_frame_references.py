@@ -7,7 +7,7 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.core.form import Form
 from tests.factories import enhanced_ct
-from tests.unit.workers.reporting.conftest import Reading, reading_of
+from tests.unit.workers.reporting.conftest import Reading, breaking, reading_of
 from tests.unit.workers.reporting.test_structured_report import walk
 from workers.reporting.encoding import as_file
 from workers.reporting.forms import Part
@@ -23,9 +23,10 @@ def multi_frame(tmp_path_factory: pytest.TempPathFactory) -> Reading:
     return reading_of(tmp_path_factory.mktemp("enhanced"), source=enhanced_ct)
 
 
-def written(reading: Reading) -> Report:
-    """A report in every form with a tree, free to be broken."""
-    return build_report(reading.evidence, reading.findings, reading.labels, forms={Form.SEG, *TREES})
+@pytest.fixture(scope="module")
+def written(multi_frame: Reading) -> Report:
+    """The report on it in every form with a tree; a test breaks a copy."""
+    return build_report(multi_frame.evidence, multi_frame.findings, multi_frame.labels, forms={Form.SEG, *TREES})
 
 
 def references(tree: Dataset, source: str) -> list[Dataset]:
@@ -39,8 +40,10 @@ def faults(reading: Reading, report: Report) -> dict[Form, str]:
 
 
 @pytest.mark.parametrize("form", TREES)
-def test_each_item_names_the_one_frame_that_its_finding_was_drawn_on(multi_frame: Reading, form: Form) -> None:
-    tree = dcmread(BytesIO(as_file(written(multi_frame).objects[Part(form)])))
+def test_each_item_names_the_one_frame_that_its_finding_was_drawn_on(
+    multi_frame: Reading, written: Report, form: Form
+) -> None:
+    tree = dcmread(BytesIO(as_file(written.objects[Part(form)])))
     named = [
         reference.get("ReferencedFrameNumber")
         for reference in references(tree, multi_frame.findings[0].outline.sop_instance_uid)
@@ -50,22 +53,22 @@ def test_each_item_names_the_one_frame_that_its_finding_was_drawn_on(multi_frame
     assert named == ([number for number in drawn_on for _ in range(2)] if form is Form.SR_OHIF else drawn_on)
 
 
-def test_a_report_on_a_multi_frame_source_passes(multi_frame: Reading) -> None:
-    assert set(faults(multi_frame, written(multi_frame)).values()) == {""}
+def test_a_report_on_a_multi_frame_source_passes(multi_frame: Reading, written: Report) -> None:
+    assert set(faults(multi_frame, written).values()) == {""}
 
 
 @pytest.mark.parametrize("form", TREES)
 @pytest.mark.parametrize("frames", [None, [2, 3], 99])
 def test_a_reference_to_all_frames_to_several_or_to_an_unread_one_does_not_pass(
-    multi_frame: Reading, form: Form, frames: int | list[int] | None
+    multi_frame: Reading, written: Report, form: Form, frames: int | list[int] | None
 ) -> None:
-    report = written(multi_frame)
-    source = multi_frame.findings[0].outline.sop_instance_uid
-    reference = references(report.objects[Part(form)], source)[-1]
-    if frames is None:
-        del reference.ReferencedFrameNumber
-    else:
-        reference.ReferencedFrameNumber = frames
-    found = faults(multi_frame, report)
+    def name_others(tree: Dataset) -> None:
+        reference = references(tree, multi_frame.findings[0].outline.sop_instance_uid)[-1]
+        if frames is None:
+            del reference.ReferencedFrameNumber
+        else:
+            reference.ReferencedFrameNumber = frames
+
+    found = faults(multi_frame, breaking(written, form, name_others))
     assert "breaks the rule 'images'" in found.pop(form)
     assert set(found.values()) == {""}

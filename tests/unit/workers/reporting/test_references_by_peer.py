@@ -8,22 +8,22 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.core.form import STRUCTURED_REPORTS, TRAITS, UNREAD, Form, forms_of
 from tests.unit.core.test_form import ASKED
-from tests.unit.workers.reporting.conftest import Reading
-from tests.unit.workers.reporting.test_forms import whole
+from tests.unit.workers.reporting.conftest import Reading, breaking
 from tests.unit.workers.reporting.test_structured_report import child, groups_of, name_of, value_of, walk
 from workers.reporting.encoding import as_file
 from workers.reporting.forms import Part
 from workers.reporting.gate import find_faults
 from workers.reporting.passage import check_objects
+from workers.reporting.report import Report
 
 IN_SEGMENTS = [form for form in STRUCTURED_REPORTS if TRAITS[form].refers_to is not None]
 ON_IMAGES = [form for form in STRUCTURED_REPORTS if TRAITS[form].refers_to is None]
 
 
 @pytest.fixture(scope="module")
-def objects(any_reading: Reading) -> dict[Part, Dataset]:
+def objects(any_whole: Report) -> dict[Part, Dataset]:
     """Every form of every situation's report, as peers get it."""
-    return {part: dcmread(BytesIO(as_file(ds))) for part, ds in whole(any_reading).objects.items()}
+    return {part: dcmread(BytesIO(as_file(ds))) for part, ds in any_whole.objects.items()}
 
 
 def referred(ds: Dataset) -> set[str]:
@@ -55,11 +55,10 @@ def test_every_combination_of_forms_is_whole_at_its_peer(any_reading: Reading, o
 
 
 @pytest.mark.parametrize("form", IN_SEGMENTS)
-def test_a_report_names_the_segments_that_its_peer_gets(reading: Reading, form: Form) -> None:
-    report = whole(reading)
-    segmentation = report.objects[Part(TRAITS[form].refers_to)]  # type: ignore[arg-type]  # such a form names one
+def test_a_report_names_the_segments_that_its_peer_gets(whole: Report, form: Form) -> None:
+    segmentation = whole.objects[Part(TRAITS[form].refers_to)]  # type: ignore[arg-type]  # such a form names one
     tracked = {s.SegmentNumber: s.TrackingUID for s in segmentation.SegmentSequence if "TrackingUID" in s}
-    groups = groups_of(report.objects[Part(form)], "1411")
+    groups = groups_of(whole.objects[Part(form)], "1411")
     assert len(groups) == len(tracked) == 3
     for group in groups:
         (reference,) = child(group, "121191").ReferencedSOPSequence
@@ -68,10 +67,11 @@ def test_a_report_names_the_segments_that_its_peer_gets(reading: Reading, form: 
         assert tracked[reference.ReferencedSegmentNumber] == value_of(child(group, "112040"))
 
 
-def test_without_a_segmentation_a_finding_is_outlined_on_every_image_that_it_lies_on(reading: Reading) -> None:
-    report = whole(reading)
+def test_without_a_segmentation_a_finding_is_outlined_on_every_image_that_it_lies_on(
+    reading: Reading, whole: Report
+) -> None:
     volume = reading.evidence.volume
-    groups = groups_of(report.objects[Part(Form.SR_IMAGES)], "1411")
+    groups = groups_of(whole.objects[Part(Form.SR_IMAGES)], "1411")
     assert len(groups) == 3
     for finding, group in zip(reading.findings, groups, strict=True):
         regions = [item for item in group.ContentSequence if name_of(item) == "111030"]
@@ -82,8 +82,8 @@ def test_without_a_segmentation_a_finding_is_outlined_on_every_image_that_it_lie
         assert not any(name_of(item) == "121191" for item in walk(group))
 
 
-def test_for_ohif_without_a_segmentation_one_group_has_axes_and_all_numbers(reading: Reading) -> None:
-    portable, ohif = (whole(reading).objects[Part(form)] for form in ON_IMAGES)
+def test_for_ohif_without_a_segmentation_one_group_has_axes_and_all_numbers(whole: Report) -> None:
+    portable, ohif = (whole.objects[Part(form)] for form in ON_IMAGES)
     for one, other in zip(groups_of(portable, "1411"), groups_of(ohif, "1501"), strict=True):
         numbers = [
             {(name_of(i), value_of(i)) for i in group.ContentSequence if i.ValueType == "NUM"} for group in (one, other)
@@ -93,21 +93,23 @@ def test_for_ohif_without_a_segmentation_one_group_has_axes_and_all_numbers(read
 
 
 @pytest.mark.parametrize("form", ON_IMAGES)
-def test_a_finding_that_is_drawn_nowhere_is_held(reading: Reading, form: Form) -> None:
-    report = whole(reading)
-    for group in (item for item in walk(report.objects[Part(form)]) if name_of(item) == "125007"):
-        for item in walk(group):
-            item.pop("GraphicData", None)
+def test_a_finding_that_is_drawn_nowhere_is_held(reading: Reading, whole: Report, form: Form) -> None:
+    def draw_nothing(document: Dataset) -> None:
+        for group in (item for item in walk(document) if name_of(item) == "125007"):
+            for item in walk(group):
+                item.pop("GraphicData", None)
+
+    report = breaking(whole, form, draw_nothing)
     faults = {one.form: one.fault for one in check_objects(report, reading.evidence)}
     assert f"{form} breaks the rule 'tracking'" in faults[form]
 
 
-def test_what_is_not_its_evidence_is_noticed(reading: Reading) -> None:
-    report = whole(reading)
-    own, other = (
-        report.objects[Part(f)].CurrentRequestedProcedureEvidenceSequence[0] for f in (Form.SR_IMAGES, Form.SR)
-    )
-    own.ReferencedSeriesSequence.append(other.ReferencedSeriesSequence[1])
+def test_what_is_not_its_evidence_is_noticed(reading: Reading, whole: Report) -> None:
+    def list_the_segmentation(document: Dataset) -> None:
+        own, other = (ds.CurrentRequestedProcedureEvidenceSequence[0] for ds in (document, whole.structured_report))
+        own.ReferencedSeriesSequence.append(other.ReferencedSeriesSequence[1])
+
+    report = breaking(whole, Form.SR_IMAGES, list_the_segmentation)
     files = {part: as_file(ds) for part, ds in report.objects.items()}
     found = find_faults(report, files, reading.evidence)[Part(Form.SR_IMAGES)]
     assert [rule for rule, _ in found] == ["evidence"]
