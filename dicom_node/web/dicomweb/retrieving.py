@@ -199,7 +199,7 @@ def _json_metadata(
 def _frames(retrieval: Retrieval, request: Request) -> Response:
     content, place, numbers = frames_asked(retrieval, request)
     stored = frame_type(place.transfer_syntax_uid)
-    offers = _OF_OCTETS
+    offers: tuple[Offer, ...] = _OF_OCTETS
     if stored != OCTETS:
         offers = (*offers, Offer(media_type=stored, multipart=True), Offer(media_type=stored))
     if len(numbers) > 1:
