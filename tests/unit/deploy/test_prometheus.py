@@ -11,8 +11,11 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dicom_node.audit import AuditTrail
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.telemetry import Metrics
+from dicom_node.web.alerts import Alerts
+from dicom_node.web.line_limits import LineLimits
 from dicom_node.web.metrics import IndexCollector
 from tests.conftest import ROOT
 from tests.populated_index import NOW, WORKERS, open_populated
@@ -44,6 +47,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     index.conditions.began("broker", reason="no Redis", at=NOW)
     metrics = Metrics()
     metrics.may_refuse("instance", ["OutOfResources"])
+    limits = LineLimits(clock=lambda: NOW)
+    Alerts(trail=AuditTrail((), source="TRIAGE"), metrics=metrics, limits=limits, clock=limits.clock)
     metrics.refused("association", "Calling AE title not recognised")
     metrics.instances_received.labels(outcome="new").inc()
     metrics.associations.labels(ending="released").inc()
