@@ -43,6 +43,14 @@ told = "tests.told_algorithms:ALGORITHMS"
 work(settings, index, Archive(folder), broker_url=broker, queues=queues, algorithms=told, node=os.getppid())
 """
 
+#: Makes of it a worker whose reading process computes nothing and is there at once, where what is read does not matter.
+LITTLE = """
+from functools import partial
+from workers import celery_app
+
+celery_app.Readings = partial(celery_app.Readings, module="tests.little_reading_process")
+"""
+
 #: A node in so far as it starts a worker, and has threads: the kernel tells of the deaths of several.
 NODE = """
 import sys, threading, time
@@ -73,8 +81,8 @@ class Room:
         """What the algorithm does at its next reading, or leaves off doing."""
         self.told.write_text(what)
 
-    def queue(self) -> None:
-        queued(self.index, at=time.time(), algorithm="told")
+    def queue(self, algorithm: str = "told") -> None:
+        queued(self.index, at=time.time(), algorithm=algorithm)
 
     def start(self, broker: str = "", *, program: str = PROGRAM, by_node: bool = False, **overrides: object) -> None:
         """Start a worker; without a broker unless one is named."""

@@ -7,14 +7,10 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 from torch import nn
 
-from workers.configuration import components
-
 
 def built(table: Mapping[str, Any], *, first_bias: float = 0.0) -> nn.Module:
     """The network with its last bias set: what it expects before it has learnt anything, as a logit."""
-    parser = ConfigParser({"network_def": dict(table)})
-    parser.locator = components()
-    network = parser.get_parsed_content("network_def")
+    network = ConfigParser({"network_def": dict(table)}).get_parsed_content("network_def")
     if not isinstance(network, nn.Module):
         raise ValueError(f"[network] _target_ = {table.get('_target_')!r} is no network")
     biases = [p for name, p in network.named_parameters() if name.endswith("bias") and p.numel() == 1]

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -116,9 +115,7 @@ class Configuration:
         self._parser = ConfigParser(
             _replaced(given if own_code else _without_imports(given)), globals={"workers": workers}
         )
-        if not own_code:
-            # Nothing is imported on the way that it does not know.
-            self._parser.locator = components()
+        self._locator = ComponentLocator()
         try:
             # Once: to parse again would build every part again.
             self._parser.parse()
@@ -179,7 +176,7 @@ class Configuration:
     def _check_target(self, key: str, target: Any) -> None:
         if not isinstance(target, str) or target.startswith(("$", "@", "%")):
             raise self._refused(key, "a class that is computed")
-        homes = self._parser.locator.get_component_module_name(target)
+        homes = self._locator.get_component_module_name(target)
         paths = [f"{home}.{target}" for home in homes] if isinstance(homes, list) else [f"{homes}.{target}"]
         for path in paths if homes else [target]:
             if not _computes(path):
@@ -219,20 +216,6 @@ class Configuration:
         reason = f"bundle {self._bundle}: {key} in {self._file} needs {what}, which is not of what MONAI computes with"
         mend = "if you trust this bundle as you trust a program, set own_code = true for it in [[bundles]]"
         return BundleInvalid(f"{reason}; {mend}")
-
-
-def components() -> ComponentLocator:
-    """Where each class and function of MONAI is, by its name.
-
-    All of MONAI is looked through for that, which takes longer than anything else here: again only where more of it was
-    imported.
-    """
-    return _components_in(frozenset(name for name in sys.modules if name.startswith(ComponentLocator.MOD_START)))
-
-
-@lru_cache(maxsize=1)
-def _components_in(_modules: frozenset[str]) -> ComponentLocator:
-    return ComponentLocator()
 
 
 def _computes(path: str) -> bool:

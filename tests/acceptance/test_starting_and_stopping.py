@@ -75,8 +75,18 @@ def test_a_second_node_on_the_same_folder_is_refused(rig: Rig, tmp_path: Path) -
     assert rig.process.poll() is None
 
 
+@pytest.fixture
+def begun(pair: Rig) -> Rig:
+    """Both, begun; the worker of a node that is started here may still be on its way."""
+    process = pair.node.program.process
+    if process is None or process.poll() is not None:
+        pair.node.listen()
+    return pair
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_every_process_in_order_and_without_a_fault(rig: Rig, number: signal.Signals) -> None:
+def test_a_signal_ends_every_process_in_order_and_without_a_fault(begun: Rig, number: signal.Signals) -> None:
+    rig = begun
     children = _children(rig.process.pid)
     assert len(children) == 2, "redis and one worker"
     said = len(rig.node.program.log.read_text())
@@ -92,7 +102,8 @@ def test_a_signal_ends_every_process_in_order_and_without_a_fault(rig: Rig, numb
     assert stopped == ["receiver", "promises", "web", "keying", "patience", *inner, "worker", "redis"]
 
 
-def test_a_node_that_is_killed_leaves_no_process_behind(rig: Rig) -> None:
+def test_a_node_that_is_killed_leaves_no_process_behind(begun: Rig) -> None:
+    rig = begun
     children = _children(rig.process.pid)
     assert len(children) == 2, "redis and one worker"
     rig.process.kill()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.core.lifecycle import JobState
-from tests.worker_room import PATIENCE_SECONDS, Room, assert_reported_once, lives, worker_room
+from tests.worker_room import LITTLE, PATIENCE_SECONDS, PROGRAM, Room, assert_reported_once, lives, worker_room
 
 
 @pytest.fixture
@@ -18,9 +18,8 @@ def room(tmp_path: Path) -> Iterator[Room]:
 
 
 def test_a_worker_asked_to_end_twice_gives_its_job_back(room: Room) -> None:
-    room.queue()
-    room.tell("hang")
-    room.start(**{"worker.stop_seconds": 100.0})
+    room.queue("hang")
+    room.start(program=LITTLE + PROGRAM, **{"worker.stop_seconds": 100.0})
     room.wait_until_reading()
     assert room.worker is not None
     room.worker.send_signal(signal.SIGTERM)
@@ -34,9 +33,8 @@ def test_a_worker_asked_to_end_twice_gives_its_job_back(room: Room) -> None:
 
 
 def test_a_worker_asked_to_end_waits_no_longer_than_it_is_set_to(room: Room) -> None:
-    room.queue()
-    room.tell("hang")
-    room.start(**{"worker.stop_seconds": 1.0})
+    room.queue("hang")
+    room.start(program=LITTLE + PROGRAM, **{"worker.stop_seconds": 1.0})
     room.wait_until_reading()
     assert room.worker is not None
     room.worker.send_signal(signal.SIGTERM)

@@ -52,7 +52,9 @@ class DenseBodies:
     """A network that finds whatever is dense within the lungs."""
 
     def probability(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
-        inner = ndimage.distance_transform_edt(where, sampling=GRID_MM) > 8
+        # How deep in the lungs a place lies, by every second voxel along each axis: it takes an eighth of the time.
+        deep = ndimage.distance_transform_edt(where[::2, ::2, ::2], sampling=2 * np.array(GRID_MM)) > 8
+        inner = deep.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(0, size) for size in where.shape)]
         return (0.95 * ndimage.gaussian_filter((inner & (voxels > 0.4)).astype(np.float32), 0.8)).astype(np.float32)
 
     def opinion(self, piece: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -111,7 +111,7 @@ def test_one_process_reads_one_series_after_the_other(room: Room) -> None:
 def test_the_algorithms_are_those_that_the_last_process_told_of(room: Room) -> None:
     assert (room.readings.algorithms, room.readings.broken) == ((), ())
     room.read("report")
-    assert (room.readings.algorithms, room.readings.broken) == (("little",), ("other",))
+    assert (room.readings.algorithms, room.readings.broken) == (("little", "hang"), ("other",))
 
 
 def test_an_answer_of_many_megabytes_arrives_whole(room: Room) -> None:
