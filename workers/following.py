@@ -264,6 +264,7 @@ def _gone(
 ) -> Iterator[str]:
     """What was there and is not found now, and why that may be so though it still is there."""
     again, compared = set(found.pairs.values()), lungs_compared(earlier.layout.lungs, layout.lungs)
+    is_thicker = round(layout.thickness_mm, 1) > round(earlier.layout.thickness_mm, 1)
     for number, uid in enumerate(earlier.uids):
         if number in again:
             continue
@@ -274,7 +275,7 @@ def _gone(
             doubts = {
                 "not everything is outlined now": layout.is_partial,
                 "another version or setting read that scan": not _is_read_alike(layout, algorithm, earlier),
-                "slices as thick as now may not show it": not _is_shown(layout, place.diameter_mm),
+                "slices as thick as now may not show it": is_thicker and not _is_shown(layout, place.diameter_mm),
             }
             doubt = " and ".join(words for words, holds in doubts.items() if holds)
             yield f"{name} of {earlier.day} was not found again{f', but {doubt}' if doubt else ''}."
