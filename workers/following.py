@@ -87,7 +87,7 @@ def follow(
             found = _compared(findings, layout, algorithm, earlier)
             return replace(found, remarks=(*passed, *found.remarks))
         log.info("an earlier study is not compared", extra={"reason": earlier})
-        passed.append(f"An earlier study of this patient was not compared: {earlier}.")
+        passed.append(f"An earlier study under this Patient ID was not compared: {earlier}.")
     return _uncompared(findings, priors, tuple(passed))
 
 
@@ -126,7 +126,7 @@ def _opened(
         # What a cut report lacks must not pass for what was not there.
         return "its report tells less than was found then"
     if not is_theirs or days < 0 or outlined_by(report)[0] != algorithm.name:
-        return "its report is of another patient, a later day or another algorithm"
+        return "it is not surely of the same patient, of an earlier day and by the same algorithm"
     if layout.is_cut or before.is_cut or not lungs_compared(before.lungs, layout.lungs):
         return "the lungs of both scans are not alike, or not whole, so that places cannot be compared"
     return _Earlier(report=report, layout=before, measured=measured, on=on, days=days, uids=tuple(before.findings))
