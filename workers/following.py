@@ -86,7 +86,7 @@ def follow(
             found = _compared(findings, layout, algorithm, earlier)
             return replace(found, others=_in_other_forms(prior, archive), remarks=(*passed, *found.remarks))
         log.info("an earlier study is not compared", extra={"reason": earlier})
-        passed.append(f"An earlier study of this patient was not compared: {earlier}.")
+        passed.append(f"An earlier study under this Patient ID was not compared: {earlier}.")
     return _uncompared(findings, priors, tuple(passed))
 
 
@@ -121,7 +121,7 @@ def _opened(
         # What it lacks must not pass for what was not there.
         return "its report tells less than was found then"
     if not is_theirs or days < 0 or outlined_by(report)[0] != algorithm.name:
-        return "its report is of another patient, a later day or another algorithm"
+        return "it is not surely of the same patient, of an earlier day and by the same algorithm"
     if layout.is_cut or before.is_cut or not lungs_compared(before.lungs, layout.lungs):
         return "the lungs of both scans are not alike, or not whole, so that places cannot be compared"
     return _Earlier(report=report, layout=before, measured=measured, on=on, days=days, uids=tuple(before.findings))
@@ -294,6 +294,7 @@ def _gone(
 ) -> Iterator[str]:
     """What was there and is not found now, and why that may be so though it still is there."""
     again, compared = set(found.pairs.values()), lungs_compared(earlier.layout.lungs, layout.lungs)
+    is_thicker = round(layout.thickness_mm, 1) > round(earlier.layout.thickness_mm, 1)
     for number, uid in enumerate(earlier.uids):
         if number in again:
             continue
@@ -304,7 +305,7 @@ def _gone(
             doubts = {
                 "not everything is outlined now": layout.is_partial,
                 "another version or setting read that scan": not _is_read_alike(layout, algorithm, earlier),
-                "slices as thick as now may not show it": not _is_shown(layout, place.diameter_mm),
+                "slices as thick as now may not show it": is_thicker and not _is_shown(layout, place.diameter_mm),
             }
             doubt = " and ".join(words for words, holds in doubts.items() if holds)
             yield f"{name} of {earlier.day} was not found again{f', but {doubt}' if doubt else ''}."

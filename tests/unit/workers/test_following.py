@@ -249,6 +249,7 @@ def test_hidden_patients_with_one_id_and_one_birth_date_for_all_are_not_compared
     first = ward.study("first", BEFORE, (FIRST,), **hidden)
     second = ward.study("second", AFTER, (FIRST,), **hidden)
     assert "Compared" not in ward.comment(second)
+    assert "under this Patient ID was not compared: it is not surely of the same patient" in ward.comment(second)
     assert not set(ward.tracked(first).values()) & set(ward.tracked(second).values())
 
 
