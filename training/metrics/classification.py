@@ -175,7 +175,7 @@ def _by_score(truth: Array, score: Array) -> tuple[Array, Array]:
     """
     _, place = np.unique(-np.asarray(score), return_inverse=True)
     positive = np.asarray(truth) > 0.5
-    return np.bincount(place, weights=positive), np.bincount(place).astype(float)
+    return np.bincount(place, weights=positive).astype(float), np.bincount(place).astype(float)
 
 
 def _share(part: int, whole: int) -> float:
