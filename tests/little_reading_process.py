@@ -25,7 +25,9 @@ class Little:
         if begin.device == "cannot start":
             sys.exit(3)
         self.say("starting")
-        self.pipe.send(Ready(device=begin.device, bundles=("little 1",), algorithms=("little", "hang"), broken=("other",)))
+        self.pipe.send(
+            Ready(device=begin.device, bundles=("little 1",), algorithms=("little", "hang"), broken=("other",))
+        )
         self.say(WAITING)
         while True:
             request = self.pipe.recv()

@@ -175,8 +175,7 @@ def _by_score(truth: Array, score: Array) -> tuple[Array, Array]:
     """
     _, place = np.unique(-np.asarray(score), return_inverse=True)
     positive = np.asarray(truth) > 0.5
-    counts = np.bincount(place)
-    return np.bincount(place, weights=positive).astype(np.float64), counts.astype(np.float64)
+    return np.bincount(place, weights=positive).astype(np.float64), np.bincount(place).astype(np.float64)
 
 
 def _share(part: int, whole: int) -> float:

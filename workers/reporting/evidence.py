@@ -72,6 +72,8 @@ _OF_THE_PATIENT = (
 #: References to objects that no archive has any more: the services that made them are retired.
 #: Both are optional, and who follows every reference of a result would look for them in vain.
 _OF_RETIRED_SERVICES = ("ReferencedStudySequence", "ReferencedPatientSequence")
+#: What stands where whoever hid the patient does not say how: something must (PS3.3 Table C.7-1).
+_METHOD_NOT_STATED = "not stated by the source images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +255,9 @@ class Evidence:
         result.copy_patient_and_study_information(self.header)
         for keyword in _OF_RETIRED_SERVICES:
             result.pop(keyword, None)
+        is_hidden = str(result.get("PatientIdentityRemoved") or "").strip() == "YES"
+        if is_hidden and not (result.get("DeidentificationMethod") or result.get("DeidentificationMethodCodeSequence")):
+            result.DeidentificationMethod = _METHOD_NOT_STATED
         if self.character_set is not None:
             result.SpecificCharacterSet = self.character_set
         result.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID

@@ -324,7 +324,7 @@ def test_a_body_is_taken_apart_alike_however_it_is_cut(size: int) -> None:
 
 @pytest.fixture
 def quick_service(tmp_path: Path) -> Iterator[Service]:
-    """A service over a folder in memory, where there is one with room: disks delete ten thousand files in half a minute."""
+    """A service over a folder in memory, where there is room: a disk takes half a minute to lose ten thousand files."""
     memory = Path("/dev/shm")
     has_room = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30
     with tempfile.TemporaryDirectory(dir=memory if has_room else tmp_path) as folder:
