@@ -10,9 +10,11 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_node.core.errors import EvidenceInvalid
+from dicom_node.core.form import Form
 from tests.unit.workers.reporting.conftest import CENTRES, Reading, algorithm, evidence_of, reading_of
 from workers.reporting.encoding import as_file
 from workers.reporting.evidence import Evidence
+from workers.reporting.gate import check_report
 from workers.reporting.report import Report, build_report
 from workers.volume import load_volume
 
@@ -131,6 +133,17 @@ def test_a_source_that_says_little_of_its_patient_is_reported_all_the_same(tmp_p
         assert dataset.PatientID == "TEST-1"
         assert not dataset.PatientName
         assert dataset.StudyDate == "20240229"
+
+
+def test_a_hidden_patient_has_an_answer_though_nobody_says_how_he_was_hidden(tmp_path: Path) -> None:
+    """Objects that say that an identity was removed must say how (PS3.3 Table C.7-1); many senders leave it out."""
+    for said, expected in ((None, "not stated by the source images"), ("by hand", "by hand")):
+        changes = {"PatientIdentityRemoved": "YES", **({"DeidentificationMethod": said} if said else {})}
+        found = reading_of(tmp_path / str(said), CENTRES[:1], **changes)
+        report = build_report(found.evidence, found.findings, found.labels, forms=Form)
+        for file in check_report(report, found.evidence):
+            written = dcmread(BytesIO(file))
+            assert (written.PatientIdentityRemoved, written.DeidentificationMethod) == ("YES", expected)
 
 
 def test_what_the_source_says_of_its_patient_is_not_judged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
