@@ -30,8 +30,8 @@ OTHERWISE_TIMES = 2.0
 #: PubMed 20566809), of nodules up to 200 mm3 13 to 15 % less without it (de Jong et al., AJR 2012, 199:777-780).
 CONTRAST_TIMES = 1.18
 #: What measures less than so many slices may be as large as that: of drawn balls in slices of 1, 2.5 and 5 mm, with two
-#: kernels, by attenuation and by the mask, the largest volume was up to 9.5 times the smallest of 5 mm, 2.5 of 6 mm and
-#: 1.4 of 8 mm, and 1.7 of 5 mm without the slices of 5 mm (4 each).
+#: kernels, by attenuation and by the mask, the largest volume was up to 9.5 times the smallest of 5 mm, 2.6 of 6 mm and
+#: 1.4 of 8 mm, and 1.7 of 5 mm without the slices of 5 mm (20 of each).
 _SHOWN_SLICES = 1.5
 #: What the header says where it was given.
 WITH_CONTRAST = "with"
