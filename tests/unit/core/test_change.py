@@ -106,6 +106,15 @@ def test_what_is_half_as_large_by_another_method_and_then_still_grew_grew() -> N
     assert change(size(8.0, 268, **other, **by_mask), size(12.2, 951, **by_mask)).trend is Trend.INCREASED
 
 
+def test_what_is_smaller_than_its_slices_show_is_taken_for_as_large_as_they_may_hide() -> None:
+    thick, thin = {"slice_thickness_mm": 5.0}, {"slice_thickness_mm": 1.0}
+    assert change(size(3.0, 20, **thick), size(6.5, 140, **thin)).trend is None
+    assert change(size(5.0, 65, **thin), size(1.5, 6, **thick)).trend is None
+    grown = change(size(3.0, 20, **thick), size(16.0, 2144, **thin))
+    assert grown.trend is Trend.INCREASED
+    assert grown.doubled_within_days == pytest.approx(90 * 0.6931 / 1.580, rel=0.01)
+
+
 def test_how_soon_it_surely_doubled_where_it_was_measured_otherwise_is_longer_than_its_doubling_time() -> None:
     alike = change(size(8.0, 268), size(16.0, 2144))
     assert alike.doubled_within_days == alike.doubling_days == pytest.approx(30)
