@@ -39,7 +39,7 @@ _KILLS = (2.0, 9.0)
 _ABORT_SHARE, _AGAIN_SHARE = 0.12, 0.05
 
 #: Counts senders that met what no receiver should answer.
-FAILED = "senders that failed"
+FAILED = "senders that failed, or hang"
 _MOST_AN_ASSOCIATION = 25
 
 #: The most that a start may take: the machine may have stood still meanwhile.
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for fault in faults[:20]:
         console.print(f"  {fault}", style="bold red")
     if ledger.counts[FAILED]:
-        faults.append("a sender failed, so that less was sent than was meant to be")
+        faults.append("a sender failed or hangs, so that less was sent than was meant to be")
     is_good = not faults and len(ledger.kept) >= _LEAST_A_SECOND * options.seconds
     console.print(f"{len(faults)} faults" if faults else "each is there, whole, with one row; nothing is left over")
     if is_good:
@@ -154,7 +154,8 @@ def soak(folder: Path, course: Course, seed: int, ledger: Ledger) -> None:
     for sender in senders:
         sender.join(120)
         if sender.is_alive():
-            raise RigError(f"a sender hangs; see {running.log}")
+            # What was answered is judged all the same.
+            ledger.count(FAILED)
     if running.stop() != 0:
         raise RigError(f"the receiver did not end in order; see {running.log}")
 

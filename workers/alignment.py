@@ -62,7 +62,8 @@ class LungShape:
 
     def misfit_mm(self, other: "LungShape") -> float:
         """How far the two lungs still differ after alignment, along the axis where they differ most."""
-        mine, theirs = (shape.in_average_lung(shape.quantiles.T) for shape in (self, other))
+        # Of both lungs together, too, in the scale of one: the gap between them makes any difference large.
+        mine, theirs = ((one.quantiles.T - one.centre) / one.spread * AVERAGE_MM for one in (self, other))
         return float(np.sqrt(((mine - theirs) ** 2).mean(axis=0)).max())
 
     def is_like(self, other: "LungShape") -> bool:

@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.archive.files import Archive
 from dicom_node.core.algorithm import AlgorithmIdentification
-from dicom_node.core.change import WITH_CONTRAST, Change, Size, Trend
+from dicom_node.core.change import Change, Size, Trend, contrast_given
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.lung_rads import Course
@@ -142,8 +142,17 @@ def _content(report: PriorReport, archive: Archive) -> bytes | str:
 
 def _in_other_forms(prior: Prior, archive: Archive) -> Mapping[Form, Dataset]:
     """The report as other peers have it; without those that cannot be used, whose peers are told of the first."""
-    contents = {form: _content(report, archive) for form, report in prior.others.items()}
-    return {form: dcmread(BytesIO(content)) for form, content in contents.items() if isinstance(content, bytes)}
+    found: dict[Form, Dataset] = {}
+    for form, report in prior.others.items():
+        try:
+            content = _content(report, archive)
+        except OSError as error:
+            facts = {"sop_instance_uid": report.sop_instance_uid, "error": type(error).__name__}
+            log.warning("an earlier report could not be read in another form", extra=facts)
+            continue
+        if isinstance(content, bytes):
+            found[form] = dcmread(BytesIO(content))
+    return found
 
 
 def _day(header: Dataset) -> date:
@@ -184,7 +193,7 @@ def _compared(
 def _same(finding: Finding, uid: str, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Finding:
     """A finding that was there before, under the name that it had."""
     name, before = earlier.layout.findings[uid].name, earlier.layout
-    how = (before.slice_thickness_mm, before.kernel, before.measured_by, before.contrast)
+    how = (before.thickness_mm, before.kernel, before.measured_by, before.contrast)
     then = earlier.measured[uid].size(earlier.report, *how)
     change = None
     if then is not None:
@@ -208,7 +217,7 @@ def _size(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification) 
         volume_mm3=round(finding.volume_mm3),
         solid_diameter_mm=None if finding.solid_diameter_mm is None else round(finding.solid_diameter_mm, 1),
         method=finding.border.value,
-        slice_thickness_mm=layout.slice_thickness_mm,
+        slice_thickness_mm=layout.thickness_mm,
         kernel=layout.kernel,
         contrast=layout.contrast,
         outlined_by=(algorithm.name, algorithm.version, algorithm.checksum),
@@ -251,8 +260,7 @@ def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification
 
 def _agents(then: str, now: str) -> Iterator[str]:
     """What to beware of where contrast agent was given at one of both examinations."""
-    if (then == WITH_CONTRAST) != (now == WITH_CONTRAST):
-        when = "then and not now" if then == WITH_CONTRAST else "now and not then"
+    if when := contrast_given(then, now):
         yield (
             f"Caution: contrast agent was given {when}: densities do not compare, nor does what of a nodule is solid, "
             "and volumes differ a little for that alone."

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dicom_node.core.change import NOT_KNOWN
 from dicom_node.core.finding import Finding, Point
 from workers import composition, coverage, measurement, morphology, outline, preprocessing, surface
 from workers import volume as volumes
@@ -60,7 +61,7 @@ class Layout:
     kernel: str
     #: Which build of the modules that measure did so.
     measured_by: str
-    #: with or without contrast agent; empty: not told.
+    #: with or without contrast agent; empty: not told, or as `core.change` calls what nobody looked at.
     contrast: str = ""
     #: Whether marks were left out, or part of the series was not read: what is not marked may be so for that.
     is_partial: bool = False
@@ -123,7 +124,7 @@ class Layout:
                 slice_distance_mm=distance,
                 kernel=str(kept["kernel"]),
                 # What an earlier version left tells nothing of it.
-                contrast=str(kept.get("contrast", "")),
+                contrast=str(kept.get("contrast", NOT_KNOWN)),
                 measured_by=str(kept["measured_by"]),
                 is_partial=bool(kept["is_partial"]),
                 settings=str(kept["settings"]),

@@ -33,8 +33,10 @@ CONTRAST_TIMES = 1.18
 #: kernels, by attenuation and by the mask, the largest volume was up to 9.5 times the smallest of 5 mm, 2.6 of 6 mm and
 #: 1.4 of 8 mm, and 1.7 of 5 mm without the slices of 5 mm (20 of each).
 _SHOWN_SLICES = 1.5
-#: What the header says where it was given.
-WITH_CONTRAST = "with"
+#: What the header says where it was given, and what stands where nobody looked.
+WITH_CONTRAST, NOT_KNOWN = "with", "not known"
+#: Growth by less is a rounding.
+_SURELY_MORE = 1.0 + 1e-9
 
 
 class Trend(StrEnum):
@@ -62,7 +64,7 @@ class Size:
     #: Which build of this software measured it; empty: not told.
     measured_by: str = ""
     #: with or without; empty: not told. Who gave contrast agent must tell it (PS3.3 Table A.3-1), so that what is not
-    #: told counts as without.
+    #: told counts as without; `NOT_KNOWN` where nobody looked.
     contrast: str = ""
     #: Of the solid part of a part-solid nodule.
     solid_diameter_mm: float | None = None
@@ -132,9 +134,9 @@ class Change:
             return None
         if times == 1.0:
             return _trend(self.earlier, self.later)
-        if _trend(self.earlier.at_most, self.later.scaled(1 / times)) is Trend.INCREASED:
+        if _trend(self._at_most(self.earlier), self.later.scaled(1 / times)) is Trend.INCREASED:
             return Trend.INCREASED
-        shrank = _trend(self.earlier, self.later.at_most.scaled(times)) is Trend.DECREASED
+        shrank = _trend(self.earlier, self._at_most(self.later).scaled(times)) is Trend.DECREASED
         return Trend.DECREASED if shrank else None
 
     @property
@@ -152,7 +154,9 @@ class Change:
         """
         if not self.caveats or self.trend is not Trend.INCREASED:
             return self.doubling_days
-        return self.days * log(2.0) / log(self.later.volume_mm3 / self.times / self.earlier.at_most.volume_mm3)
+        grown = self.later.scaled(1 / self.times).volume_mm3 / self._at_most(self.earlier).volume_mm3
+        # What is a rounding above 1 doubles in no time that anybody could tell.
+        return self.days * log(2.0) / log(grown) if grown > _SURELY_MORE else None
 
     @property
     def growth_mm(self) -> float | None:
@@ -167,9 +171,8 @@ class Change:
         """
         if self.trend is None:
             return None
-        earlier = self.earlier.at_most if self.caveats else self.earlier
         later = self.later.scaled(1 / self.times)
-        grown = has_grown(earlier.mean_diameter_mm, later.mean_diameter_mm, self.days)
+        grown = has_grown(self._at_most(self.earlier).mean_diameter_mm, later.mean_diameter_mm, self.days)
         if grown:
             return Course.GROWING if self.trend is Trend.INCREASED else None
         if self.caveats:
@@ -184,6 +187,10 @@ class Change:
             return False
         # Of a part that was not measured then, nobody knows that it was not there.
         return earlier is not None and bool(has_grown(earlier, later, self.days))
+
+    def _at_most(self, size: Size) -> Size:
+        """As large as slices may hide, where they hide it otherwise in the other examination."""
+        return size.at_most if self.times >= OTHERWISE_TIMES else size
 
 
 def _trend(earlier: Size, later: Size) -> Trend | None:
@@ -228,6 +235,12 @@ def _differences(earlier: Size, later: Size) -> Iterator[Caveat]:
         yield Caveat(words="another version outlined it then")
     if earlier.measured_by != later.measured_by:
         yield Caveat(words="another version of this software measured it then")
-    if (given_then := earlier.contrast == WITH_CONTRAST) != (later.contrast == WITH_CONTRAST):
-        when = "then and not now" if given_then else "now and not then"
+    if when := contrast_given(earlier.contrast, later.contrast):
         yield Caveat(words=f"contrast agent was given {when}", times=CONTRAST_TIMES)
+
+
+def contrast_given(then: str, now: str) -> str:
+    """When it was, as people say it, in one of two examinations alone; empty where in both, in none, or not known."""
+    if NOT_KNOWN in (then, now) or (then == WITH_CONTRAST) is (now == WITH_CONTRAST):
+        return ""
+    return "then and not now" if then == WITH_CONTRAST else "now and not then"

@@ -43,8 +43,15 @@ class Patient:
 
     def _may_be_called(self, other: "Patient") -> bool:
         """Whether both names may be of one person: people marry, but something stays."""
-        mine, theirs = (set(words_of(name)) for name in (self.name, other.name))
+        mine, theirs = (_called(name) for name in (self.name, other.name))
         return not mine or not theirs or bool(mine & theirs)
+
+
+def _called(name: str) -> set[str]:
+    """The words of family and given names: titles, suffixes and initials are shared by many (PS3.5 Section 6.2.1.1)."""
+    names = "=".join("^".join(group.split("^")[:2]) for group in name.split("="))
+    words = set(words_of(names))
+    return {word for word in words if len(word) > 1 or not word.isascii()} or words
 
 
 def _contradict(one: str, other: str) -> bool:

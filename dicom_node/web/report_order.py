@@ -40,6 +40,7 @@ _OF_FINDING = (
     codes.MAXIMUM_3D_DIAMETER,
     codes.VOLUME,
     codes.CHANGE,
+    codes.COMPARABILITY,
     codes.PRIOR_DIAMETER,
     codes.DIAMETER_CHANGE,
     codes.PRIOR_VOLUME,
@@ -160,6 +161,8 @@ def _change(found: _Found) -> str:
     doubling = _of(found, codes.DOUBLING_TIME)
     said = (
         _of(found, codes.CHANGE),
+        # No growth is told without what it may come of.
+        _of(found, codes.COMPARABILITY),
         _before("mean ", then) + (f" {_days(days)} before" if then and days else ""),
         _signed(_of(found, codes.DIAMETER_CHANGE)),
         _before("volume ", _signed(_of(found, codes.VOLUME_CHANGE))),

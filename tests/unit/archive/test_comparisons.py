@@ -14,7 +14,7 @@ FIRST, SECOND = "20240101", "20240401"
 
 def compared(index: Index, lease: Lease, name: str, prior: Prior) -> None:
     """A reading in hand ends in a report that rests on an earlier one."""
-    rests_on = {PRIOR_STUDY: prior.study_instance_uid, PRIOR_REPORT: prior.sop_instance_uid}
+    rests_on = {PRIOR_STUDY: prior.study_instance_uid, PRIOR_REPORT: prior.report.sop_instance_uid}
     index.jobs.report(lease, objects(name), summary={**summary(2), **rests_on}, at=NOW + 9)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_node.core.change import CONTRAST_TIMES, OTHERWISE_TIMES, Change, Size, Trend
+from dicom_node.core.change import CONTRAST_TIMES, NOT_KNOWN, OTHERWISE_TIMES, Change, Size, Trend
 from dicom_node.core.doubling_time import LEAST_CHANGE
 from dicom_node.core.lung_rads import Course
 
@@ -136,6 +136,30 @@ def test_contrast_agent_in_one_examination_alone_is_a_caveat_with_a_small_margin
     # Who gave it must tell it: what tells nothing had none.
     assert not change(size(8.0, 268), size(8.0, 268, **plain)).caveats
     assert change(size(8.0, 268), size(8.0, 268, **enhanced)).caveats
+
+
+@pytest.mark.parametrize(("then", "now"), [(50, 59), (100, 118), (500, 590)])
+def test_growth_that_is_the_margin_and_a_rounding_more_doubles_in_no_time_that_is_told(then: float, now: float) -> None:
+    grown = change(size(8.0, then, contrast="without"), size(11.0, now, contrast="with"))
+    assert grown.doubled_within_days is None or grown.doubled_within_days > 0
+
+
+def test_slices_hide_nothing_where_contrast_agent_alone_differs() -> None:
+    """They are as thick in both examinations, as where sizes compare."""
+    thick = {"slice_thickness_mm": 5.0}
+    for then, now in ((size(3.0, 14, **thick), (8.3, 299)), (size(4.0, 34, **thick), (8.4, 310))):
+        alike = change(then, size(*now, **thick))
+        contrast = change(then, size(*now, **thick, contrast="with"))
+        assert alike.trend is contrast.trend is Trend.INCREASED
+        assert alike.course is contrast.course is Course.GROWING
+        assert contrast.doubled_within_days is not None
+        assert alike.doubled_within_days is not None
+        assert contrast.doubled_within_days > alike.doubled_within_days
+
+
+def test_of_contrast_agent_that_nobody_looked_at_nothing_is_said() -> None:
+    for now in ("with", "without", ""):
+        assert not change(size(8.0, 268, contrast=NOT_KNOWN), size(8.0, 268, contrast=now)).caveats
 
 
 def test_a_solid_part_is_not_called_grown_across_contrast_agent_or_methods() -> None:

@@ -69,6 +69,22 @@ def test_two_hospitals_give_one_id_to_two_people_born_on_one_day() -> None:
     assert not tess.is_same(Patient(**{**vars(tess), "name": "Else^Ella"}))
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("Smith^John^^Dr", "Miller^Peter^^Dr"),
+        ("Smith^John^^^Jr", "Miller^Peter^^^Jr"),
+        ("Smith^John^M", "Miller^Peter^M"),
+        ("Smith^J^M", "Miller^J"),
+        ("S^J", "M^P"),
+    ],
+)
+def test_a_title_a_suffix_or_an_initial_is_no_name(name: str, other: str) -> None:
+    one = changed(issuer="", name=name)
+    assert one.is_same(one)
+    assert not one.is_same(changed(issuer="", name=other))
+
+
 @pytest.mark.parametrize("name", ["", "Marie^Tess", "TEST^TESS=Ideographic", "Tést", "Tess Test"])
 def test_who_marries_or_is_written_otherwise_stays_who_she_is(name: str) -> None:
     assert changed(issuer="").is_same(changed(issuer="", name=name))

@@ -120,6 +120,9 @@ def test_an_accession_number_is_found_by_its_hash_and_stands_in_no_address(perso
     assert shown(person.get(answer.headers["Location"]).text) == ["yesterday"]
     assert shown(person.get(person.post("/search", {"number": "ACC"}).headers["Location"]).text) == []
     by_uid = person.post("/search", {"number": study_uid("stat")})
+    elsewhere = person.get(f"{by_uid.headers['Location']}&urgency=routine").text
+    assert shown(elsewhere) == []
+    assert "Nothing that has this number is routine" in elsewhere
     assert shown(person.get(by_uid.headers["Location"]).text) == ["stat"]
 
 

@@ -66,6 +66,19 @@ def test_a_finding_is_one_row_with_its_size_change_place_and_category(text: Repo
     assert len(found.findings) == len(CENTRES), "two groups tell of each"
 
 
+def test_a_size_that_does_not_compare_stands_beside_the_words_that_say_so(tmp_path: Path) -> None:
+    earlier = reading_of(tmp_path / "prior", CENTRES[:1], seed="prior", StudyDate="20240101")
+    prior = dcmread(BytesIO(as_file(earlier.report().structured_report)))
+    later = reading_of(tmp_path / "later", CENTRES[:1], seed="later")
+    found = beside(later.findings[0], prior, next(iter(measured_in(prior))))
+    assert found.change is not None
+    unlike = replace(found.change, later=replace(found.change.later, kernel="another"))
+    evidence = replace(later.evidence, prior=prior)
+    text = text_of(tmp_path, replace(later, evidence=evidence, findings=(replace(found, number=1, change=unlike),)))
+    (row,) = arranged(text).findings
+    assert codes.MEASURED_OTHERWISE.meaning in row.cells["Change since the prior study"]
+
+
 def test_what_is_urgent_and_what_to_do_stand_before_how_it_went(text: ReportText) -> None:
     names = [item.name for item in arranged(text).assessment]
     assert names.index(codes.RECOMMENDATION.meaning) < names.index(codes.PROCESSING_SUMMARY.meaning)

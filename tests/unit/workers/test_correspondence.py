@@ -38,6 +38,14 @@ LUNGS = {side: LungShape.of(voxels) for side, voxels in VOXELS.items()}
 LUNGS[BOTH] = LungShape.of(np.concatenate(list(VOXELS.values())), is_pair=True)
 
 
+def test_lungs_that_do_not_come_apart_are_alike_though_one_takes_in_less_air() -> None:
+    """Some places move across the gap between them."""
+    right = VOXELS[RIGHT]
+    less = right[np.arange(len(right)) % 25 != 0]
+    fuller = LungShape.of(np.concatenate([right, VOXELS[LEFT]]), is_pair=True)
+    assert fuller.is_like(LungShape.of(np.concatenate([less, VOXELS[LEFT]]), is_pair=True))
+
+
 def place(side: str, x: float = 0.0, y: float = 0.0, z: float = 0.0, diameter_mm: float = 8.0) -> Place:
     return Place(centre=(MIDDLES[side] + x, y, z), side=side, diameter_mm=diameter_mm)
 

@@ -1,5 +1,6 @@
 """Findings followed from study to study: what the second report says of the first, and when it says nothing."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from tests.factories import ct_series
 from tests.follow_ups import FIRST, NEW, SECOND, THIRD, Ball, Drawn, Ward, chest
 from tests.unit.workers.reporting.test_summary import items
 from workers.algorithms import Prepared, Reading
+from workers.layout import Layout
 from workers.reporting.encoding import as_file
 from workers.volume import Volume
 
@@ -360,9 +362,8 @@ def test_a_report_that_was_altered_on_disk_is_named_and_passed_over(
         path.unlink()
         path.write_bytes(content)
     second = ward.study("second", AFTER, (FIRST,))
-    assert "An earlier study of this patient was not compared: its report was altered or cut short" in ward.comment(
-        second
-    )
+    passed_over = "An earlier study under this Patient ID was not compared: its report was altered or cut short"
+    assert passed_over in ward.comment(second)
     assert "Compared with the report on the study of 2024-01-01" in ward.comment(second)
     assert ward.tracked(second) == ward.tracked(first)
     (warning,) = [record for record in caplog.records if "altered on disk" in record.getMessage()]
@@ -584,6 +585,44 @@ def test_contrast_agent_then_or_now_alone_is_said_of_the_comparison_and_of_each_
     third = ward.study("third", "20240501", (FIRST.grown(1.5), SECOND), ContrastBolusAgent="IOHEXOL")
     assert "ontrast agent" not in ward.comment(third)
     assert ward.comment(third).count("no significant change") == 2
+
+
+def test_slices_that_lie_apart_hide_as_much_as_slices_that_are_as_thick(ward: Ward) -> None:
+    ward.source = ct_series
+    ward.study("first", BEFORE, (FIRST,), SliceThickness="1.0")
+    apart = ward.study("apart", AFTER, (FIRST,), SliceThickness="2.5")
+    assert "no significant change" in ward.comment(apart)
+
+
+def test_nothing_is_said_of_contrast_agent_where_the_earlier_version_did_not_look(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Layout.as_json
+    monkeypatch.setattr(Layout, "as_json", lambda layout: {k: v for k, v in whole(layout).items() if k != "contrast"})
+    ward.study("first", BEFORE, (FIRST, SECOND), ContrastBolusAgent="IOHEXOL")
+    second = ward.study("second", AFTER, (FIRST, SECOND), ContrastBolusAgent="IOHEXOL")
+    assert "Compared with the report on the study of" in ward.comment(second)
+    assert "ontrast agent" not in ward.comment(second)
+
+
+def test_a_disk_that_fails_for_another_form_of_the_earlier_report_costs_no_reading(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ward.forms = frozenset({Form.SEG, Form.SR, Form.SR_OHIF})
+    first = ward.study("first", BEFORE, (FIRST,))
+    (other,) = [row for row in ward.index.jobs.report_rows(ward.job(first).job.job_uid) if row.form == Form.SR_OHIF]
+    broken, whole = ward.archive.path_of(other.path), Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == broken:
+            raise OSError(errno.EIO, "the disk")
+        return whole(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read)
+        second = ward.study("second", AFTER, (FIRST,))
+    assert ward.tracked(second) == ward.tracked(first)
+    assert "could not be read in another form" in caplog.text
 
 
 def test_each_form_names_the_earlier_report_in_its_own_form_which_its_peer_has(two: tuple[Ward, str, str]) -> None:

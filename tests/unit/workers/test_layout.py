@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dicom_node.core.change import NOT_KNOWN
 from tests.factories import ct_series
 from tests.follow_ups import FIRST, SPACING, Drawn, chest
 from workers.correspondence import BOTH, LEFT, RIGHT, Place
@@ -105,7 +106,7 @@ def test_contrast_agent_is_told_and_what_was_left_before_that_tells_nothing_of_i
     del kept["contrast"]
     older = Layout.from_json(kept)
     assert older is not None
-    assert older.contrast == ""
+    assert older.contrast == NOT_KNOWN
 
 
 def test_without_lungs_there_is_nothing_to_leave(volume: Volume) -> None:

@@ -15,11 +15,14 @@ SPELT_OTHERWISE = {
     # SNOMED CT's own, which no context group has.
     "CHEST_RADIOGRAPH",
     # Of the private scheme 99DICOMNODE: no standard names these ways of measuring, nor the solid part's diameter, nor
-    # what became of a finding.
+    # what became of a finding, nor whether two sizes compare.
     "CHANGE",
+    "COMPARABILITY",
+    "CONTRAST_OTHERWISE",
     "DAYS_SINCE_PRIOR",
     "DIAMETER_CHANGE",
     "DOUBLING_TIME",
+    "MEASURED_OTHERWISE",
     "NEW_FINDING",
     "PRIOR_DIAMETER",
     "PRIOR_VOLUME",
