@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-PROCESSES ?= 3
+PROCESSES ?= 4
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
