@@ -28,7 +28,8 @@ from dicom_node.web.deeds import Deeds, build_deeds
 from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.service import Dicomweb, build_dicomweb
 from dicom_node.web.dicomweb.viewer import build_viewer
-from dicom_node.web.gate import Doorkeeper, Gate, visitor_of
+from dicom_node.web.doorkeeper import Doorkeeper
+from dicom_node.web.gate import Gate, visitor_of
 from dicom_node.web.line_limits import LineLimits
 from dicom_node.web.login import Login, build_router
 from dicom_node.web.login_limits import LoginLimits

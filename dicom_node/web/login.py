@@ -17,7 +17,8 @@ from dicom_node.core.access import USER_NAME, Visitor
 from dicom_node.core.errors import AccountError
 from dicom_node.credentials import Passwords
 from dicom_node.web.deeds import form_of
-from dicom_node.web.gate import Doorkeeper, visitor_of
+from dicom_node.web.doorkeeper import Doorkeeper
+from dicom_node.web.gate import visitor_of
 from dicom_node.web.line_limits import LineLimits
 from dicom_node.web.login_limits import LoginLimits
 from dicom_node.web.oidc import ANSWER_SECONDS, IdentityProvider, ProviderError

@@ -20,7 +20,8 @@ from dicom_node.core.access import Need, Role, Scope, Visitor
 from dicom_node.credentials import Passwords, new_password
 from dicom_node.settings import AccessSettings, Settings
 from dicom_node.web.application import build_application
-from dicom_node.web.gate import LONGEST_FORM_BYTES, RENEWAL, csrf_of
+from dicom_node.web.doorkeeper import csrf_of
+from dicom_node.web.gate import LONGEST_FORM_BYTES, RENEWAL
 from dicom_node.web.login import own_path
 from dicom_node.web.login_limits import FOR_ALL, LoginLimits
 from dicom_node.web.needs import RULES, SAFE_METHODS, SECURITY_HEADERS, rule_of
