@@ -134,9 +134,9 @@ class Login:
 
     def _note_endless(self, user: str, address: str, why: str) -> None:
         """Note a failure that nothing bounds; passwords that are looked at are counted by their own limits."""
-        left_out = self.lines.admit(f"login {address}", f"{_named(user)} {why}")
+        left_out = self.lines.admit(f"login {address}", f"{_named(user)} {why}", is_known=False)
         if left_out is not None:
-            self._note(user, address, why + (f"; {left_out} before were left out" if left_out else ""))
+            self._note(user, address, why + left_out.words)
 
     def _note(self, user: str, address: str, why: str) -> None:
         facts = {"user": _named(user), "address": address, "description": why}
