@@ -80,11 +80,16 @@ class Users:
                 raise _unknown(name)
             self._shut_out(connection, name)
 
-    def rehash(self, name: str, password: str, *, instead_of: str) -> None:
-        """Keep the same password by a newer hash, unless he has another one by now."""
+    def rehash(self, name: str, password: str, *, instead_of: str) -> str:
+        """Keep the same password by a newer hash, unless he has another one by now; what he has afterwards.
+
+        Another hash may be of the same password: of a login that was quicker. Nothing where there is no such user.
+        """
         same = sa.and_(self._users.c.name == name, self._users.c.password == instead_of)
         with self._transactions.write() as connection:
             connection.execute(sa.update(self._users).where(same).values(password=password))
+            row = connection.execute(self._find, {"user": name}).mappings().first()
+        return "" if row is None else str(row["password"])
 
     def remove(self, name: str, *, by: str = "") -> None:
         """Forget a user; AccountError where there is none, or as of `change`."""

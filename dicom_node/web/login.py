@@ -65,9 +65,15 @@ class Login:
             return self.form(HTTPStatus.UNAUTHORIZED, after=after, words=_WRONG)
         self.limits.succeeded(user, address)
         if self.passwords.is_old(held):
-            before, held = held, self.passwords.hash(password)
-            self.index.users.rehash(user, held, instead_of=before)
+            held = self._rehashed(user, password, held)
         return self.let_in(user, address, session, after, "by password", held)
+
+    def _rehashed(self, user: str, password: str, before: str) -> str:
+        """The newer hash that is held of a password: ours, or that of a login that was quicker."""
+        ours = self.passwords.hash(password)
+        held = self.index.users.rehash(user, ours, instead_of=before)
+        # Whoever was given another password meanwhile is let in by neither: ours is held nowhere.
+        return held if self.passwords.fits(password, held) else ours
 
     def _too_many(self, user: str, address: str, wait: float, after: str, what: str) -> Response:
         self._note_endless(user, address, "too many attempts")
