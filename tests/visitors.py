@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from dicom_node.archive.index import Index
 from dicom_node.core.access import Role
-from dicom_node.web.gate import csrf_of
+from dicom_node.web.doorkeeper import csrf_of
 from tests.populated_index import NOW
 
 

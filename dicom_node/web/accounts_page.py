@@ -69,12 +69,12 @@ class AccountsPage:
         }
         return HTMLResponse(self.pages.accounts(visitor, self.clock(), **facts), status)
 
-    def add_user(self, form: Form, _visitor: Visitor) -> Done:
+    def add_user(self, form: Form, visitor: Visitor) -> Done:
         """Make a user with a password by chance, or without one."""
         name, role = form.get("name", "").strip(), _role(form)
         secret = "" if "no-password" in form else new_password()
         held = self.passwords.hash(secret) if secret else ""
-        self.index.users.add(name, role=role, password=held, at=self.clock())
+        self.index.users.add(name, role=role, password=held, at=self.clock(), by=visitor.name)
         return Done(words=f"user {name} added with the role {role}", place=f"user-{name}", secret=secret)
 
     def set_role(self, form: Form, visitor: Visitor) -> Done:
@@ -107,7 +107,7 @@ class AccountsPage:
         self.index.users.remove(name, by=visitor.name)
         return Done(words=f"user {name} removed", place="users")
 
-    def add_token(self, form: Form, _visitor: Visitor) -> Done:
+    def add_token(self, form: Form, visitor: Visitor) -> Done:
         """Make a token."""
         name, now = form.get("name", "").strip(), self.clock()
         scopes = [scope for scope in Scope if f"scope-{scope}" in form]
@@ -115,13 +115,13 @@ class AccountsPage:
             raise AccountError("say what the token is for: choose one scope or more")
         days = _days(form.get("days", ""))
         expires_at = None if days is None else now + days * _DAY_SECONDS
-        secret = self.index.tokens.add(name, scopes=scopes, at=now, expires_at=expires_at)
+        secret = self.index.tokens.add(name, scopes=scopes, at=now, expires_at=expires_at, by=visitor.name)
         return Done(words=f"token {name} made for {', '.join(scopes)}", place=f"token-{name}", secret=secret)
 
-    def remove_token(self, form: Form, _visitor: Visitor) -> Done:
+    def remove_token(self, form: Form, visitor: Visitor) -> Done:
         """Let a token hold no more."""
         name = form.get("name", "")
-        self.index.tokens.remove(name)
+        self.index.tokens.remove(name, by=visitor.name)
         return Done(words=f"token {name} removed", place="tokens")
 
     def answer(self, deed: "Deed", form: Form, visitor: Visitor) -> Response:

@@ -14,7 +14,7 @@ from dicom_node.audit import RESTRICTED, AuditTrail, Happening
 from dicom_node.core.access import Need, Visitor
 from dicom_node.core.uid import is_uid
 from dicom_node.telemetry import Metrics
-from dicom_node.web.line_limits import LineLimits
+from dicom_node.web.line_limits import LeftOut, LineLimits
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +87,15 @@ class Alerts:
         """Count it; what writes it down, and may wait for a disk and the index, where that was not done just now."""
         self.metrics.refused("request", refused.lack)
         visitor = refused.visitor
-        left_out = self.limits.admit(f"{visitor.name} {visitor.address}", f"{refused.words} {refused.study}")
+        what = f"{refused.words} {refused.study}"
+        if visitor.known:
+            # By name alone: whoever is known may send from any number of addresses.
+            left_out = self.limits.admit(visitor.actor, f"{visitor.address} {what}", is_known=True)
+        else:
+            left_out = self.limits.admit(visitor.address, what, is_known=False)
         return None if left_out is None else partial(self._tell, refused, left_out)
 
-    def _tell(self, refused: Refused, left_out: int) -> None:
+    def _tell(self, refused: Refused, left_out: LeftOut) -> None:
         visitor, study, words = refused.visitor, refused.study, refused.words
         happening = Happening(
             event=RESTRICTED,
@@ -98,11 +103,11 @@ class Alerts:
             user=visitor.name,
             address=visitor.address,
             succeeded=False,
-            description=words + (f"; {left_out} before were left out" if left_out else ""),
+            description=words + left_out.words,
             studies=[study] if study else (),
             resource=refused.form,
         )
         self.trail.note(happening)
         actor = visitor.actor if visitor.known else "nobody"
-        facts = {"actor": actor, "address": visitor.address, "reason": words, "count": left_out + 1}
+        facts = {"actor": actor, "address": visitor.address, "reason": words, "count": left_out.total + 1}
         log.warning("a request was refused", extra=facts)

@@ -6,10 +6,9 @@ from http import HTTPStatus
 from importlib import resources
 from threading import Event
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from dicom_node.archive.files import Archive
@@ -28,7 +27,8 @@ from dicom_node.web.deeds import Deeds, build_deeds
 from dicom_node.web.dicomweb.reading import Readings
 from dicom_node.web.dicomweb.service import Dicomweb, build_dicomweb
 from dicom_node.web.dicomweb.viewer import build_viewer
-from dicom_node.web.gate import Doorkeeper, Gate, visitor_of
+from dicom_node.web.doorkeeper import Doorkeeper
+from dicom_node.web.gate import Gate, visitor_of
 from dicom_node.web.line_limits import LineLimits
 from dicom_node.web.login import Login, build_router
 from dicom_node.web.login_limits import LoginLimits
@@ -37,6 +37,7 @@ from dicom_node.web.needs import SECURITY_HEADERS
 from dicom_node.web.oidc import IdentityProvider
 from dicom_node.web.pages import Pages
 from dicom_node.web.picture_cache import PictureCache
+from dicom_node.web.probes import build_probes
 from dicom_node.web.queue_page import QueuePage, build_queue_page
 from dicom_node.web.reading import Reading, Watch, build_reading
 from dicom_node.web.rule_tester import build_rule_tester
@@ -287,27 +288,12 @@ def _viewer(house: _House) -> APIRouter | None:
     return None if house.archive is None else build_viewer(house.settings.web.viewer_dir)
 
 
-def _machine_readables(house: _House) -> APIRouter:
-    router, registry = APIRouter(), house.metrics.registry
+def _probes(house: _House) -> APIRouter:
+    registry = house.metrics.registry
     registry.register(
         IndexCollector(house.index, house.queue_lengths, house.clock, house.free_bytes, house.total_bytes)
     )
-
-    @router.get("/metrics")
-    def scrape() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-    @router.api_route("/healthz", methods=["GET", "HEAD"])
-    async def healthz() -> JSONResponse:
-        # No thread: whoever asks must not wait for those that are busy. The parts only say what they know already.
-        parts = dict(house.health())
-        # Whoever starts a node again that is not well must not do so for what it works on without.
-        ok = all(alive for name, alive in parts.items() if name not in house.dispensable)
-        status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
-        missed = sorted(name for name, alive in parts.items() if not alive)
-        return JSONResponse({"ok": ok, "missed": missed, "parts": parts}, status_code=status)
-
-    return router
+    return build_probes(registry, house.health, house.dispensable)
 
 
 #: In the order in which their addresses are looked through.
@@ -322,7 +308,7 @@ _PARTS: Sequence[Callable[[_House], APIRouter | None]] = (
     _audit,
     _deeds,
     _viewer,
-    _machine_readables,
+    _probes,
 )
 
 

@@ -7,14 +7,11 @@ no cookie, so nothing of that holds for it, but where everybody may ask: there i
 """
 
 import asyncio
-import hashlib
 import hmac
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -23,11 +20,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicom_node.archive.index import Index
 from dicom_node.core.access import NOBODY, Need, Visitor
 from dicom_node.core.errors import IndexUnavailable
-from dicom_node.settings import AccessSettings
 from dicom_node.web.alerts import Alerts, Lack, Refused, needed
+from dicom_node.web.doorkeeper import Doorkeeper
 from dicom_node.web.form_body import FormTooLarge, given_again, whole_form
 from dicom_node.web.needs import CLOSED, SAFE_METHODS, SECURITY_HEADERS, Rule, rule_of, rules_with
 from dicom_node.web.threads import Threads
@@ -45,7 +41,6 @@ RENEWAL, RENEWAL_PARAMETER = "x-renewal", "renewal"
 _SECURITY_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 _FORM = "application/x-www-form-urlencoded"
-_BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*)")
 
 #: Makes a page that says why there is no other: status, words, and who asked.
 Words = Callable[[int, str, Visitor], str]
@@ -77,11 +72,6 @@ class _Refusal(NamedTuple):
     lack: Lack | None = None
 
 
-def csrf_of(session: str) -> str:
-    """What forms of a session carry: follows from its secret, and tells nothing of it."""
-    return hmac.new(session.encode(), b"csrf", hashlib.sha256).hexdigest()
-
-
 def is_from_our_page(headers: Headers) -> bool:
     """Whether a form of this very origin was sent: another site's must not be able to ask in a visitor's name.
 
@@ -93,61 +83,6 @@ def is_from_our_page(headers: Headers) -> bool:
         return urlsplit(headers.get("origin", "")).netloc == headers.get("host", "") != ""
     except ValueError:
         return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Doorkeeper:
-    """Knows people by their sessions and programs by their tokens."""
-
-    index: Index
-    settings: AccessSettings
-    clock: Callable[[], float]
-
-    @property
-    def cookie(self) -> str:
-        """The cookie's name; the prefix has browsers refuse it without TLS, or from another host of the domain."""
-        return "__Host-session" if self.settings.secure_cookies else "session"
-
-    def session_of(self, headers: Headers) -> str:
-        """The secret in the request's cookie, or nothing."""
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
-        except CookieError:
-            return ""
-        return "" if found is None else found.value
-
-    def visitor(self, headers: Headers, address: str, used: bool = True) -> Visitor:
-        """Who sends these headers; a token counts before a cookie. `used`: by a person, not by a page by itself."""
-        if (given := headers.get("authorization")) is not None:
-            token = _BEARER.fullmatch(given)
-            row = self.index.tokens.find(token[1], at=self.clock()) if token else None
-            return (
-                Visitor(name=row.name, scopes=row.scopes, address=address) if row else replace(NOBODY, address=address)
-            )
-        return self.person(self.session_of(headers), address, used=used)
-
-    def person(self, secret: str, address: str = "", *, used: bool = True) -> Visitor:
-        """Whose session this is, if it still lasts."""
-        session = None
-        if secret:
-            hours, minutes = self.settings.session_hours, self.settings.idle_minutes
-            limits = {"idle_seconds": minutes * 60, "longest_seconds": hours * 3600}
-            session = self.index.sessions.find(secret, at=self.clock(), used=used, **limits)
-        if session is None:
-            return replace(NOBODY, address=address)
-        return Visitor(name=session.user, role=session.role, address=address, csrf=csrf_of(secret))
-
-    def keep(self, response: Response, secret: str) -> None:
-        """Let the browser keep a session's secret: no script sees it, and no other site's form brings it along."""
-        response.set_cookie(
-            self.cookie, secret, path="/", httponly=True, samesite="lax", secure=self.settings.secure_cookies
-        )
-
-    def drop(self, response: Response) -> None:
-        """Let the browser forget it."""
-        response.delete_cookie(
-            self.cookie, path="/", httponly=True, samesite="lax", secure=self.settings.secure_cookies
-        )
 
 
 class Gate:
@@ -183,14 +118,15 @@ class Gate:
         if self._short is not None and answer is not None and scope["method"] in SAFE_METHODS:
             await self._short.give(partial(self._answer, answer, rule, headers), scope, receive, send)
             return
-        visitor = _nobody(scope) if is_blind else await self._visitor(scope, headers, rule)
-        if visitor is None:
-            await self._no_index()(scope, receive, send)
-            return
-        need, refusal = self._looked_at(rule, scope, headers, visitor)
+        seen = _nobody(scope) if is_blind else await self._visitor(scope, headers, rule)
+        visitor, need, refusal = self._looked_at(rule, scope, headers, seen)
         is_program = bool(visitor.scopes) and not need.open
         if refusal is None and scope["method"] not in SAFE_METHODS and not is_program:
             refusal, receive = await self._look_at_form(headers, receive, visitor, need)
+            if refusal is None and not need.open:
+                # Whoever let the form come slowly may have been shut out meanwhile.
+                seen = await self._visitor(scope, headers, rule)
+                visitor, need, refusal = self._looked_at(rule, scope, headers, seen)
         if refusal is not None:
             if (alert := self._alert(refusal, rule, need, scope, visitor)) is not None:
                 await self._threads.run(alert)
@@ -202,10 +138,7 @@ class Gate:
     def _answer(self, answer: Answer, rule: Rule | None, headers: Headers, request: Request) -> Response:
         """In the thread that answers: it is looked who asks, and whether he may, before anything else is done there."""
         scope = request.scope
-        visitor = self._seen(scope, headers, rule)
-        if visitor is None:
-            return self._no_index()
-        need, refusal = self._looked_at(rule, scope, headers, visitor)
+        visitor, need, refusal = self._looked_at(rule, scope, headers, self._seen(scope, headers, rule))
         if refusal is not None:
             if (alert := self._alert(refusal, rule, need, scope, visitor)) is not None:
                 alert()
@@ -228,17 +161,15 @@ class Gate:
         except IndexUnavailable:
             return None
 
-    def _no_index(self) -> Response:
-        return self._refuse(
-            HTTPStatus.SERVICE_UNAVAILABLE, "The index does not answer; see `dicom-node doctor`.", NOBODY
-        )
-
     def _looked_at(
-        self, rule: Rule | None, scope: Scope, headers: Headers, visitor: Visitor
-    ) -> tuple[Need, _Refusal | None]:
-        """What the request needs, and how it is refused, if it is."""
+        self, rule: Rule | None, scope: Scope, headers: Headers, seen: Visitor | None
+    ) -> tuple[Visitor, Need, _Refusal | None]:
+        """Who asks, what the request needs, and how it is refused, if it is."""
         need = CLOSED if rule is None else rule.need(scope["method"])
-        return need, None if visitor.meets(need) else self._refusal(rule, need, scope, headers, visitor)
+        if seen is None:
+            words = "The index does not answer; see `dicom-node doctor`."
+            return NOBODY, need, _Refusal(self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, words, NOBODY))
+        return seen, need, None if seen.meets(need) else self._refusal(rule, need, scope, headers, seen)
 
     def _refusal(self, rule: Rule | None, need: Need, scope: Scope, headers: Headers, visitor: Visitor) -> _Refusal:
         if not visitor.known:

@@ -17,7 +17,8 @@ from dicom_node.core.access import USER_NAME, Visitor
 from dicom_node.core.errors import AccountError
 from dicom_node.credentials import Passwords
 from dicom_node.web.deeds import form_of
-from dicom_node.web.gate import Doorkeeper, visitor_of
+from dicom_node.web.doorkeeper import Doorkeeper
+from dicom_node.web.gate import visitor_of
 from dicom_node.web.line_limits import LineLimits
 from dicom_node.web.login_limits import LoginLimits
 from dicom_node.web.oidc import ANSWER_SECONDS, IdentityProvider, ProviderError
@@ -64,9 +65,15 @@ class Login:
             return self.form(HTTPStatus.UNAUTHORIZED, after=after, words=_WRONG)
         self.limits.succeeded(user, address)
         if self.passwords.is_old(held):
-            before, held = held, self.passwords.hash(password)
-            self.index.users.rehash(user, held, instead_of=before)
+            held = self._rehashed(user, password, held)
         return self.let_in(user, address, session, after, "by password", held)
+
+    def _rehashed(self, user: str, password: str, before: str) -> str:
+        """The newer hash that is held of a password: ours, or that of a login that was quicker."""
+        ours = self.passwords.hash(password)
+        held = self.index.users.rehash(user, ours, instead_of=before)
+        # Whoever was given another password meanwhile is let in by neither: ours is held nowhere.
+        return held if self.passwords.fits(password, held) else ours
 
     def _too_many(self, user: str, address: str, wait: float, after: str, what: str) -> Response:
         self._note_endless(user, address, "too many attempts")
@@ -133,9 +140,9 @@ class Login:
 
     def _note_endless(self, user: str, address: str, why: str) -> None:
         """Note a failure that nothing bounds; passwords that are looked at are counted by their own limits."""
-        left_out = self.lines.admit(f"login {address}", f"{_named(user)} {why}")
+        left_out = self.lines.admit(f"login {address}", f"{_named(user)} {why}", is_known=False)
         if left_out is not None:
-            self._note(user, address, why + (f"; {left_out} before were left out" if left_out else ""))
+            self._note(user, address, why + left_out.words)
 
     def _note(self, user: str, address: str, why: str) -> None:
         facts = {"user": _named(user), "address": address, "description": why}

@@ -156,10 +156,13 @@ def picture(data: bytes) -> Response:
     return Response(data, media_type="image/png", headers={"Cache-Control": "private, no-cache", "ETag": tag})
 
 
-def study_link(settings: WebSettings, study: str) -> str:
-    """Where a study opens elsewhere, or in the viewer that is here; empty where there is neither."""
+def study_links(settings: WebSettings) -> Callable[[str], str]:
+    """Where a study opens elsewhere, or in the viewer that is here; empty where there is neither.
+
+    It is looked once whether the viewer is there, for all studies of a page.
+    """
     template = settings.study_link or study_template(settings.viewer_dir)
-    return template.replace("{study}", quote(study, safe="."))
+    return lambda study: template.replace("{study}", quote(study, safe="."))
 
 
 def _shown(reading: Reading, request: Request, *, whole: bool) -> str:
@@ -171,7 +174,7 @@ def _shown(reading: Reading, request: Request, *, whole: bool) -> str:
         "hours": round((reading.clock() - wish.since) / 3600),
         "choices": HOURS,
         "longest_wait": reading.settings.longest_wait_minutes * 60,
-        "link": lambda study: study_link(reading.settings, study),
+        "link": study_links(reading.settings),
         "filtered": lambda **changes: "/?" + urlencode({**given, "page": "1", **changes}),
     }
     return reading.pages.worklist(visitor, whole=whole, **facts)

@@ -10,8 +10,9 @@ from dicom_node.core.errors import UnreadableInstance
 
 #: Deeper than any report of ours.
 _DEEPEST = 12
-#: Items of what a stranger may have written are cut off there.
-_MOST = 5000
+#: Items of what a stranger may have written are cut off there; outlines, of which a finding has many, by themselves.
+_MOST, _MOST_OUTLINES = 5000, 50_000
+_OUTLINES = ("SCOORD", "SCOORD3D")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,28 @@ class ReportText:
     completion: str
     verification: str
     items: tuple[Item, ...]
+    #: The report goes on: it has more items than are read, or deeper ones.
+    is_cut: bool = False
+
+
+@dataclass(kw_only=True)
+class _Left:
+    """How much more of a report is read."""
+
+    items: int
+    outlines: int
+    is_cut: bool = False
+
+    def takes(self, *, depth: int, of_outline: bool) -> bool:
+        """Whether one more item is read; that one was not is remembered."""
+        if depth > _DEEPEST or (self.outlines if of_outline else self.items) <= 0:
+            self.is_cut = True
+            return False
+        if of_outline:
+            self.outlines -= 1
+        else:
+            self.items -= 1
+        return True
 
 
 def read_report_text(path: Path) -> ReportText:
@@ -50,23 +73,34 @@ def _text(ds: Dataset) -> ReportText:
     if ds.get("ValueType") != "CONTAINER":
         # An empty page would be taken for a report without findings (PS3.3 Section C.17.3: its root is a container).
         raise UnreadableInstance("the file has no content")
-    left = [_MOST]
+    left = _Left(items=_MOST, outlines=_MOST_OUTLINES)
+    items = _items(ds, 1, left)
     return ReportText(
         title=_meaning(ds, "ConceptNameCodeSequence"),
         completion=str(ds.get("CompletionFlag", "")),
         verification=str(ds.get("VerificationFlag", "")),
-        items=tuple(_item(child, 1, left) for child in ds.get("ContentSequence", ())),
+        items=items,
+        is_cut=left.is_cut,
     )
 
 
-def _item(ds: Dataset, depth: int, left: list[int]) -> Item:
-    left[0] -= 1
-    children = ds.get("ContentSequence", ()) if depth < _DEEPEST else ()
+def _items(ds: Dataset, depth: int, left: _Left) -> tuple[Item, ...]:
+    """What an item has below it; the image that an outline was selected from counts as the outline does."""
+    below_outline = ds.get("ValueType") in _OUTLINES
+    children = (
+        (child, below_outline or child.get("ValueType") in _OUTLINES) for child in ds.get("ContentSequence") or ()
+    )
+    return tuple(
+        _item(child, depth, left) for child, of_outline in children if left.takes(depth=depth, of_outline=of_outline)
+    )
+
+
+def _item(ds: Dataset, depth: int, left: _Left) -> Item:
     return Item(
         code=_code(ds, "ConceptNameCodeSequence"),
         name=_meaning(ds, "ConceptNameCodeSequence"),
         value=_value(ds),
-        items=tuple(_item(child, depth + 1, left) for child in children if left[0] > 0),
+        items=_items(ds, depth + 1, left),
     )
 
 

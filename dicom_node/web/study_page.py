@@ -25,7 +25,7 @@ from dicom_node.web.deeds import answering_for
 from dicom_node.web.gate import visitor_of
 from dicom_node.web.pages import Pages
 from dicom_node.web.picture import WINDOWS, missing
-from dicom_node.web.reading import picture, study_link
+from dicom_node.web.reading import picture, study_links
 from dicom_node.web.report_order import arranged
 from dicom_node.web.report_text import ReportText, read_report_text
 from dicom_node.web.study_pictures import StudyPictures
@@ -85,7 +85,7 @@ class StudyPages:
             "windows": CHOICES,
             "can_draw": self.pictures is not None,
             "reports": self._reports(study),
-            "elsewhere": study_link(self.settings, study),
+            "elsewhere": study_links(self.settings)(study),
             "log": self._log(detail),
         }
 

@@ -5,6 +5,7 @@ alone. That is allowed below its path and nowhere else. It contacts no third par
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -44,7 +45,17 @@ _UNWANTED = re.compile(r"<script[^>]*init-service-worker[^>]*></script>")
 
 def study_template(folder: Path) -> str:
     """Where the viewer opens a study, with {study}; empty where nobody has put it into its folder."""
-    return f"{VIEWER}/viewer?StudyInstanceUIDs={{study}}" if (folder.expanduser() / "index.html").is_file() else ""
+    return "" if _index_of(folder) is None else f"{VIEWER}/viewer?StudyInstanceUIDs={{study}}"
+
+
+def _index_of(folder: Path) -> Path | None:
+    """The viewer's first page; None where it is not there, or nobody lets this process look."""
+    try:
+        index = folder.expanduser() / "index.html"
+    except RuntimeError:  # a service's user may have no home
+        return None
+    # Not by pathlib, which raises where a folder on the way is closed.
+    return index if os.path.isfile(index) else None
 
 
 def build_viewer(folder: Path, *, prefix: str = VIEWER, dicomweb: str = PREFIX) -> APIRouter:
@@ -53,7 +64,7 @@ def build_viewer(folder: Path, *, prefix: str = VIEWER, dicomweb: str = PREFIX) 
     router.add_api_route(prefix, partial(_home, prefix), methods=["GET", "HEAD"], include_in_schema=False)
 
     def file(request: Request, path: str) -> Response:
-        return _answer(request, folder.expanduser(), path, prefix, dicomweb)
+        return _answer(request, folder, path, prefix, dicomweb)
 
     router.add_api_route(f"{prefix}/{{path:path}}", file, methods=["GET", "HEAD"], include_in_schema=False)
     return router
@@ -64,15 +75,15 @@ def _home(prefix: str) -> Response:
 
 
 def _answer(request: Request, folder: Path, path: str, prefix: str, dicomweb: str) -> Response:
-    index = folder / "index.html"
-    if not index.is_file():
+    index = _index_of(folder)
+    if index is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, _ABSENT)
     headers = dict(SECURITY_HEADERS)
     if path == "app-config.js":
         root = f"{str(request.base_url).rstrip('/')}{dicomweb}"
         headers["Cache-Control"] = "no-cache"
         return Response(_configuration(root, prefix), headers=headers, media_type="text/javascript")
-    found = _inside(folder, path)
+    found = _inside(index.parent, path)
     if found is not None:
         # Its names carry checksums of their contents.
         headers["Cache-Control"] = "private, max-age=3600"
@@ -89,7 +100,7 @@ def _inside(folder: Path, path: str) -> Path | None:
     if "\x00" in path or not path or path == "index.html":
         return None
     root, found = folder.resolve(), (folder / path).resolve()
-    return found if found.is_relative_to(root) and found.is_file() else None
+    return found if found.is_relative_to(root) and os.path.isfile(found) else None
 
 
 def _page(html: str, prefix: str) -> str:

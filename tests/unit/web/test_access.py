@@ -4,9 +4,11 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
+from threading import Barrier
 from urllib.parse import urlencode
 
 import pytest
@@ -20,7 +22,8 @@ from dicom_node.core.access import Need, Role, Scope, Visitor
 from dicom_node.credentials import Passwords, new_password
 from dicom_node.settings import AccessSettings, Settings
 from dicom_node.web.application import build_application
-from dicom_node.web.gate import LONGEST_FORM_BYTES, RENEWAL, csrf_of
+from dicom_node.web.doorkeeper import csrf_of
+from dicom_node.web.gate import LONGEST_FORM_BYTES, RENEWAL
 from dicom_node.web.login import own_path
 from dicom_node.web.login_limits import FOR_ALL, LoginLimits
 from dicom_node.web.needs import RULES, SAFE_METHODS, SECURITY_HEADERS, rule_of
@@ -213,6 +216,26 @@ def test_no_session_begins_by_a_password_that_is_changed_while_it_is_looked_at(
     row = house.index.users.find("an-admin")
     assert row is not None
     assert row.password == "another hash", "the newer hash of the old password takes the new one's place"
+
+
+def test_two_right_logins_at_once_with_an_old_hash_both_come_in(house: House) -> None:
+    both, users = Barrier(2), house.index.users
+    rehash = users.rehash
+
+    def at_once(name: str, password: str, *, instead_of: str) -> str:
+        both.wait(20)
+        return rehash(name, password, instead_of=instead_of)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as two:
+        patch.setattr(users, "rehash", at_once)
+        form = {"user": "an-admin", "password": PASSWORD}
+        answers = list(two.map(lambda _: house.stranger.post("/login", form), range(2)))
+    assert [answer.status for answer in answers] == [303, 303]
+    assert not any('EventOutcomeIndicator="4"' in message for message in house.sheet.messages)
+    row = users.find("an-admin")
+    assert row is not None
+    assert Passwords().fits(PASSWORD, row.password)
+    assert not Passwords().is_old(row.password)
 
 
 def test_session_fixation_gains_nothing(house: House) -> None:

@@ -1,11 +1,15 @@
 """The pages of users and tokens and of the audit trail: for admins alone, each change once and in the trail."""
 
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from starlette.types import Receive
 
 from dicom_node.archive.index import Index
 from dicom_node.audit import USERS_CHANGED, AuditFile, AuditTrail, Happening
@@ -13,8 +17,10 @@ from dicom_node.core.access import Role, Scope
 from dicom_node.credentials import Passwords
 from dicom_node.settings import NodeSettings, Settings
 from dicom_node.web.application import build_application
+from dicom_node.web.doorkeeper import csrf_of
+from dicom_node.web.form_body import whole_form
 from dicom_node.web.server import WebServer
-from tests.populated_index import NOW
+from tests.populated_index import NOW, study_uid
 from tests.visitors import Answer, Person, session
 
 
@@ -147,6 +153,80 @@ def test_of_two_admins_who_shut_each_other_out_at_once_one_stays(
     answer = admin.post(f"/users/{path}", {"name": "eve", **fields})
     assert (answer.status, "is no admin any more" in answer.text) == (400, True)
     assert [row.name for row in users.rows() if row.role is Role.ADMIN and not row.disabled] == ["eve"]
+
+
+def late_answer(office: Office, secret: str, path: str, fields: dict[str, str], meanwhile: Callable[[], None]) -> bytes:
+    """To a form of which the last byte comes when the gate let its sender in, and something else was done."""
+    body, host = urlencode({"csrf": csrf_of(secret), **fields}).encode(), f"127.0.0.1:{office.server.port}"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nCookie: session={secret}\r\n"
+        f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", office.server.port), timeout=20) as connection:
+        connection.sendall(head.encode() + body[:-1])
+        meanwhile()
+        connection.sendall(body[-1:])
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/users/add", {"name": "eve", "role": "admin"}),
+        ("/users/role", {"name": "an-reader", "role": "admin"}),
+        ("/tokens/add", {"name": "back", "scope-dicomweb:write": "1"}),
+        ("/tokens/remove", {"name": "viewer"}),
+        (f"/studies/{study_uid('a')}/withdraw", {"reason": "why"}),
+        (f"/studies/{study_uid('a')}/priority", {"priority": "STAT"}),
+    ],
+)
+def test_who_is_shut_out_while_his_form_comes_changes_nothing_by_it(
+    office: Office, monkeypatch: pytest.MonkeyPatch, path: str, fields: dict[str, str]
+) -> None:
+    users, tokens, comes = office.index.users, office.index.tokens, Event()
+    mallory = session(office.index, Role.ADMIN, name="mallory")
+    office.person(Role.READER)
+    tokens.add("viewer", scopes=[Scope.DICOMWEB_READ], at=NOW)
+
+    async def told(receive: Receive, most: int) -> bytes:
+        comes.set()
+        return await whole_form(receive, most)
+
+    def shut_out() -> None:
+        assert comes.wait(20)
+        users.change("mallory", disabled=True, at=NOW)
+
+    monkeypatch.setattr("dicom_node.web.gate.whole_form", told)
+    assert late_answer(office, mallory, path, fields, shut_out).startswith(b"HTTP/1.1 401 ")
+    assert {row.name: row.role for row in users.rows()} == {"mallory": Role.ADMIN, "an-reader": Role.READER}
+    assert [row.name for row in tokens.rows()] == ["viewer"]
+    assert "nobody had logged in" in office.trail(), "it is an alert"
+
+
+@pytest.mark.parametrize(
+    ("part", "deed", "path", "fields"),
+    [
+        ("users", "add", "/users/add", {"name": "eve", "role": "admin"}),
+        ("tokens", "add", "/tokens/add", {"name": "back", "scope-dicomweb:write": "1"}),
+        ("tokens", "remove", "/tokens/remove", {"name": "viewer"}),
+    ],
+)
+def test_who_is_shut_out_behind_the_gate_makes_no_user_and_no_token(
+    office: Office, monkeypatch: pytest.MonkeyPatch, part: str, deed: str, path: str, fields: dict[str, str]
+) -> None:
+    admin, kept = office.person(), getattr(office.index, part)
+    office.index.tokens.add("viewer", scopes=[Scope.DICOMWEB_READ], at=NOW)
+    real = getattr(kept, deed)
+
+    def late(name: str, **values: Any) -> Any:
+        office.index.users.change("an-admin", disabled=True, at=NOW)
+        return real(name, **values)
+
+    monkeypatch.setattr(kept, deed, late)
+    answer = admin.post(path, fields)
+    assert (answer.status, "is no admin any more" in answer.text) == (400, True)
+    assert office.index.users.find("eve") is None
+    assert [row.name for row in office.index.tokens.rows()] == ["viewer"]
 
 
 def test_a_token_is_made_for_its_scopes_shown_once_and_withdrawn(office: Office) -> None:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.audit import AuditTrail
-from dicom_node.core.access import Role, Scope
+from dicom_node.core.access import Need, Role, Scope, Visitor
 from dicom_node.core.errors import IndexUnavailable
 from dicom_node.settings import AccessSettings, Settings
+from dicom_node.telemetry import Metrics
+from dicom_node.web.alerts import Alerts, Lack, Refused
 from dicom_node.web.application import build_application
-from dicom_node.web.line_limits import OF_ALL, OF_ONE, SECONDS, LineLimits
+from dicom_node.web.line_limits import OF_ALL, OF_ONE, SECONDS, LeftOut, LineLimits
 from dicom_node.web.server import WebServer
 from tests.populated_index import NOW, deliver, report, study_uid
 from tests.visitors import Answer, Person, session
@@ -290,28 +292,67 @@ class Clock:
         return self.now
 
 
-def test_all_senders_together_have_a_bound_and_are_heard_again_a_minute_later() -> None:
+def test_all_unknown_senders_together_have_a_bound_and_are_heard_again_a_minute_later() -> None:
     clock = Clock()
     limits = LineLimits(clock=clock)
-    assert [limits.admit(f"10.0.{n // 250}.{n % 250}", "x") for n in range(2 * OF_ALL)].count(0) == OF_ALL
+    told = [limits.admit(f"10.0.{n // 250}.{n % 250}", "x", is_known=False) for n in range(2 * OF_ALL)]
+    assert told == [LeftOut()] * OF_ALL + [None] * OF_ALL
     clock.now += SECONDS
-    assert limits.admit("10.0.1.99", "x") == 1
+    left_out = limits.admit("10.0.1.99", "x", is_known=False)
+    assert left_out == LeftOut(unknown=OF_ALL)
+    assert left_out.words == "; 200 of unknown senders were left out"
+
+
+def refused(name: str, address: str) -> Refused:
+    """What somebody who is nobody, or a reader, may not."""
+    visitor = Visitor(name=name, role=Role.READER if name else None, address=address)
+    need = Need(role=Role.OPERATOR)
+    return Refused(lack=Lack.ROLE, need=need, method="POST", path=WITHDRAW, form="/withdraw", visitor=visitor)
+
+
+def test_however_many_unknown_senders_there_are_they_hide_nothing_of_who_is_known() -> None:
+    sheet, clock = Sheet(), Clock()
+    trail = AuditTrail([sheet], source="TRIAGE")
+    alerts = Alerts(trail=trail, metrics=Metrics(), limits=LineLimits(clock=clock), clock=clock)
+    for number in range(2000):
+        alerts.counted(refused("", f"fe80::{number:x}"))
+    tell = alerts.counted(refused("ann", "10.0.0.5"))
+    assert tell is not None
+    tell()
+    outcome = sheet.messages[0].findtext("EventIdentification/EventOutcomeDescription", "")
+    assert outcome == f"POST /withdraw: it needs the role operator; {2000 - OF_ALL} of unknown senders were left out"
+    for number in range(2000):
+        alerts.counted(refused("", f"fe80::1:{number:x}"))
+    assert alerts.counted(refused("ann", "10.0.0.5")) is None, "that it was told just now is forgotten for them"
+
+
+def test_who_is_known_has_no_more_lines_from_many_addresses() -> None:
+    clock = Clock()
+    trail = AuditTrail([], source="TRIAGE")
+    alerts = Alerts(trail=trail, metrics=Metrics(), limits=LineLimits(clock=clock), clock=clock)
+    told = [alerts.counted(refused("ann", f"fe80::{number:x}")) is not None for number in range(2 * OF_ONE)]
+    assert told == [True] * OF_ONE + [False] * OF_ONE
 
 
 @given(
-    tries=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2 * OF_ONE), st.floats(-100.0, 100.0)), max_size=120)
+    tries=st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 2 * OF_ONE), st.floats(-100.0, 100.0)), max_size=120
+    )
 )
 def test_no_try_is_lost_between_what_is_told_and_what_is_counted(tries: list[tuple[str, int, float]]) -> None:
-    """However the clock goes: every try is a line, or is counted by a later one of the same sender."""
+    """However the clock goes: every try is a line, or is counted by one later line, also of one who is forgotten."""
     clock = Clock()
-    limits = LineLimits(clock=clock)
-    counted = dict.fromkeys("ab", 0)
-    for sender, what, step in tries:
-        clock.now += step
-        left_out = limits.admit(sender, str(what))
-        counted[sender] += 0 if left_out is None else 1 + left_out
-    clock.now += 1000.0
-    for sender in "ab":
-        told = limits.admit(sender, "last")
-        assert told is not None
-        assert counted[sender] + told == sum(one == sender for one, _, _ in tries)
+    limits, counted = LineLimits(clock=clock), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dicom_node.web.line_limits._MOST", 1)
+        patch.setattr("dicom_node.web.line_limits.OF_ALL", 5)
+        for sender, what, step in tries:
+            clock.now += step
+            left_out = limits.admit(sender, str(what), is_known=sender == "a")
+            counted += 0 if left_out is None else 1 + left_out.total
+        clock.now += 1000.0
+        for sender in "abc":
+            told = limits.admit(sender, "last", is_known=sender == "a")
+            assert told is not None
+            counted += told.total
+    assert counted == len(tries)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dicom_node.core.access import Role
 from dicom_node.settings import NodeSettings, Peer, Settings
 from dicom_node.web.application import build_application
-from dicom_node.web.gate import csrf_of
+from dicom_node.web.doorkeeper import csrf_of
 from dicom_node.web.server import WebServer
 from tests.dicomweb_service import BOUNDARY, Service, dicom_file, multipart_body, serving
 from tests.instances import STUDY_UID, ct_instance

@@ -20,7 +20,8 @@ from dicom_node.web.application import build_application
 from dicom_node.web.dicomweb.budget import Turns
 from dicom_node.web.dicomweb.service import build_dicomweb
 from dicom_node.web.dicomweb.short_way import ShortWay, ShortWayFirst
-from dicom_node.web.gate import Doorkeeper, Gate
+from dicom_node.web.doorkeeper import Doorkeeper
+from dicom_node.web.gate import Gate
 from dicom_node.web.server import WebServer
 from tests.dicomweb_service import Answer, Service, serving
 from tests.instances import SERIES_UID, STUDY_UID, sop_uid

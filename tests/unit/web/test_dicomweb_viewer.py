@@ -69,6 +69,17 @@ def test_no_path_leads_out_of_its_folder(service: Service, folder: Path, path: s
     assert b"secret" not in fetch(service, f"/viewer/{path}").body.replace(b"secret.txt", b"")
 
 
+@pytest.mark.parametrize("folder", [Path("/srv") / ("x" * 300), Path("~nobody-has-this-name/viewer")], ids=str)
+def test_a_folder_that_cannot_be_looked_into_has_no_viewer(service: Service) -> None:
+    answer = fetch(service, "/viewer/")
+    assert (answer.status, b"make viewer" in answer.body) == (404, True)
+
+
+def test_a_path_too_long_for_a_file_is_none(service: Service, folder: Path) -> None:
+    (folder / "index.html").write_text(PAGE)
+    assert fetch(service, f"/viewer/{'x' * 300}.js").status == 404
+
+
 def test_a_package_with_another_checksum_is_not_unpacked(tmp_path: Path) -> None:
     package = tmp_path / "app.tgz"
     with tarfile.open(package, "w:gz") as archive:

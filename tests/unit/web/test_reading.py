@@ -14,7 +14,7 @@ from dicom_node.core.priority import Priority
 from dicom_node.keying import key_of
 from dicom_node.settings import Settings, WebSettings
 from dicom_node.web.application import build_application
-from dicom_node.web.reading import study_link
+from dicom_node.web.reading import study_links
 from dicom_node.web.server import WebServer
 from tests.populated_index import (
     NOW,
@@ -190,11 +190,38 @@ def test_who_watches_does_not_hold_up_the_end(index: Index) -> None:
 def test_a_study_opens_where_the_settings_say_or_in_the_viewer_that_is_here(tmp_path: Path) -> None:
     unsaid = WebSettings(viewer_dir=tmp_path)
     said = WebSettings(viewer_dir=tmp_path, study_link="https://pacs.example/open?uid={study}")
-    assert study_link(unsaid, "1.2") == ""
-    assert study_link(said, "1.2") == "https://pacs.example/open?uid=1.2"
+    assert study_links(unsaid)("1.2") == ""
+    assert study_links(said)("1.2") == "https://pacs.example/open?uid=1.2"
     (tmp_path / "index.html").touch()
-    assert study_link(unsaid, "1.2") == "/viewer/viewer?StudyInstanceUIDs=1.2"
-    assert study_link(said, "1.2") == "https://pacs.example/open?uid=1.2"
+    assert study_links(unsaid)("1.2") == "/viewer/viewer?StudyInstanceUIDs=1.2"
+    assert study_links(said)("1.2") == "https://pacs.example/open?uid=1.2"
+
+
+@pytest.mark.parametrize(
+    "folder",
+    # A name that is too long stands for a closed folder: nobody is kept from looking who runs this as root.
+    [Path("/srv") / ("x" * 300), Path("~nobody-has-this-name/viewer")],
+    ids=["it may not be looked into", "there is no home"],
+)
+def test_pages_are_there_though_the_folder_of_the_viewer_cannot_be_looked_into(index: Index, folder: Path) -> None:
+    settings = Settings(web=WebSettings(viewer_dir=folder))
+    server = WebServer(build_application(index, dict, dict, lambda: NOW, settings=settings, key=KEY), "127.0.0.1", 0)
+    server.start()
+    try:
+        reader = Person(server.port, session(index, Role.READER))
+        for path in ("/", "/worklist", f"/studies/{study_uid('found')}"):
+            answer = reader.get(path)
+            assert (answer.status, "/viewer/viewer" in answer.text) == (200, False)
+        assert len(shown(reader.get("/").text)) == 5
+    finally:
+        server.stop()
+
+
+def test_it_is_looked_once_a_page_whether_the_viewer_is_there(tmp_path: Path) -> None:
+    (tmp_path / "index.html").touch()
+    link = study_links(WebSettings(viewer_dir=tmp_path))
+    (tmp_path / "index.html").unlink()
+    assert link("1.2") == "/viewer/viewer?StudyInstanceUIDs=1.2"
 
 
 ROW = {

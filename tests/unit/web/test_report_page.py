@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from pydicom import Dataset, dcmread
 
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
@@ -95,6 +96,57 @@ def test_a_report_that_stands_no_more_says_so_first(house: House, change: Callab
     text = house.page().text
     assert text.index(words) < text.index("<h1>")
     assert "Not valid: " in text
+
+
+def grown(house: House, *more: Dataset) -> str:
+    """The page of the report with these items before its own."""
+    path = house.archive.path_of(house.report.path)
+    ds = dcmread(path)
+    ds.ContentSequence = [*more, *ds.ContentSequence]
+    os.chmod(path, 0o600)
+    ds.save_as(path)
+    return house.page().text
+
+
+def item(kind: str, *below: Dataset) -> Dataset:
+    ds = Dataset()
+    ds.RelationshipType, ds.ValueType = "CONTAINS", kind
+    if below:
+        ds.ContentSequence = list(below)
+    return ds
+
+
+@pytest.mark.parametrize("kind", ["SCOORD", "SCOORD3D"])
+def test_outlines_without_number_leave_no_finding_out(house: House, kind: str) -> None:
+    before = house.page().text
+    text = grown(house, item("CONTAINER", *(item(kind, item("IMAGE")) for _ in range(3000))))
+    assert "NOT THE WHOLE REPORT" not in text
+    shown = [words for words in ("Nodule 1", "Nodule 2", "Assessment") if text.count(words) != before.count(words)]
+    assert shown == []
+
+
+def deep(levels: int) -> Dataset:
+    return item("CONTAINER", deep(levels - 1)) if levels else item("TEXT")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda: [item("TEXT") for _ in range(5000)],
+        lambda: [item("CONTAINER", *(item("TEXT") for _ in range(5000)))],
+        lambda: [item("SCOORD") for _ in range(101)],
+        lambda: [deep(12)],
+    ],
+    ids=["many items", "many items below one", "too many outlines", "too deep"],
+)
+def test_a_report_that_goes_on_is_said_to_be_cut_before_anything_else(
+    house: House, monkeypatch: pytest.MonkeyPatch, more: Callable[[], list[Dataset]]
+) -> None:
+    assert "NOT THE WHOLE REPORT" not in house.page().text
+    monkeypatch.setattr("dicom_node.web.report_text._MOST_OUTLINES", 100)
+    text = grown(house, *more())
+    assert text.index("NOT THE WHOLE REPORT") < text.index("<h1>")
+    assert "No finding is measured" not in text
 
 
 @pytest.mark.parametrize(

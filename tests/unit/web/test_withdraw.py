@@ -10,7 +10,7 @@ from dicom_node.archive.index import Index
 from dicom_node.core.access import Role
 from dicom_node.core.lifecycle import StudyState
 from dicom_node.web.application import build_application
-from dicom_node.web.gate import csrf_of
+from dicom_node.web.doorkeeper import csrf_of
 from dicom_node.web.server import WebServer
 from tests.populated_index import NOW, deliver, report, study_uid
 from tests.visitors import Person, session
