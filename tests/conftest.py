@@ -57,6 +57,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Floors:
     return Floors(config, log)
 
 
+#: Where files take long: they begin first, so that none of them is left alone at the end.
+_LONG = ("tests/acceptance/", "tests/integration/", "tests/unit/workers/", "tests/unit/training/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, and else as they were found."""
+    items.sort(key=lambda item: next((n for n, room in enumerate(_LONG) if item.nodeid.startswith(room)), len(_LONG)))
+
+
 def pytest_collection_finish() -> None:
     """What is imported stays: looking through a million objects of it again and again is a twelfth of all work."""
     gc.collect()
