@@ -235,6 +235,8 @@ def _differences(earlier: Size, later: Size) -> Iterator[Caveat]:
         yield Caveat(words="another version outlined it then")
     if earlier.measured_by != later.measured_by:
         yield Caveat(words="another version of this software measured it then")
+    if NOT_KNOWN in (earlier.contrast, later.contrast):
+        yield Caveat(words="it is not known whether contrast agent was given then")
     if when := contrast_given(earlier.contrast, later.contrast):
         yield Caveat(words=f"contrast agent was given {when}", times=CONTRAST_TIMES)
 

@@ -43,15 +43,18 @@ class Patient:
 
     def _may_be_called(self, other: "Patient") -> bool:
         """Whether both names may be of one person: people marry, but something stays."""
-        mine, theirs = (_called(name) for name in (self.name, other.name))
-        return not mine or not theirs or bool(mine & theirs)
+        if not (words_of(self.name) and words_of(other.name)):
+            return True
+        return bool(_called(self.name) & _called(other.name))
 
 
 def _called(name: str) -> set[str]:
     """The words of family and given names: titles, suffixes and initials are shared by many (PS3.5 Section 6.2.1.1)."""
     names = "=".join("^".join(group.split("^")[:2]) for group in name.split("="))
     words = set(words_of(names))
-    return {word for word in words if len(word) > 1 or not word.isascii()} or words
+    # A single sign is an initial where letters have cases, and a name where they have none.
+    names_alone = {word for word in words if len(word) > 1 or word.upper() == word}
+    return names_alone or ({" ".join(sorted(words))} if words else set())
 
 
 def _contradict(one: str, other: str) -> bool:

@@ -157,9 +157,12 @@ def test_slices_hide_nothing_where_contrast_agent_alone_differs() -> None:
         assert contrast.doubled_within_days > alike.doubled_within_days
 
 
-def test_of_contrast_agent_that_nobody_looked_at_nothing_is_said() -> None:
+def test_where_nobody_looked_whether_contrast_agent_was_given_sizes_do_not_compare() -> None:
     for now in ("with", "without", ""):
-        assert not change(size(8.0, 268, contrast=NOT_KNOWN), size(8.0, 268, contrast=now)).caveats
+        unlike = change(size(8.0, 268, contrast=NOT_KNOWN), size(9.6, 345, contrast=now))
+        assert unlike.caveats == ("it is not known whether contrast agent was given then",)
+        assert (unlike.trend, unlike.doubling_days, unlike.course) == (None, None, None)
+        assert not unlike.solid_part_grew
 
 
 def test_a_solid_part_is_not_called_grown_across_contrast_agent_or_methods() -> None:

@@ -77,11 +77,14 @@ def test_two_hospitals_give_one_id_to_two_people_born_on_one_day() -> None:
         ("Smith^John^M", "Miller^Peter^M"),
         ("Smith^J^M", "Miller^J"),
         ("S^J", "M^P"),
+        ("S^J", "M^J"),
+        ("Иванов^И", "Петров^И"),
     ],
 )
 def test_a_title_a_suffix_or_an_initial_is_no_name(name: str, other: str) -> None:
     one = changed(issuer="", name=name)
     assert one.is_same(one)
+    assert not one.is_same(changed(issuer="", name="^^^Dr"))
     assert not one.is_same(changed(issuer="", name=other))
 
 
