@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.hila import Hila
 from training.surfaces import (
     Array,
     Ellipsoid,
@@ -92,15 +93,8 @@ GREAT_VESSELS = (
     # azygos vein
     ((-14, 38, -20, 3.5), (-9, 40, 120, 4), (-9, 36, 186, 4.5), (-20, 20, 196, 4), (-28, -8, 192, 4.5)),
 )  # fmt: skip
-#: Where each lobe's arteries and veins begin, in the order of LOBES, and the ends of their trunks, right and left.
-ARTERY_ROOTS = ((-50, 4, 188), (-54, -8, 164), (-50, 14, 162), (60, -2, 195), (55, 20, 172))
-VEIN_ROOTS = ((-42, -14, 172), (-44, -18, 158), (-36, 14, 138), (44, -14, 168), (36, 18, 142))
-ARTERY_TRUNKS = ((-40, 3, 175), (46, 14, 191))
-VEIN_TRUNKS = ((-26, 8, 146), (30, 10, 147))
-#: Fat around the great vessels, and the little of it around those of the hila.
-CUFF_MM, HILAR_CUFF_MM = 3.0, 0.3
-#: Radius of a lobe's vessels at trunk and root.
-STEM_RADII_MM = (7.0, 4.0)
+#: Fat around the great vessels.
+CUFF_MM = 3.0
 LYMPH_NODES = ((-16, -4, 205), (14, 2, 196), (-4, 26, 178), (8, -14, 214), (-20, 22, 188))
 
 
@@ -117,15 +111,6 @@ def gutter(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float
 def great_vessels() -> list[Tube]:
     """Aorta with its branches, caval veins and the trunk of the pulmonary artery, without contrast."""
     return [tube(course) for course in GREAT_VESSELS]
-
-
-def hilar_vessels() -> list[Tube]:
-    """Arteries and veins of the lobes from their trunks to where they begin to branch."""
-    return [
-        tube([(*trunks[root[0] > 0], STEM_RADII_MM[0]), (*root, STEM_RADII_MM[1])])
-        for trunks, roots in ((ARTERY_TRUNKS, ARTERY_ROOTS), (VEIN_TRUNKS, VEIN_ROOTS))
-        for root in roots
-    ]
 
 
 def central_airways() -> list[Tube]:
@@ -151,7 +136,7 @@ class Thorax:
     wobble: Wobble
     fine_wobble: Wobble
     vessels: tuple[Tube, ...]
-    hilar_vessels: tuple[Tube, ...]
+    hila: Hila
     airways: tuple[Tube, ...]
     oesophagus: tuple[Tube, ...]
 
@@ -162,7 +147,8 @@ class Thorax:
             wobble=Wobble.random(rng, 26.0),
             fine_wobble=Wobble.random(rng, 7.0),
             vessels=tuple(great_vessels()),
-            hilar_vessels=tuple(hilar_vessels()),
+            # Drawn apart: whatever else is random of a seed stays as it is.
+            hila=Hila.random(rng.spawn(1)[0]),
             airways=tuple(central_airways()),
             oesophagus=tuple(oesophagus()),
         )

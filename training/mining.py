@@ -12,6 +12,7 @@ from training.augmentation import aerate, scan
 from training.dataset import Background
 from training.experiment import Experiment
 from training.inference import probabilities
+from training.precision import Precision
 from workers.preprocessing import normalise
 
 Box = tuple[slice, ...]
@@ -31,12 +32,14 @@ def mine(
     `slices` is how many of each are searched, about a level that the round draws; None: all.
     """
     found = []
+    precision = Precision(experiment.training["precision"], next(network.parameters()).device.type)
     for which, source in enumerate(backgrounds):
         rng = np.random.default_rng((experiment.seed, round_, which))
         where = _piece(ndimage.find_objects(source.lung.astype(np.int8))[0], slices, rng)
         hu = scan(aerate(source.hu[where].astype(np.float32), rng), rng)
         teaching = source.teaching[where] & source.lung[where]
-        seen = probabilities(network, normalise(hu), teaching, experiment.bundle["roi_size"], 0.1) * teaching
+        with precision.autocast():
+            seen = probabilities(network, normalise(hu), teaching, experiment.bundle["roi_size"], 0.1) * teaching
         labels, count = ndimage.label(seen > _MINED_ABOVE)
         for place in ndimage.maximum_position(seen, labels, np.arange(1, count + 1)):
             found.append((which, *(p + s.start for p, s in zip(place, where, strict=True)), seen[place]))

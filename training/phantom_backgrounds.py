@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training import anatomy, ct_physics, hila, lung_trees, phantom_drawing, phantoms, skeleton, surfaces
 from training.anatomy import Thorax
 from training.ct_physics import as_scanned
 from training.dataset import Background, load_data
+from training.edition import edition
 from training.experiment import CACHE, Experiment
 from training.phantom_drawing import Drawing
 from training.phantoms import SCAN_Z, THORAX_LPS_MM, LungMap, lung_tubes
@@ -24,6 +26,9 @@ from workers.preprocessing import GRID_MM, lung_mask
 TEACHING_SEEDS = tuple(range(101, 113))
 VALIDATION_SEEDS = tuple(range(201, 205))
 TEST_SEEDS = tuple(range(301, 311))
+
+#: What draws a thorax.
+DRAWING = (anatomy, ct_physics, hila, lung_trees, phantom_drawing, phantoms, skeleton, surfaces)
 
 #: First voxel (x, y) in the thorax's own mm, and rows and columns: both lungs with the chest wall around them.
 _CORNER_XY = (-148.0, -102.0)
@@ -46,7 +51,7 @@ def thoraces(seeds: Sequence[int], cache: Path) -> Iterator[Background]:
     """The thoraces of the seeds, drawn once (a quarter of a minute each) and then read from the cache."""
     cache.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        kept = cache / f"phantom-{seed}.npz"
+        kept = kept_at(cache, seed)
         if not kept.exists():
             made = drawn(seed)
             partial = kept.with_suffix(".partial.npz")
@@ -56,11 +61,16 @@ def thoraces(seeds: Sequence[int], cache: Path) -> Iterator[Background]:
             yield _whole(seed, arrays["hu"], arrays["lung"])
 
 
+def kept_at(cache: Path, seed: int) -> Path:
+    """The file in the cache of a seed's thorax, as this edition draws it."""
+    return cache / f"phantom-{seed}-{edition(DRAWING)}.npz"
+
+
 def drawn(seed: int) -> Background:
     """The thorax of a seed, as a scanner gives it: vessels, airways and fissures, and no nodule."""
     rng = np.random.default_rng(seed)
     thorax = Thorax.random(rng)
-    vessels, airways = lung_tubes(LungMap.of(thorax), (), rng, _SHOWN_MM)
+    vessels, airways = lung_tubes(thorax.hila, LungMap.of(thorax), (), rng, _SHOWN_MM)
     drawing = Drawing(
         thorax=thorax, skeleton=Skeleton.whole(), vessels=vessels, airways=airways, nodules=(), offset_mm=THORAX_LPS_MM
     )

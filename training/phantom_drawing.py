@@ -9,7 +9,6 @@ from training.anatomy import (
     ABDOMEN,
     CUFF_MM,
     HEART,
-    HILAR_CUFF_MM,
     LYMPH_NODES,
     MUSCLE,
     MUSCLES,
@@ -95,7 +94,7 @@ def tube_distance(grid: Grid, tubes: Iterable[Tube], margin_mm: float) -> Array:
 def pleura_distance(thorax: Thorax, grid: Grid) -> Array:
     """Distance to the pleura of both lungs."""
     great = tube_distance(grid, (*thorax.vessels, *thorax.airways, *thorax.oesophagus), 11.0)
-    hilar = tube_distance(grid, thorax.hilar_vessels, 9.0) + np.float32(CUFF_MM - HILAR_CUFF_MM)
+    hilar = tube_distance(grid, thorax.hila.vessels, 9.0) + np.float32(CUFF_MM - thorax.hila.cuff_mm)
     np.minimum(great, hilar, out=great)
     return lung_distance(grid, cage_distance(*grid), great)
 
@@ -248,7 +247,7 @@ def draw_organs(slab: Slab, thorax: Thorax) -> None:
             surface = np.maximum(ellipsoid(organ, *cut(slab.grid, box)) + slab.rough[box], cage[box] + 3)
             lay(slab.hu[box], surface, organ.hu + 2 * slab.fine[box], slab.edge_mm)
     slab.lay(tube_distance(slab.grid, thorax.oesophagus, 3.0), SOFT_HU)
-    slab.lay(tube_distance(slab.grid, (*thorax.vessels, *thorax.hilar_vessels), 3.0), BLOOD_HU)
+    slab.lay(tube_distance(slab.grid, (*thorax.vessels, *thorax.hila.vessels), 3.0), BLOOD_HU)
     for centre in LYMPH_NODES:
         part = slab.part(np.array(centre) - 10.0, np.array(centre) + 10.0)
         if part is not None:

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, map_coordinates
 
-from training.anatomy import ARTERY_ROOTS, LOBES, VEIN_ROOTS, Thorax, lobe_index
+from training.anatomy import LOBES, Thorax, lobe_index
 from training.ct_physics import as_scanned
 from training.ct_series import Scan, write_ct_series
+from training.hila import Hila
 from training.lung_trees import Segments, Tree, accompanying_airways, grow, joined, pruned, relaxed, tubes_of
 from training.phantom_drawing import Drawing, pleura_distance
 from training.phantom_nodules import KINDS, NoduleKind, PhantomNodule, random_nodule, random_shape
@@ -103,7 +104,7 @@ def make_phantom(
     thorax = Thorax.random(rng)
     lungs = LungMap.of(thorax)
     placed = placed_nodules([kinds[n % len(kinds)] for n in range(nodules)], lungs, rng)
-    vessels, airways = lung_tubes(lungs, placed, rng, spacing[2])
+    vessels, airways = lung_tubes(thorax.hila, lungs, placed, rng, spacing[2])
     drawing = Drawing(
         thorax=thorax, skeleton=Skeleton.whole(), vessels=vessels, airways=airways, nodules=placed,
         offset_mm=THORAX_LPS_MM,
@@ -139,17 +140,17 @@ def lobes_of(places: Points) -> NDArray[np.int8]:
 
 
 def lung_tubes(
-    lungs: LungMap, nodules: Sequence[PhantomNodule], rng: np.random.Generator, voxel_mm: float
+    hila: Hila, lungs: LungMap, nodules: Sequence[PhantomNodule], rng: np.random.Generator, voxel_mm: float
 ) -> tuple[Segments, Segments]:
     """Vessels and airways of all lobes, kept clear of the nodules."""
     vessels, airways = [], []
     spread = TIP_SPREAD_MM * max(1.0, voxel_mm / 0.8) ** 0.6
     for lobe in range(len(LOBES)):
-        artery = lobar_tree(lobe, ARTERY_ROOTS[lobe], spread, lungs, nodules, rng)
-        vein = lobar_tree(lobe, VEIN_ROOTS[lobe], spread * 1.08, lungs, nodules, rng)
+        artery = lobar_tree(lobe, hila.artery_roots[lobe], spread, lungs, nodules, rng)
+        vein = lobar_tree(lobe, hila.vein_roots[lobe], spread * 1.08, lungs, nodules, rng)
         tip = TIP_RADIUS_MM * spread / TIP_SPREAD_MM
         supply, drain, air = tubes_of(artery, tip), tubes_of(vein, tip), accompanying_airways(artery, tip, 1.0)
-        left = ARTERY_ROOTS[lobe][0] > 0
+        left = hila.artery_roots[lobe][0] > 0
         vessels += [supply, drain]
         airways += [air, stem(AIRWAY_STEMS[left], air, 5.2)]
     return joined(vessels), joined(airways)

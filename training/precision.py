@@ -5,7 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-#: By the name in an experiment; "auto" is bf16 on a GPU that has it, else fp32.
+from workers.precision import has_bfloat16_units
+
+#: By the name in an experiment; "auto" is bf16 on a device that has units for it, else fp32.
 FORMATS: Mapping[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -15,7 +17,7 @@ class Precision:
     def __init__(self, name: str, device: str) -> None:
         self._kind = torch.device(device).type
         if name == "auto":
-            name = "bf16" if self._kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+            name = "bf16" if has_bfloat16_units(self._kind) else "fp32"
         if name not in FORMATS:
             raise ValueError(f"unknown precision {name!r}: training.precision takes auto, {', '.join(FORMATS)}")
         if name == "fp16" and self._kind == "cpu":

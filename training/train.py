@@ -20,6 +20,7 @@ from tensorboardX import SummaryWriter
 from torch import nn
 from tqdm import tqdm
 
+from training.batches import Batches
 from training.experiment import DATA, Experiment, ExperimentInvalid, named, read_experiment
 from training.losses import weighted_sum
 from training.precision import Precision
@@ -29,7 +30,7 @@ from training.tasks.task import CHECKPOINT, Task, Trained
 
 _LARGEST_GRADIENT = 5.0
 #: What may change in an experiment between the parts of one run.
-_MAY_CHANGE = frozenset({"steps", "threads", "checkpoint_every", "device"})
+_MAY_CHANGE = frozenset({"steps", "threads", "drawing_processes", "checkpoint_every", "device"})
 
 
 def learning_rate(step: int, training: Mapping[str, Any]) -> float:
@@ -54,6 +55,13 @@ class Run:
         self._joined = here.joined(self.network)
         self._loss = weighted_sum(experiment.loss)
         self._precision = Precision(experiment.training["precision"], here.device)
+        self._batches = Batches(
+            task,
+            here,
+            size=int(experiment.data["batch"]),
+            last=int(experiment.training["steps"]),
+            processes=int(experiment.training["drawing_processes"]),
+        )
 
     def save(self, path: Path) -> None:
         """Write the checkpoint whole or not at all."""
@@ -93,9 +101,7 @@ class Run:
     def advance(self) -> float:
         """One step; the loss of this process's share of the batch."""
         began = time.monotonic()
-        size = int(self.experiment.data["batch"])
-        numbers = self.here.share(range(self.step * size, (self.step + 1) * size))
-        batch = self.task.batch(numbers).to(self.here.device)
+        batch = self._batches(self.step).to(self.here.device)
         # Dropout, too, is a function of seed and step.
         torch.manual_seed(self.experiment.seed * 1_000_003 + self.step * self.here.count + self.here.rank)
         self.network.train()
@@ -114,6 +120,8 @@ class Run:
             return {}
         began = time.monotonic()
         said = self.task.between(self.step, self.averaged)
+        if said:
+            self._batches.forget()
         self.seconds += time.monotonic() - began
         return said
 

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from workers.precision import served
 from workers.preprocessing import Candidate
 
 Floats = NDArray[np.float32]
 
 #: No opinion is nearer to 0 or 1 than this when it is weighed.
 _LEAST = 1e-4
+_CPU = torch.device("cpu")
 #: Candidates that are looked at together.
 _TOGETHER = 8
 
@@ -45,9 +47,15 @@ class SecondLook:
         size: Sequence[int],
         weights: Weights,
         beat: Callable[[str], None] = lambda _step: None,
+        *,
+        lower_precision: bool = False,
     ) -> None:
-        """`beat` is called before each few candidates that are looked at; what it raises ends the look."""
+        """`beat` is called before each few candidates that are looked at; what it raises ends the look.
+
+        `lower_precision` allows bfloat16.
+        """
         self._network, self._weights, self._beat = network.eval(), weights, beat
+        self._lower_precision = lower_precision
         #: Voxels [k, j, i] of what is shown.
         self.size = (int(size[0]), int(size[1]), int(size[2]))
 
@@ -67,7 +75,8 @@ class SecondLook:
             for start in range(0, len(crops), _TOGETHER):
                 self._beat("second look")
                 part = torch.from_numpy(crops[start : start + _TOGETHER])[:, None]
-                logits = [self._network(torch.flip(part, axes))[:, 0] for axes in VIEWS]
+                with served(_CPU, self._lower_precision):
+                    logits = [self._network(torch.flip(part, axes))[:, 0].float() for axes in VIEWS]
                 said.append(torch.sigmoid(torch.stack(logits).mean(dim=0)).double().numpy())
         return np.concatenate(said)
 

@@ -5,8 +5,8 @@ outside which nothing is judged. Volumes without nodules are whole generated tho
 nodules. A case is a function of seed and number, and is kept in the cache under a checksum of the code that draws.
 """
 
-import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from training import augmentation, dataset, lookalikes, phantom_backgrounds, shapes, strokes
-from training.augmentation import aerate, draw, insert, scan, tether
-from training.dataset import TETHERED_SHARE, Background, add_lookalike, site
+from training.augmentation import aerate, draw, scan, tether
+from training.dataset import TETHERED_SHARE, Background, add_lookalike, insert_seen, site
+from training.edition import edition
 from training.phantom_backgrounds import thoraces
 from training.shapes import Shape
 from workers.preprocessing import GRID_MM
@@ -31,6 +32,8 @@ Mask = NDArray[np.bool_]
 _SLICES = 60
 _MOST_NODULES = 3
 _LOOKALIKES = (1, 4)
+#: The share of a nodule that must differ from what was there: what lies hidden in a vessel no reader could outline.
+_LEAST_SEEN = 0.5
 #: Every so many-th volume with nodules holds a real lung.
 _REAL_EVERY = 5
 _THICKNESSES_MM = (1.5, 2.5, 3.0, 5.0)
@@ -108,7 +111,7 @@ class DrawnScans:
         self._thoraxes, self._seed, self._slab = thoraxes, seed, -1 if use == "test" else 0
         self._cache = cache
         #: Where the volumes are kept.
-        self.folder = cache / f"{use}-set-{seed}-{_checksum_of_code()}"
+        self.folder = cache / f"{use}-set-{seed}-{_edition()}"
         self._latest: Background | None = None
         if not self._shapes:
             raise ValueError(f"no shapes are kept for {use}: give all shapes, not those that taught")
@@ -162,7 +165,8 @@ class DrawnScans:
             drawn = draw(self._shapes[int(rng.integers(len(self._shapes)))], rng)
             if rng.random() < TETHERED_SHARE:
                 tether(hu, lung, centre, rng)
-            mask = insert(hu, lung, drawn, centre, ndimage.binary_dilation(labels > 0, iterations=6))
+            taken = ndimage.binary_dilation(labels > 0, iterations=6)
+            mask = insert_seen(hu, lung, drawn, centre, _LEAST_SEEN, taken)
             if mask is not None:
                 kinds.append(drawn.kind)
                 labels[mask] = len(kinds)
@@ -245,8 +249,9 @@ def _kept(path: Path, name: str) -> DrawnScan:
         )
 
 
-def _checksum_of_code() -> str:
-    """Of the modules that draw: a set that another version drew is not taken for this one's."""
-    drawing = (augmentation, dataset, lookalikes, phantom_backgrounds, shapes, strokes)
-    files = [Path(str(module.__file__)) for module in drawing] + [Path(__file__)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+#: What draws a volume, from its lungs to its noise.
+_DRAWING = (augmentation, dataset, lookalikes, phantom_backgrounds, shapes, strokes, *phantom_backgrounds.DRAWING)
+
+
+def _edition() -> str:
+    return edition((*_DRAWING, sys.modules[__name__]))

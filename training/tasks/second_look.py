@@ -26,11 +26,9 @@ from training.tasks.task import Batch, Trained
 from workers.calibration import Calibration
 
 #: Times that each lung is searched for places where the first network is wrong, scanned anew, and slices each time.
-_SEARCHES, _SLICES = 3, 72
-#: So many crops are drawn; later ones are these turned over, since drawing takes longer than learning from them.
-_POOL = 8000
+_SEARCHES, _SLICES = 6, 72
 #: Of the numbers of crops, from here on they judge; training never comes so far.
-_JUDGING_FROM, _JUDGED, _JUDGED_OF_A_TOY = 10**9, 400, 20
+_JUDGING_FROM, _JUDGED, _JUDGED_OF_A_TOY = 10**9, 800, 20
 
 
 class SecondLook:
@@ -41,7 +39,8 @@ class SecondLook:
         backgrounds, shapes = load_teaching(experiment, data)
         k, j, i = experiment.data["patch"]
         self._backgrounds = backgrounds
-        self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed, _POOL, insertion_of(experiment))
+        pool, insertion = int(experiment.data["pool"]), insertion_of(experiment)
+        self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed, pool, insertion)
         self._search_in = Path(experiment.data["search"] or BUNDLE)
         self._mined = False
 

@@ -22,6 +22,7 @@ from workers.dependence import Dependence, dependence
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import Measurements, measure
 from workers.outline import outline
+from workers.precision import allows_bfloat16
 from workers.preprocessing import (
     GRID_MM,
     HU_WINDOW,
@@ -290,7 +291,8 @@ def second_look(bundle: Bundle, beat: Callable[[str], None] = lambda _step: None
     try:
         network.load_state_dict(torch.load(bundle.folder / SECOND_WEIGHTS, map_location="cpu", weights_only=True))
         weights = Weights(**{name: float(value) for name, value in section["score"].items()})
-        return SecondLook(network, section["size"], weights, beat)
+        lower = allows_bfloat16(bundle.metadata)
+        return SecondLook(network, section["size"], weights, beat, lower_precision=lower)
     except (*_UNLOADABLE, pickle.UnpicklingError) as error:
         said = str(error).partition("\n")[0]
         reason = f"bundle {bundle.name}: {SECOND_LOOK} in {CONFIGURATION} and {SECOND_WEIGHTS} cannot be used ({said})"

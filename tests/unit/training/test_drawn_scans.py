@@ -13,7 +13,7 @@ from training.evaluation.drawn_scans import Case, DrawnScan, DrawnScans, cases
 from training.evaluation.judged import Read, judge
 from training.evaluation.report import Result, figures, write
 from training.metrics.detection import MISSED
-from training.phantom_backgrounds import TEACHING_SEEDS, TEST_SEEDS, VALIDATION_SEEDS
+from training.phantom_backgrounds import TEACHING_SEEDS, TEST_SEEDS, VALIDATION_SEEDS, kept_at
 from training.shapes import Shape
 from workers.algorithms import Reading
 from workers.preprocessing import GRID_MM
@@ -50,7 +50,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     for seed in SEEDS:
         made = background(f"phantom-{seed}", ((0, 200),))
-        np.savez_compressed(folder / f"phantom-{seed}.npz", hu=made.hu, lung=made.lung)
+        np.savez_compressed(kept_at(folder, seed), hu=made.hu, lung=made.lung)
     return folder
 
 

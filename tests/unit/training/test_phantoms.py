@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from training.anatomy import LOBES, Thorax
+from training.hila import Hila
 from training.lung_trees import Segments
 from training.phantom_drawing import Drawing, Slab
 from training.phantom_nodules import (
@@ -156,7 +157,8 @@ def lung_tubes_of_nothing() -> Segments:
 
 
 def test_vessels_and_airways_keep_clear_of_every_nodule(lungs: LungMap, placed: tuple[PhantomNodule, ...]) -> None:
-    for tubes in lung_tubes(lungs, placed, np.random.default_rng(9), voxel_mm=2.0):
+    hila = Hila.random(np.random.default_rng(9))
+    for tubes in lung_tubes(hila, lungs, placed, np.random.default_rng(9), voxel_mm=2.0):
         for nodule in placed:
             centre = np.array(nodule.centre_lps_mm) - THORAX_LPS_MM
             for points, radii in ((tubes.starts, tubes.start_radii), (tubes.ends, tubes.end_radii)):

@@ -30,7 +30,8 @@ def toy(path: Path, **training: object) -> Experiment:
     experiment = read_experiment(path)
     patch = experiment.network.get("in_shape", [1, 16, 32, 32])[1:]
     data = {**experiment.data, "source": "synthetic", "patch": patch, "batch": 4}
-    return replace(experiment, data=data, training={**experiment.training, "threads": 1, **training})
+    chosen = {**experiment.training, "threads": 1, "precision": "fp32", **training}
+    return replace(experiment, data=data, training=chosen)
 
 
 def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -62,6 +63,17 @@ def test_a_run_that_stopped_ends_bit_for_bit_where_an_unbroken_one_does(path: Pa
     assert whole.keys() == halves.keys()
     for name, value in whole.items():
         assert torch.equal(value, halves[name]), name
+
+
+@SMOKES
+def test_what_other_processes_draw_ahead_teaches_the_same(path: Path, tmp_path: Path) -> None:
+    """Searches between the steps change what is drawn: nothing that was drawn before them is used."""
+    experiment = toy(path, steps=5, mine_every=2)
+    here = state_of(train(experiment, tmp_path / "here", tmp_path))
+    ahead = toy(path, steps=5, mine_every=2, drawing_processes=2)
+    there = state_of(train(ahead, tmp_path / "there", tmp_path))
+    for name, value in here.items():
+        assert torch.equal(value, there[name]), name
 
 
 @SMOKES
@@ -167,6 +179,16 @@ def test_bfloat16_computes_in_half_precision_and_keeps_weights_whole(tmp_path: P
     assert all(p.dtype == torch.float32 for p in run.network.parameters())
 
 
+@pytest.mark.parametrize("has_units", [True, False])
+def test_a_cpu_computes_in_bfloat16_by_itself_only_where_it_has_units_for_it(
+    has_units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
+    with Precision("auto", "cpu").autocast():
+        said = torch.nn.functional.linear(torch.ones(1, 2), torch.ones(3, 2))
+    assert said.dtype == (torch.bfloat16 if has_units else torch.float32)
+
+
 @pytest.mark.parametrize(("name", "said"), [("fp16", "bf16 or fp32"), ("fp8", "auto, fp32")])
 def test_a_precision_that_a_cpu_cannot_train_in_is_refused(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
@@ -188,7 +210,8 @@ LEARNS = "import sys; from tests.unit.training.test_train import learn; learn(sy
 def learn(folder: str) -> None:
     """One step's gradients, and the weights after it, into a file that names how many learn, and who this is."""
     with processes("cpu") as here:
-        experiment = read_experiment(SMOKE_XRAY)
+        found = read_experiment(SMOKE_XRAY)
+        experiment = replace(found, training={**found.training, "precision": "fp32"})
         run = Run(experiment, task_of(experiment, Path()), here)
         run.advance()
         gradients = parameters_to_vector([p.grad for p in run.network.parameters() if p.grad is not None])
