@@ -21,7 +21,7 @@ import torch
 from training import networks, operating_point, reader_ratings
 from training.bundle import seal
 from training.dataset import load_data
-from training.evaluation.drawn_scans import Case, DrawnScan
+from training.evaluation.drawn_scans import Case, DrawnScan, DrawnScans
 from training.evaluation.toy_scans import toy_scan
 from training.experiment import Experiment, ExperimentInvalid, named, read_experiment
 from training.export import card, export_network, second_round
@@ -158,8 +158,10 @@ def _reader_ratings(course: Course) -> Facts:
 
 def _operating_point(course: Course) -> Facts:
     """Weigh both opinions and put the report threshold, on validation data alone."""
+    operating_point.allow_lower_precision(course.draft)
     bundle, settings = load_bundle(course.draft), course.experiment.bundle
-    scans, folder, count = _validation(course), course.out / "validation", int(settings["validation_cases"])
+    scans, count = _validation(course), int(settings["validation_cases"])
+    folder = course.out / "validation" / (scans.folder.name if isinstance(scans, DrawnScans) else "toy")
     seen = operating_point.seen_by(bundle, scans, operating_point.chosen_cases(count), folder)
     further = operating_point.weighing_cases(count, int(settings["weighing_cases"]))
     weighing = operating_point.seen_by(bundle, scans, further, folder) if further else None

@@ -23,7 +23,6 @@ from training.experiment import DATA, EXPERIMENTS, Experiment, named, read_exper
 from training.inference import inferer, probabilities
 from training.shapes import Shape
 from workers.calibration import Calibration
-from workers.precision import BFLOAT16, PRECISION
 from workers.preprocessing import GRID_MM, HU_WINDOW
 
 #: By task: what a bundle says of where its weights come from.
@@ -40,8 +39,6 @@ _SOURCES: Mapping[str, Mapping[str, Any]] = {
             "0.3.0": "a second round of the search on nodules against thick vessels, in more generated lungs",
             "0.4.0": "hila of generated lungs differ; longer training, and a larger second look",
         },
-        # It is judged as it serves, in bfloat16 where there are units for that.
-        PRECISION: BFLOAT16,
         "trained_on": {
             "slice_thickness_mm": [1.0, 5.0],
             "slice_gap_mm": [0.0, 1.0],
@@ -101,7 +98,7 @@ def metadata(experiment: Experiment, calibration: Calibration | None = None) -> 
         "intended_use": "research, not for diagnostic use",
         "data_source": said["data_source"],
         "data_type": said["data_type"],
-        **{key: said[key] for key in ("trained_on", PRECISION) if key in said},
+        **({"trained_on": said["trained_on"]} if "trained_on" in said else {}),
         "image_classes": "one channel, HU clipped to -1000..300 and mapped to 0..1, grid of 1.5 x 1 x 1 mm",
         "pred_classes": "one channel, the logit of lung nodule",
         **({} if calibration is None else {"calibration": calibration.as_json()}),

@@ -32,7 +32,7 @@ def mine(
     `slices` is how many of each are searched, about a level that the round draws; None: all.
     """
     found = []
-    precision = Precision(experiment.training["precision"], next(network.parameters()).device.type)
+    precision = Precision("auto", next(network.parameters()).device.type)
     for which, source in enumerate(backgrounds):
         rng = np.random.default_rng((experiment.seed, round_, which))
         where = _piece(ndimage.find_objects(source.lung.astype(np.int8))[0], slices, rng)

@@ -26,8 +26,9 @@ from training.experiment import CACHE, DATA
 from training.metrics.detection import MISSED, Matched, froc
 from training.phantom_backgrounds import VALIDATION_SEEDS
 from workers.algorithms.lung_nodule import SECOND_LOOK, LungNodule, second_look
-from workers.bundles import CONFIGURATION, SHIPPED_BUNDLES, WEIGHTS, Bundle, load_bundle
-from workers.inference import Inference
+from workers.bundles import CONFIGURATION, METADATA, SHIPPED_BUNDLES, WEIGHTS, Bundle, load_bundle
+from workers.inference import Inference, chosen_device
+from workers.precision import BFLOAT16, PRECISION, has_bfloat16_units, is_lowered
 from workers.preprocessing import GRID_MM, Candidate, candidates
 from workers.second_look import Weights, centre_of, crop, logit
 
@@ -209,7 +210,8 @@ def seen_by(
     """What the bundle's searching network sees in the volumes; kept in a folder, and read from there again."""
     threshold = bundle.number("postprocessing", "candidate_threshold")
     weights = hashlib.sha256((bundle.folder / WEIGHTS).read_bytes()).hexdigest()[:12]
-    path = folder / f"candidates-{weights}-{threshold:g}-{chosen[0].name}-{len(chosen)}.npz"
+    computed = BFLOAT16 if is_lowered(bundle.metadata) else "full"
+    path = folder / f"candidates-{weights}-{computed}-{threshold:g}-{chosen[0].name}-{len(chosen)}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         volumes = (scans(case) for case in tqdm(chosen, desc="volumes"))
@@ -295,6 +297,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.write:
         write(chosen.bundle, found.weights, found.report_threshold)
     return 0
+
+
+def allow_lower_precision(bundle: Path) -> None:
+    """Let a bundle be computed in bfloat16 where it is judged so: on a CPU with units for that, without a GPU."""
+    if chosen_device().type == "cpu" and has_bfloat16_units("cpu"):
+        path = bundle / METADATA
+        path.write_text(json.dumps({**json.loads(path.read_text()), PRECISION: BFLOAT16}, indent=2) + "\n")
+        seal(bundle)
 
 
 def write(bundle: Path, weights: Weights | None, threshold: float) -> None:

@@ -3,13 +3,14 @@
 Seeds say what a thorax is for: those that teach, those on which thresholds are set, and those that judge never mix.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training import anatomy, ct_physics, hila, lung_trees, phantom_drawing, phantoms, skeleton, surfaces
+from training import anatomy, ct_physics, hila, lung_trees, phantom_drawing, phantoms, skeleton, strokes, surfaces
 from training.anatomy import Thorax
 from training.ct_physics import as_scanned
 from training.dataset import Background, load_data
@@ -20,6 +21,7 @@ from training.phantoms import SCAN_Z, THORAX_LPS_MM, LungMap, lung_tubes
 from training.shapes import Shape
 from training.skeleton import Skeleton
 from training.surfaces import Array, axes_of
+from workers import preprocessing
 from workers.preprocessing import GRID_MM, lung_mask
 
 #: Seeds of generated thoraces by what they are for.
@@ -28,7 +30,10 @@ VALIDATION_SEEDS = tuple(range(201, 205))
 TEST_SEEDS = tuple(range(301, 311))
 
 #: What draws a thorax.
-DRAWING = (anatomy, ct_physics, hila, lung_trees, phantom_drawing, phantoms, skeleton, surfaces)
+DRAWING = (
+    anatomy, ct_physics, hila, lung_trees, phantom_drawing, phantoms, skeleton, strokes, surfaces, preprocessing,
+    sys.modules[__name__],
+)  # fmt: skip
 
 #: First voxel (x, y) in the thorax's own mm, and rows and columns: both lungs with the chest wall around them.
 _CORNER_XY = (-148.0, -102.0)

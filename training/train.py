@@ -149,6 +149,9 @@ class Run:
 
 def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise ExperimentInvalid where a run would go on as something else than it began."""
+    # What an earlier version did not ask for was as it is by default.
+    default = read_experiment(named("defaults"))
+    before = {**before, **{table: {**getattr(default, table), **before[table]} for table in ("data", "training")}}
     differ = [
         f"{table}.{key}" if key else table
         for table in ("task", "seed", "data", "augmentation", "network", "loss", "training")

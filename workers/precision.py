@@ -23,6 +23,11 @@ def allows_bfloat16(metadata: Mapping[str, Any]) -> bool:
     return metadata.get(PRECISION) == BFLOAT16
 
 
+def is_lowered(metadata: Mapping[str, Any]) -> bool:
+    """Whether a bundle's networks are computed in bfloat16 on this machine's CPU."""
+    return allows_bfloat16(metadata) and has_bfloat16_units("cpu")
+
+
 def served(device: torch.device, allowed: bool) -> AbstractContextManager[object]:
     """The context in which a network is run for a patient: bfloat16 where the bundle allows it and a CPU is fast in it.
 

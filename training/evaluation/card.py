@@ -35,8 +35,9 @@ def _section(evaluation: Mapping[str, Any]) -> str:
     found = evaluation["nodules"]
     told = (
         f"`make evaluate`: {evaluation['volumes_with_nodules']} semi-synthetic volumes with {len(found)} nodules and "
-        f"{evaluation['normals']} without, {evaluation['lung_litres']:.0f} litres of lung; lungs and shapes that "
-        f"taught nothing and set no threshold. Report threshold {evaluation['report_threshold']:.2f}."
+        f"{evaluation['normals']} without, {evaluation['lung_litres']:.0f} litres of lung. Shapes and generated lungs "
+        "taught nothing and set no threshold; of the two real lungs other slabs taught. Report threshold "
+        f"{evaluation['report_threshold']:.2f}. Judged was {evaluation['bundle']}, before this was written here."
     )
     return "\n".join([told, *_tables(evaluation["figures"]), *_real(evaluation)])
 

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training import augmentation, dataset, lookalikes, phantom_backgrounds, shapes, strokes
+from training import augmentation, dataset, lookalikes, phantom_backgrounds, shapes
 from training.augmentation import aerate, draw, scan, tether
 from training.dataset import TETHERED_SHARE, Background, add_lookalike, insert_seen, site
 from training.edition import edition
@@ -250,8 +250,8 @@ def _kept(path: Path, name: str) -> DrawnScan:
 
 
 #: What draws a volume, from its lungs to its noise.
-_DRAWING = (augmentation, dataset, lookalikes, phantom_backgrounds, shapes, strokes, *phantom_backgrounds.DRAWING)
+DRAWING = (augmentation, dataset, lookalikes, shapes, *phantom_backgrounds.DRAWING, sys.modules[__name__])
 
 
 def _edition() -> str:
-    return edition((*_DRAWING, sys.modules[__name__]))
+    return edition(DRAWING)

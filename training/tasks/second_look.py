@@ -16,7 +16,7 @@ from training.bundle import seal
 from training.calibration import fit
 from training.crops import Crop, Crops
 from training.evaluate import BUNDLE, bundle_network
-from training.experiment import Experiment
+from training.experiment import Experiment, ExperimentInvalid
 from training.metrics import classification
 from training.metrics.bootstrap import Estimate, bootstrap
 from training.mining import mine
@@ -39,7 +39,7 @@ class SecondLook:
         backgrounds, shapes = load_teaching(experiment, data)
         k, j, i = experiment.data["patch"]
         self._backgrounds = backgrounds
-        pool, insertion = int(experiment.data["pool"]), insertion_of(experiment)
+        pool, insertion = _pool(experiment), insertion_of(experiment)
         self._crops = Crops(backgrounds, shapes, (k, j, i), experiment.seed, pool, insertion)
         self._search_in = Path(experiment.data["search"] or BUNDLE)
         self._mined = False
@@ -108,6 +108,15 @@ class SecondLook:
                 said.append(float(torch.sigmoid(network(batch.values))[0, 0]))
                 truth.append(float(batch.target[0, 0]))
         return np.array(said), np.array(truth), [str(number) for number in range(count)]
+
+
+def _pool(experiment: Experiment) -> int:
+    """How many crops are drawn; each of the processes that draw must find those of a step where it drew them."""
+    pool, batch = int(experiment.data["pool"]), int(experiment.data["batch"])
+    share = batch * max(1, int(experiment.training["drawing_processes"]))
+    if pool % share:
+        raise ExperimentInvalid(f"data.pool = {pool} is no multiple of batch x drawing_processes, {share}: change one")
+    return pool
 
 
 def add(experiment: Experiment, network: nn.Module, bundle: Path) -> None:

@@ -22,7 +22,7 @@ from workers.dependence import Dependence, dependence
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import Measurements, measure
 from workers.outline import outline
-from workers.precision import allows_bfloat16
+from workers.precision import BFLOAT16, allows_bfloat16, is_lowered
 from workers.preprocessing import (
     GRID_MM,
     HU_WINDOW,
@@ -86,6 +86,8 @@ class LungNodule:
         self._predictor = predictor
         self._second_look = second_look(bundle, predictor.beat)
         self._estimate, self._outcomes = reader_estimate(bundle), outcomes(bundle)
+        # A part of the report's identity: scores differ in the third digit.
+        self._format = BFLOAT16 if is_lowered(bundle.metadata) else ""
 
     def reads(self, volume: Volume) -> None:
         """Raise NotApplicable unless the series is axial, thin and large enough to hold a chest."""
@@ -209,6 +211,7 @@ class LungNodule:
             ("report threshold", f"{self._report_threshold:g}"),
             ("candidate threshold", f"{self._candidate_threshold:g}"),
             *((("calibration", self._calibration.method),) if self._calibration else ()),
+            *((("number format", self._format),) if self._format else ()),
         )
 
 

@@ -93,6 +93,18 @@ def test_nodules_lie_in_judged_lung_and_normals_have_none(cache: Path) -> None:
     assert made(Case(number=0, with_nodules=False)).nodules == ()
 
 
+def test_no_nodule_lies_hidden_in_what_is_as_dense(cache: Path) -> None:
+    """In lungs that are all vessel only what is denser or hollow can be seen."""
+    source = background("real", ((30, 50), (110, 130)))
+    source.hu[source.lung] = 40
+    made = DrawnScans([source], [of_use("test")], SEEDS, cache, 5)
+    kinds = [
+        nodule.kind for number in range(4, 84, 5) for nodule in made(Case(number=number, with_nodules=True)).nodules
+    ]
+    assert set(kinds) <= {"calcified", "ring", "cavity"}
+    assert len(kinds) < 16
+
+
 def finding(number: int, centre: tuple[float, float, float], score: float) -> Finding:
     axis = Axis(length_mm=8.0, start=centre, end=centre)
     return Finding(

@@ -4,19 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
+from training.batches import Batches
 from training.experiment import EXPERIMENTS, Experiment, ExperimentInvalid, named, read_experiment
 from training.inference import probabilities
 from training.precision import Precision
 from training.processes import Processes, processes
 from training.tasks.table import task_of
+from training.tasks.task import Batch, Task
 from training.train import Run, learning_rate, train, trained
 
 ALONE = Processes(rank=0, count=1, device="cpu")
@@ -74,6 +78,46 @@ def test_what_other_processes_draw_ahead_teaches_the_same(path: Path, tmp_path: 
     there = state_of(train(ahead, tmp_path / "there", tmp_path))
     for name, value in here.items():
         assert torch.equal(value, there[name]), name
+
+
+class Counting:
+    """A task whose examples tell what it had come to when they were drawn."""
+
+    def __init__(self) -> None:
+        self.come_to = 0
+
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        told = torch.tensor([[float(self.come_to), float(number)] for number in numbers])
+        return Batch(values=told, target=told, counts=told)
+
+
+def test_nothing_is_used_that_was_drawn_before_the_task_came_to_something_else() -> None:
+    task = Counting()
+    batches = Batches(cast(Task, task), ALONE, size=2, last=6, processes=2)
+    seen = []
+    for step in range(6):
+        seen.append(batches(step).values.tolist())
+        if step in (1, 3):
+            task.come_to += 1
+            batches.forget()
+    assert [batch[0][0] for batch in seen] == [0, 0, 1, 1, 2, 2]
+    assert [row[1] for batch in seen for row in batch] == list(range(12))
+
+
+def test_what_another_version_did_not_ask_for_keeps_no_run_from_going_on(tmp_path: Path) -> None:
+    train(toy(SMOKE_XRAY), tmp_path, tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    experiment = json.loads(state["experiment"])
+    del experiment["data"]["pool"], experiment["training"]["drawing_processes"]
+    torch.save({**state, "experiment": json.dumps(experiment)}, tmp_path / "checkpoint.pt")
+    train(toy(SMOKE_XRAY, steps=3), tmp_path, tmp_path)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+
+
+def test_a_pool_that_its_processes_would_draw_again_and_again_is_refused(tmp_path: Path) -> None:
+    look = toy(EXPERIMENTS / "smoke_second_look.toml", drawing_processes=3)
+    with pytest.raises(ExperimentInvalid, match=r"data\.pool = 8000 is no multiple of .* 12"):
+        task_of(look, tmp_path)
 
 
 @SMOKES

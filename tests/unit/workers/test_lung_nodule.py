@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -19,6 +20,7 @@ from workers.algorithms.lung_nodule import NOT_OF_CANCER, OUTCOMES, LungNodule, 
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
 from workers.dependence import Part
 from workers.lungs import Sides
+from workers.precision import BFLOAT16, PRECISION
 from workers.preprocessing import GRID_MM, grid_shape
 from workers.reader_estimate import FEATURES
 from workers.volume import Region, Volume, load_volume
@@ -164,6 +166,17 @@ def test_where_one_lung_reaches_across_the_middle_no_side_is_told(volume: Volume
 
 def test_the_thresholds_are_told(reading: Reading) -> None:
     assert dict(reading.parameters) == {"report threshold": "0.5", "candidate threshold": "0.3"}
+
+
+@pytest.mark.parametrize("has_units", [True, False])
+def test_that_it_was_computed_in_bfloat16_is_a_part_of_the_report_s_identity(
+    bundle: Bundle, tmp_path: Path, has_units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
+    paths = ct_series(tmp_path, voxels=chest(nodules=()), spacing=SPACING, origin=ORIGIN)
+    allowing = replace(bundle, metadata={**bundle.metadata, PRECISION: BFLOAT16})
+    told = dict(LungNodule(allowing, DenseBodies()).read(load_volume(paths)).parameters)
+    assert told.get("number format") == ("bfloat16" if has_units else None)
 
 
 def test_lungs_without_nodules_give_no_findings(bundle: Bundle, tmp_path: Path) -> None:
