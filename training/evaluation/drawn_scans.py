@@ -28,8 +28,9 @@ from workers.volume import Region
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-#: Height of a volume with nodules: 90 mm, the least that the algorithm reads and a little more.
-_SLICES = 60
+#: Height of a volume with nodules, 126 mm, and how much of it at either end is neither right nor wrong: there the piece
+#: is cut out of a lung, and so would a nodule be, which no scan does that covers the lungs.
+_SLICES, _CUT = 84, 12
 _MOST_NODULES = 3
 _LOOKALIKES = (1, 4)
 #: The share of a nodule that must differ from what was there: what lies hidden in a vessel no reader could outline.
@@ -188,7 +189,9 @@ def _cut(source: Background, case: Case, slab: int, rng: Generator) -> tuple[Flo
     else:
         start = int(rng.integers(_LUNGS_FROM, _LUNGS_TO - _SLICES))
         levels = slice(start, start + _SLICES)
-    judged = source.judging[levels]
+    judged = source.judging[levels].copy()
+    if case.with_nodules:
+        judged[:_CUT] = judged[-_CUT:] = False
     if case.is_real:
         inner = np.zeros(len(source.hu), dtype=bool)
         inner[_slab(source, slab)] = True

@@ -93,6 +93,17 @@ def test_nodules_lie_in_judged_lung_and_normals_have_none(cache: Path) -> None:
     assert made(Case(number=0, with_nodules=False)).nodules == ()
 
 
+def test_where_a_piece_is_cut_out_of_a_lung_no_nodule_lies_and_nothing_is_judged(cache: Path) -> None:
+    made = scans(cache)
+    for number in range(4):
+        drawn = made(Case(number=number, with_nodules=True))
+        assert not drawn.judged[:12].any()
+        assert not drawn.judged[-12:].any()
+        assert drawn.judged[12:-12].any(axis=(1, 2)).all()
+        assert all(12 <= np.argwhere(n.region.mask)[:, 0].mean() + n.region.box[0].start < 72 for n in drawn.nodules)
+    assert made(Case(number=0, with_nodules=False)).judged.all()
+
+
 def test_no_nodule_lies_hidden_in_what_is_as_dense(cache: Path) -> None:
     """In lungs that are all vessel only what is denser or hollow can be seen."""
     source = background("real", ((30, 50), (110, 130)))
