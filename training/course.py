@@ -29,6 +29,7 @@ from training.tasks.second_look import SecondLook, add
 from training.tasks.table import task_of
 from training.tasks.task import CHECKPOINT, Task, Trained
 from training.train import train, trained
+from training.validation import Validation
 from workers.bundles import load_bundle
 
 MADE = "made.json"
@@ -176,7 +177,7 @@ def _operating_point(course: Course) -> Facts:
     }
 
 
-def _counted(seen: operating_point.Validation) -> str:
+def _counted(seen: Validation) -> str:
     return f"{len(seen.shares)} volumes with {sum(len(each) for each in seen.diameters)} nodules"
 
 

@@ -82,6 +82,8 @@ class LungNodule:
         _check_preparation(bundle)
         self._candidate_threshold = bundle.number("postprocessing", "candidate_threshold")
         self._report_threshold = bundle.number("postprocessing", "report_threshold")
+        #: Of the score as it is said; 0: as the bundle says.
+        self._asked_threshold = bundle.settings.report_threshold
         self._calibration = stated_calibration(bundle)
         self._predictor = predictor
         self._second_look = second_look(bundle, predictor.beat)
@@ -129,7 +131,7 @@ class LungNodule:
         Thresholds are of the scores as they come; what a finding says is the calibrated one.
         """
         lungs, marked = prepared.where, self.marks(probability, prepared)
-        found = [candidate for candidate in marked if candidate.score >= self._report_threshold]
+        found = [candidate for candidate in marked if self._is_reported(candidate.score)]
         labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
         findings: list[Finding] = []
         estimates: list[tuple[int, Estimate]] = []
@@ -195,6 +197,11 @@ class LungNodule:
         (looked,) = [mark] if self._second_look is None else self._second_look(piece, [mark])
         return min(1.0, self._certainty(looked.score))
 
+    def _is_reported(self, score: float) -> bool:
+        if self._asked_threshold:
+            return self._certainty(score) >= self._asked_threshold
+        return score >= self._report_threshold
+
     def _certainty(self, score: float) -> float:
         """What a report says of a candidate's score: calibrated, where the bundle says how."""
         return score if self._calibration is None else float(self._calibration(np.array(score)))
@@ -208,7 +215,7 @@ class LungNodule:
 
     def _parameters(self) -> tuple[tuple[str, str], ...]:
         return (
-            ("report threshold", f"{self._report_threshold:g}"),
+            ("report threshold", f"{self._asked_threshold or self._report_threshold:g}"),
             ("candidate threshold", f"{self._candidate_threshold:g}"),
             *((("calibration", self._calibration.method),) if self._calibration else ()),
             *((("number format", self._format),) if self._format else ()),

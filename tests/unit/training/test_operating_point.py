@@ -1,6 +1,7 @@
 """Weights and thresholds set on opinions that are known."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,19 +12,17 @@ from tests.bundles import little_bundle
 from training import networks
 from training.experiment import EXPERIMENTS, read_experiment
 from training.operating_point import (
-    SHOWN,
-    Validation,
+    choices,
     chosen_cases,
-    kept,
     report_threshold,
     said,
-    seen_before,
     set_on,
     weighed,
     weighing_cases,
     write,
 )
 from training.tasks.second_look import add
+from training.validation import SHOWN, Validation, kept, seen_before
 from workers.bundles import Bundle, load_bundle
 from workers.second_look import Weights
 
@@ -65,6 +64,16 @@ def test_the_threshold_is_the_lowest_that_keeps_the_promise(wanted: float) -> No
     threshold = report_threshold(given, given.first, wanted, 0.05)
     false = given.first[given.nodules < 0]
     assert (false >= threshold).sum() / 5 <= wanted < (false >= threshold - 0.01).sum() / 5
+
+
+def test_more_false_positives_are_had_with_a_lower_threshold_and_never_find_less() -> None:
+    given = seen()
+    rows = choices(given, given.first, 0.05)
+    thresholds = [float(re.findall(r"threshold of (\S+),", name)[0]) for name in rows]
+    found = [int(said.partition(" of ")[0]) for said in rows.values()]
+    assert len(rows) == 5
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert found == sorted(found)
 
 
 def test_weights_are_fitted_on_other_volumes_than_the_threshold() -> None:

@@ -13,6 +13,7 @@ from scipy import ndimage
 from dicom_node.core.codes import LEFT, LUNG, NODULE, RIGHT
 from dicom_node.core.errors import BundleInvalid, NotApplicable
 from dicom_node.core.finding import Border
+from dicom_node.settings import BundleSettings
 from tests.bundles import little_bundle
 from tests.factories import HEADFIRST_SUPINE, ct_series
 from workers.algorithms import Prepared, Reading
@@ -166,6 +167,17 @@ def test_where_one_lung_reaches_across_the_middle_no_side_is_told(volume: Volume
 
 def test_the_thresholds_are_told(reading: Reading) -> None:
     assert dict(reading.parameters) == {"report threshold": "0.5", "candidate threshold": "0.3"}
+
+
+def test_the_settings_threshold_is_taken_in_place_of_the_bundle_s(
+    bundle: Bundle, volume: Volume, reading: Reading
+) -> None:
+    asked = replace(bundle, settings=BundleSettings(name="lung_nodule", report_threshold=0.999))
+    strict = LungNodule(asked, DenseBodies()).read(volume)
+    assert reading.findings
+    assert max(finding.score for finding in reading.findings) < 0.999
+    assert strict.findings == ()
+    assert dict(strict.parameters)["report threshold"] == "0.999"
 
 
 @pytest.mark.parametrize("has_units", [True, False])
