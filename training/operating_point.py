@@ -25,7 +25,8 @@ from training.experiment import CACHE, DATA
 from training.metrics.detection import froc
 from training.phantom_backgrounds import VALIDATION_SEEDS
 from training.validation import Validation, kept, seen_before, validated
-from workers.algorithms.lung_nodule import SECOND_LOOK, LungNodule, second_look
+from workers.algorithms.lung_nodule import LungNodule
+from workers.algorithms.nodule_bundle import SECOND_LOOK, second_look
 from workers.bundles import CONFIGURATION, METADATA, SHIPPED_BUNDLES, WEIGHTS, Bundle, load_bundle
 from workers.inference import chosen_device
 from workers.precision import BFLOAT16, PRECISION, has_bfloat16_units, is_lowered

@@ -24,7 +24,7 @@ from training.experiment import CACHE, DATA
 from training.metrics import classification
 from training.metrics.bootstrap import Estimate, bootstrap
 from training.shapes import Shape
-from workers.algorithms.lung_nodule import NOT_OF_CANCER, OUTCOMES
+from workers.algorithms.nodule_bundle import NOT_OF_CANCER, OUTCOMES
 from workers.reader_estimate import FEATURES, features
 
 Array = NDArray[np.float64]

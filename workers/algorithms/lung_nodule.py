@@ -1,28 +1,27 @@
 """Lung nodules on chest CT: find, look again, outline and measure."""
 
-import pickle  # for the name of its error alone: weights are read with weights_only
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dicom_node.core.codes import LEFT, LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, NODULE, RIGHT, Code
 from dicom_node.core.errors import BundleInvalid, NotApplicable
 from dicom_node.core.finding import Finding, Point
 from workers.algorithms import Predictor, Prepared, Reading
+from workers.algorithms.nodule_bundle import outcomes, reader_estimate, second_look
 from workers.algorithms.stated_calibration import stated_calibration
-from workers.bundles import CONFIGURATION, METADATA, Bundle
+from workers.bundles import Bundle
 from workers.composition import Consistence, consistence
 from workers.composition import in_words as composition_in_words
 from workers.dependence import Dependence, dependence
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import Measurements, measure
 from workers.outline import outline
-from workers.precision import BFLOAT16, allows_bfloat16, is_lowered
+from workers.precision import BFLOAT16, is_lowered
 from workers.preprocessing import (
     GRID_MM,
     HU_WINDOW,
@@ -34,9 +33,8 @@ from workers.preprocessing import (
     normalise,
     resample,
 )
-from workers.reader_estimate import Estimate, ReaderEstimate, features_of
+from workers.reader_estimate import Estimate, features_of
 from workers.reader_estimate import in_words as ratings_in_words
-from workers.second_look import SecondLook, Weights
 from workers.volume import Region, Volume
 
 Floats = NDArray[np.float32]
@@ -57,15 +55,6 @@ _MOST_FINDINGS = 20
 _LEAST_VOLUME_MM3 = 14.0
 #: Share of an outline that may lie in one of higher score before both are one nodule.
 _MOST_OVERLAP = 0.5
-#: Key of inference.json, and the file of its weights.
-SECOND_LOOK, SECOND_WEIGHTS = "second_look", "models/second_look.pt"
-READER_ESTIMATE = "reader_estimate"
-#: Key of metadata.json: what the estimate was fitted to, where that was what became of the patients. Only then is it
-#: told as a probability of cancer.
-OUTCOMES = "trained_on_outcomes"
-#: What an estimate of ratings says of itself.
-NOT_OF_CANCER = "not a probability of cancer"
-_UNLOADABLE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: By axis, the two others.
 _OTHERS = ((1, 2), (0, 2), (0, 1))
 #: What a lung's side is called.
@@ -290,48 +279,6 @@ def _finding(number: int, score: float, measured: Measurements, sides: Sides, co
         solid_diameter_mm=consists.solid_diameter_mm,
         solid_border=consists.solid_border,
     )
-
-
-def second_look(bundle: Bundle, beat: Callable[[str], None] = lambda _step: None) -> SecondLook | None:
-    """The second network of a bundle; None where it has none."""
-    section = bundle.configuration.get(SECOND_LOOK)
-    if section is None:
-        return None
-    network = bundle.parts().built(f"{SECOND_LOOK}::network_def")
-    try:
-        network.load_state_dict(torch.load(bundle.folder / SECOND_WEIGHTS, map_location="cpu", weights_only=True))
-        weights = Weights(**{name: float(value) for name, value in section["score"].items()})
-        lower = allows_bfloat16(bundle.metadata)
-        return SecondLook(network, section["size"], weights, beat, lower_precision=lower)
-    except (*_UNLOADABLE, pickle.UnpicklingError) as error:
-        said = str(error).partition("\n")[0]
-        reason = f"bundle {bundle.name}: {SECOND_LOOK} in {CONFIGURATION} and {SECOND_WEIGHTS} cannot be used ({said})"
-        raise BundleInvalid(f"{reason}; export both together") from error
-
-
-def reader_estimate(bundle: Bundle) -> ReaderEstimate | None:
-    """How a bundle estimates readers' ratings; None where it does not."""
-    section = bundle.configuration.get(READER_ESTIMATE)
-    if section is None:
-        return None
-    try:
-        return ReaderEstimate.from_json(section)
-    except _UNLOADABLE as error:
-        reason = f"bundle {bundle.name}: {READER_ESTIMATE} in {CONFIGURATION} cannot be used ({error})"
-        raise BundleInvalid(f"{reason}; fit it with this version") from error
-
-
-def outcomes(bundle: Bundle) -> str:
-    """To what outcomes of patients a bundle's estimate was fitted, in its own words; empty: to none."""
-    said = bundle.metadata.get(OUTCOMES, "")
-    if not isinstance(said, str):
-        reason = f"bundle {bundle.name}: {OUTCOMES} of {METADATA} is {said!r}"
-        raise BundleInvalid(f"{reason}; say in words how it was known which nodules were cancer")
-    means = str((bundle.configuration.get(READER_ESTIMATE) or {}).get("means", ""))
-    if said.strip() and NOT_OF_CANCER in means:
-        reason = f"bundle {bundle.name}: {OUTCOMES} stands in {METADATA}, and {READER_ESTIMATE} in {CONFIGURATION} says"
-        raise BundleInvalid(f"{reason} {means!r}; one of them is not so")
-    return said.strip()
 
 
 def _check_preparation(bundle: Bundle) -> None:

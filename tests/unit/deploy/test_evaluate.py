@@ -13,7 +13,8 @@ from deploy.evaluate import reader
 from tests.bundles import little_bundle, write_sums
 from tests.factories import ct_series
 from tests.unit.workers.test_lung_nodule import ORIGIN, SPACING, DenseBodies, chest
-from workers.algorithms.lung_nodule import SECOND_WEIGHTS, LungNodule
+from workers.algorithms.lung_nodule import LungNodule
+from workers.algorithms.nodule_bundle import SECOND_WEIGHTS
 from workers.bundles import CONFIGURATION, METADATA, load_bundle
 from workers.volume import Volume, load_volume
 

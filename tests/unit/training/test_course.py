@@ -11,7 +11,8 @@ from training.course import MADE, STAGES
 from training.evaluation.drawn_scans import Case
 from training.evaluation.judged import as_volume
 from training.evaluation.toy_scans import toy_scan
-from workers.algorithms.lung_nodule import LungNodule, second_look
+from workers.algorithms.lung_nodule import LungNodule
+from workers.algorithms.nodule_bundle import second_look
 from workers.bundles import Bundle, load_bundle
 from workers.inference import Inference
 

@@ -13,7 +13,8 @@ from training.dataset import synthetic
 from training.experiment import EXPERIMENTS, read_experiment
 from training.tasks.second_look import add
 from workers.algorithms import Prepared
-from workers.algorithms.lung_nodule import SECOND_WEIGHTS, LungNodule, second_look
+from workers.algorithms.lung_nodule import LungNodule
+from workers.algorithms.nodule_bundle import SECOND_WEIGHTS, second_look
 from workers.bundles import load_bundle
 from workers.inference import Inference
 

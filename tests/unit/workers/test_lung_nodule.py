@@ -17,7 +17,8 @@ from dicom_node.settings import BundleSettings
 from tests.bundles import little_bundle
 from tests.factories import HEADFIRST_SUPINE, ct_series
 from workers.algorithms import Prepared, Reading
-from workers.algorithms.lung_nodule import NOT_OF_CANCER, OUTCOMES, LungNodule, laterality, on_grid, outcomes
+from workers.algorithms.lung_nodule import LungNodule, laterality, on_grid
+from workers.algorithms.nodule_bundle import NOT_OF_CANCER, OUTCOMES, outcomes
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
 from workers.dependence import Part
 from workers.lungs import Sides
