@@ -32,8 +32,8 @@ from workers.measurement import measure
 from workers.reporting.encoding import as_file
 from workers.reporting.equipment import algorithm_sequence, algorithm_template, observation_context
 from workers.reporting.evidence import Evidence, concept
-from workers.reporting.measurement_group import QUANTITIES
 from workers.reporting.passage import check_objects
+from workers.reporting.quantities import QUANTITIES
 from workers.reporting.report import build_report
 from workers.volume import Region, Volume
 

@@ -20,7 +20,7 @@ from dicom_node.scp.presentation_contexts import (
     supported_presentation_contexts,
 )
 from dicom_node.settings import AdmissionSettings, NodeSettings
-from workers.reporting.measurement_group import QUANTITIES
+from workers.reporting.quantities import QUANTITIES
 
 STATEMENT = Path(__file__).with_name("CONFORMANCE.md")
 

@@ -11,7 +11,7 @@ from dicom_node.core.change import Size
 from dicom_node.core.codes import Code
 from dicom_node.core.patient import Patient
 from workers.reporting.content_tree import is_named, text_of, walk
-from workers.reporting.measurement_group import OF_DIAMETERS
+from workers.reporting.quantities import OF_DIAMETERS
 from workers.reporting.tracked import MEASUREMENT_GROUP, TRACKING_UID
 
 MEASUREMENT_METHOD = Code("370129005", "SCT", "Measurement Method")

@@ -15,7 +15,7 @@ from dicom_node.core.lung_rads import MANAGEMENT, of_exam
 from dicom_node.core.outcome import Outcome
 from dicom_node.core.urgency import is_abnormal
 from workers.reporting.evidence import Evidence, concept
-from workers.reporting.measurement_group import LUNG_RADS
+from workers.reporting.quantities import LUNG_RADS
 
 CONTAINS = hd_sr.RelationshipTypeValues.CONTAINS
 INFERRED_FROM = hd_sr.RelationshipTypeValues.INFERRED_FROM
