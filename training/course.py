@@ -36,7 +36,7 @@ MADE = "made.json"
 #: Renderings of each held-out slab that the search network alone is judged on.
 _RENDERINGS = 8
 #: Folders of the search's rounds in the run's.
-_SEARCH, _SECOND_ROUND = "search", "second_round"
+_SEARCH, _SECOND_ROUND, _THIRD_ROUND = "search", "second_round", "third_round"
 Facts = dict[str, Any]
 
 
@@ -61,8 +61,9 @@ class Course:
 
     def searching(self) -> Trained:
         """The searching network, as its last round left it."""
-        further = self.out / _SECOND_ROUND
-        return trained(self.task, further if (further / CHECKPOINT).is_file() else self.out / _SEARCH)
+        rounds = (self.out / name for name in (_THIRD_ROUND, _SECOND_ROUND))
+        done = (folder for folder in rounds if (folder / CHECKPOINT).is_file())
+        return trained(self.task, next(done, self.out / _SEARCH))
 
     @property
     def is_toy(self) -> bool:
@@ -112,12 +113,24 @@ def _search(course: Course) -> Facts:
 
 def _second_round(course: Course) -> Facts:
     """Train it on, on what it finds hard, as another experiment says."""
+    return _further_round(course.experiment, course, _SEARCH, _SECOND_ROUND)
+
+
+def _third_round(course: Course) -> Facts:
+    """And on, where the second round's experiment names another."""
     name = course.experiment.bundle["second_round"]
     if not name:
         return {"said": ""}
+    return _further_round(read_experiment(named(name)), course, _SECOND_ROUND, _THIRD_ROUND)
+
+
+def _further_round(before: Experiment, course: Course, begin: str, out: str) -> Facts:
+    name = before.bundle["second_round"]
+    if not name:
+        return {"said": ""}
     further = read_experiment(named(name))
-    train(further, course.out / _SECOND_ROUND, course.data, begin=course.out / _SEARCH)
-    run = course.searching()
+    train(further, course.out / out, course.data, begin=course.out / begin)
+    run = trained(course.task, course.out / out)
     return {"seconds": round(run.seconds, 1), "said": second_round(further, run.step)}
 
 
@@ -189,6 +202,7 @@ def _validation(course: Course) -> Callable[[Case], DrawnScan]:
 STAGES: Mapping[str, Callable[[Course], Facts]] = {
     "search": _search,
     "second round": _second_round,
+    "third round": _third_round,
     "draft": _draft,
     "second look": _second_look,
     "reader ratings": _reader_ratings,
@@ -197,6 +211,7 @@ STAGES: Mapping[str, Callable[[Course], Facts]] = {
 _WORDS: Mapping[str, str] = {
     "search": "training the searching network",
     "second round": "training it on, on what it finds hard",
+    "third round": "training it on once more, in more lungs, on more large nodules",
     "draft": "judging it on held-out slabs",
     "second look": "searching the teaching lungs for what it marks wrongly, and training the second look",
     "reader ratings": "fitting the reader-rating estimate",
@@ -235,7 +250,7 @@ def _card(course: Course, stages: Mapping[str, Facts]) -> str:
         course.experiment,
         parameters=stages["draft"]["parameters"],
         steps=search["steps"],
-        further=stages["second round"]["said"],
+        further="".join(stages[name]["said"] for name in ("second round", "third round")),
         shapes=load_data(course.experiment, course.data)[1],
         figures=stages["draft"]["figures"],
         second_look=stages["second look"]["said"],

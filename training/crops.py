@@ -53,7 +53,7 @@ class Crops:
         self._backgrounds, self._size, self._seed = backgrounds, size, seed
         self._insertion = insertion or Insertion()
         around = (size[0] + 2 * _AROUND[0], size[1] + 2 * _AROUND[1], size[2] + 2 * _AROUND[2])
-        self._patches = Patches(backgrounds, shapes, around, seed)
+        self._patches = Patches(backgrounds, shapes, around, seed, self._insertion)
         self._shapes = [shape for shape in shapes if not shape.held_out]
         #: Places [background, k, j, i, weight] where the searching network saw what is not there.
         self.mined: NDArray[np.float64] = np.zeros((0, 5))
@@ -94,7 +94,7 @@ class Crops:
             return None
         if rng.random() < TETHERED_SHARE:
             tether(hu, lung, centre, rng)
-        drawn = draw(self._shapes[int(rng.integers(len(self._shapes)))], rng)
+        drawn = draw(self._shapes[int(rng.choice(len(self._shapes), p=self._patches.share))], rng)
         mask = insert_seen(hu, lung, drawn, centre, self._insertion.least_seen)
         if mask is None:
             return None

@@ -34,6 +34,9 @@ _SEEN_HU, _DENSE_HU = 100.0, -400.0
 #: A box [k, j, i] about a place, and the share of it that is dense beside a vessel of 5 mm and more.
 _ABOUT, _MOSTLY_VESSEL = (5, 9, 9), 0.3
 
+#: From this diameter on a nodule is large.
+_LARGE_MM = 15.0
+
 #: Of patches, how many lie in generated lungs where there are real ones, too.
 GENERATED_SHARE = 0.5
 
@@ -169,6 +172,8 @@ class Insertion:
     beside_vessels: float = 0.0
     #: The share of a nodule that must differ from what was there: inside a vessel nothing is to be learnt of it.
     least_seen: float = 0.0
+    #: Of nodules, how many are drawn from the shapes of 15 mm and more, beyond those that are drawn anyway.
+    large: float = 0.0
 
 
 class Patches:
@@ -187,9 +192,8 @@ class Patches:
         self._size = np.array(size)
         self._seed = seed
         self._insertion = insertion or Insertion()
-        diameters = np.array([shape.diameter_mm for shape in self._shapes])
-        #: How often each is drawn: the large ones are rare.
-        self._share = 0.5 / len(diameters) + 0.5 * diameters / diameters.sum()
+        #: How often each of the shapes is drawn.
+        self.share = _drawn_shares(self._shapes, self._insertion.large)
         self._lung = [np.flatnonzero(b.lung & b.teaching) for b in backgrounds]
         self._background_share = _shares(backgrounds, np.array([voxels.size for voxels in self._lung], dtype=float))
         #: Places [background, k, j, i, weight] where the network saw what is not there.
@@ -236,7 +240,7 @@ class Patches:
         return hu, source.lung[np.ix_(*nearest)], source.teaching[np.ix_(*nearest)]
 
     def _insert_one(self, hu: Floats, lung: Mask, nodules: Mask, rng: Generator) -> None:
-        drawn = draw(self._shapes[rng.choice(len(self._shapes), p=self._share)], rng)
+        drawn = draw(self._shapes[rng.choice(len(self._shapes), p=self.share)], rng)
         beside = self._insertion.beside_vessels
         centre = site(hu, lung, rng, 3 if beside and rng.random() < beside else None)
         if centre is None:
@@ -246,6 +250,16 @@ class Patches:
         mask = insert_seen(hu, lung, drawn, centre, self._insertion.least_seen, nodules)
         if mask is not None:
             nodules |= mask
+
+
+def _drawn_shares(shapes: Sequence[Shape], large: float) -> NDArray[np.float64]:
+    """How often each shape is drawn: the large ones are rare among them."""
+    diameters = np.array([shape.diameter_mm for shape in shapes])
+    share = 0.5 / len(diameters) + 0.5 * diameters / diameters.sum()
+    is_large = diameters >= _LARGE_MM
+    if not large or not is_large.any():
+        return share
+    return np.asarray((1 - large) * share + large * is_large / is_large.sum())
 
 
 def _shares(backgrounds: Sequence[Background], volumes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -179,8 +179,8 @@ def second_round(experiment: Experiment, steps: int) -> str:
     return (
         f" Then {steps} steps of {data['batch']} patches of {_sides(experiment)} voxels, among {data['thoraces']}"
         f" generated thoraces: {data['beside_vessels']:.0%} of the nodules looked for a place against a thick vessel,"
-        f" which not every patch has, and those of which less than {data['least_seen']:.0%} differed from what was"
-        " there before were left out."
+        f" which not every patch has, {data['large']:.0%} were drawn from the shapes of 15 mm and more alone, and those"
+        f" of which less than {data['least_seen']:.0%} differed from what was there before were left out."
     )
 
 

@@ -25,7 +25,7 @@ from workers import preprocessing
 from workers.preprocessing import GRID_MM, lung_mask
 
 #: Seeds of generated thoraces by what they are for.
-TEACHING_SEEDS = tuple(range(101, 113))
+TEACHING_SEEDS = tuple(range(101, 137))
 VALIDATION_SEEDS = tuple(range(201, 205))
 TEST_SEEDS = tuple(range(301, 311))
 

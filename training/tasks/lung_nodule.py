@@ -31,7 +31,7 @@ _SLICES_MINED = 56
 
 def insertion_of(experiment: Experiment) -> Insertion:
     """Where an experiment has its nodules drawn."""
-    return Insertion(**{name: float(experiment.data[name]) for name in ("beside_vessels", "least_seen")})
+    return Insertion(**{name: float(experiment.data[name]) for name in ("beside_vessels", "least_seen", "large")})
 
 
 class LungNodule:
