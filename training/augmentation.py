@@ -176,31 +176,54 @@ def aerate(hu: Floats, rng: Generator) -> Floats:
     return np.asarray(hu + rng.uniform(-60.0, 90.0) * np.clip((-450.0 - hu) / 300.0, 0.0, 1.0), dtype=np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Slices:
+    """What a scanner gives of a volume on the grid, and where along k that lies."""
+
+    #: HU [slice, j, i].
+    hu: Floats
+    #: Where the first slice's centre lies, and how far the next one is, in voxels of the grid.
+    first: float
+    step: float
+
+
 def scan(hu: Floats, rng: Generator, thickness_mm: float | None = None, largest_noise_hu: float = 45.0) -> Floats:
-    """The volume as a scanner would give it: thick slices, a soft or sharp kernel, noise, and back on the grid."""
+    """As `scanned`, and back on the grid."""
+    slices = scanned(hu, rng, thickness_mm, largest_noise_hu)
+    return on_grid(slices, len(hu))
+
+
+def on_grid(slices: Slices, n: int) -> Floats:
+    """Slices read at n levels of the grid."""
+    if slices.step <= 1.0:
+        return slices.hu
+    back = interpolation_weights(len(slices.hu), n, 1.0 / slices.step, offset=-slices.first / slices.step)
+    return along_axis(back.astype(np.float32), slices.hu, 0)
+
+
+def scanned(hu: Floats, rng: Generator, thickness_mm: float | None = None, largest_noise_hu: float = 45.0) -> Slices:
+    """The volume as a scanner would give it: thick slices, a soft or sharp kernel, noise."""
     thickness = thickness_mm or float(rng.choice(_SLICE_THICKNESS_MM, p=_SLICE_SHARE))
-    there, back = slice_profile(hu.shape[0], thickness, rng.uniform(0.0, 1.0))
+    there, first = slice_profile(hu.shape[0], thickness, rng.uniform(0.0, 1.0))
     slices = _kernel(along_axis(there, hu, 0), rng)
     noise = rng.normal(size=slices.shape).astype(np.float32)
     grain = rng.uniform(0.0, 0.9)
     noise = ndimage.gaussian_filter(noise, (0.0, grain, grain))
     slices = slices + noise * (rng.uniform(0.0, largest_noise_hu) / max(float(noise.std()), 1e-6))
-    return along_axis(back, np.asarray(slices, dtype=np.float32), 0)
+    return Slices(hu=np.asarray(slices, dtype=np.float32), first=first, step=max(1.0, thickness / GRID_MM[0]))
 
 
-def slice_profile(n: int, thickness_mm: float, phase: float) -> tuple[Floats, Floats]:
-    """Weights [slice, k] of averaging over slices of a thickness, and [k, slice] of reading them back on the grid."""
+def slice_profile(n: int, thickness_mm: float, phase: float) -> tuple[Floats, float]:
+    """Weights [slice, k] of averaging over slices of a thickness, and the level k of the first one's centre."""
     step = thickness_mm / GRID_MM[0]
     if step <= 1.0:
-        same = np.eye(n, dtype=np.float32)
-        return same, same
+        return np.eye(n, dtype=np.float32), 0.0
     count = int(np.ceil((n - 1) / step)) + 1
     centres = (np.arange(count) - 0.5 + phase) * step
     reach = (step + 1.0) / 2
     there = np.clip(reach - np.abs(np.clip(centres, 0, n - 1)[:, None] - np.arange(n)[None, :]), 0.0, 1.0)
     there /= there.sum(axis=1, keepdims=True)
-    back = interpolation_weights(count, n, 1.0 / step, offset=float(0.5 - phase))
-    return there.astype(np.float32), back
+    return there.astype(np.float32), float((phase - 0.5) * step)
 
 
 def _kernel(slices: Floats, rng: Generator) -> Floats:

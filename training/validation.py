@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.drawn_scans import DrawnScan
-from training.evaluation.judged import SCAN_ML, as_volume
+from training.evaluation.judged import SCAN_ML, as_series, searched_of
 from training.metrics.detection import MISSED, Matched
 from workers.algorithms.lung_nodule import LungNodule
 from workers.bundles import Bundle
@@ -79,15 +79,17 @@ def validated(bundle: Bundle, volumes: Iterable[DrawnScan], threshold: float, th
     rows: list[tuple[int, int, float]] = []
     crops, diameters, shares = [], [], []
     for number, drawn in enumerate(volumes):
-        prepared = algorithm.prepare(as_volume(drawn.hu))
+        prepared = algorithm.prepare(as_series(drawn.slices))
         probability = inference.probability(prepared.voxels, prepared.where)
         for candidate in candidates(probability, prepared.where, threshold):
             nodule = _nodule_at(drawn, candidate)
-            if nodule is not None and drawn.judged[centre_of(candidate)]:
+            if nodule is not None and drawn.judged[_place(drawn, centre_of(candidate))]:
                 rows.append((number, nodule, candidate.score))
                 crops.append(crop(prepared.voxels, centre_of(candidate), SHOWN))
         diameters.append(tuple(nodule.diameter_mm for nodule in drawn.nodules))
-        shares.append(float((prepared.where & drawn.judged).sum() * np.prod(GRID_MM) / 1000 / SCAN_ML))
+        shares.append(
+            float((searched_of(drawn, prepared.where) & drawn.judged).sum() * np.prod(GRID_MM) / 1000 / SCAN_ML)
+        )
     return Validation(
         volumes=np.array([row[0] for row in rows], dtype=int),
         nodules=np.array([row[1] for row in rows], dtype=int),
@@ -105,12 +107,18 @@ def _nodule_at(drawn: DrawnScan, candidate: Candidate) -> int | None:
         mask = np.pad(nodule.region.mask, _NEAR)
         start = np.array([part.start for part in nodule.region.box]) - _NEAR
         for place in (centre_of(candidate), candidate.peak):
-            at = np.array(place) - start
+            at = np.array(_place(drawn, place)) - start
             if ((at >= 0) & (at < mask.shape)).all():
                 near = True
                 if mask[tuple(at)]:
                     return number
     return None if near else -1
+
+
+def _place(drawn: DrawnScan, voxel: tuple[int, int, int]) -> tuple[int, int, int]:
+    """A voxel of the algorithm's own grid, which begins at the first slice, on the grid of the truth."""
+    level = round(voxel[0] + drawn.slices.first)
+    return min(max(level, 0), len(drawn.judged) - 1), voxel[1], voxel[2]
 
 
 def kept(seen: Validation, path: Path) -> None:

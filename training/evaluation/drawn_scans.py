@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from training import augmentation, dataset, lookalikes, phantom_backgrounds, shapes
-from training.augmentation import aerate, draw, scan, tether
+from training.augmentation import Slices, aerate, draw, on_grid, scanned, tether
 from training.dataset import TETHERED_SHARE, Background, add_lookalike, insert_seen, site
 from training.edition import edition
 from training.phantom_backgrounds import thoraces
@@ -64,6 +64,8 @@ class DrawnScan:
     background: str
     slice_thickness_mm: float
     hu: Floats
+    #: The same as a scanner gives it.
+    slices: Slices
     #: What lies elsewhere is neither right nor wrong.
     judged: Mask
     nodules: tuple[DrawnNodule, ...]
@@ -136,12 +138,13 @@ class DrawnScans:
             add_lookalike(hu, lung & judged, rng)
         labels, kinds = self._inserted(hu, lung & judged, rng) if case.with_nodules else (np.zeros(hu.shape, int), ())
         thickness = _THICKNESSES_MM[case.number % len(_THICKNESSES_MM)]
-        hu = scan(hu, rng, thickness, _MOST_NOISE_HU)
+        slices = scanned(hu, rng, thickness, _MOST_NOISE_HU)
         return DrawnScan(
             name=case.name,
             background=source.name,
             slice_thickness_mm=thickness,
-            hu=hu,
+            hu=on_grid(slices, len(hu)),
+            slices=slices,
             judged=judged,
             nodules=_nodules(labels, kinds),
         )
@@ -234,20 +237,24 @@ def _keep(drawn: DrawnScan, path: Path) -> None:
         "background": drawn.background,
         "slice_thickness_mm": drawn.slice_thickness_mm,
         "kinds": [nodule.kind for nodule in drawn.nodules],
+        "first": drawn.slices.first,
+        "step": drawn.slices.step,
     }
-    hu = np.round(drawn.hu).astype(np.int16)
+    hu = np.round(drawn.slices.hu).astype(np.int16)
     np.savez_compressed(path, hu=hu, judged=drawn.judged, labels=labels, said=np.array(json.dumps(said)))
 
 
 def _kept(path: Path, name: str) -> DrawnScan:
     with np.load(path) as arrays:
-        said = json.loads(str(arrays["said"]))
+        said, judged = json.loads(str(arrays["said"])), arrays["judged"]
+        slices = Slices(hu=arrays["hu"].astype(np.float32), first=said["first"], step=said["step"])
         return DrawnScan(
             name=name,
             background=said["background"],
             slice_thickness_mm=said["slice_thickness_mm"],
-            hu=arrays["hu"].astype(np.float32),
-            judged=arrays["judged"],
+            hu=on_grid(slices, len(judged)),
+            slices=slices,
+            judged=judged,
             nodules=_nodules(arrays["labels"].astype(int), said["kinds"]),
         )
 

@@ -1,7 +1,7 @@
 """One volume read as the node reads it, and its findings counted against the truth."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from pydicom import Dataset
 from scipy import ndimage
 
 from dicom_node.core.finding import Finding
+from training.augmentation import Slices
 from training.evaluation.drawn_scans import DrawnScan
 from training.metrics.detection import MISSED, Mark, Matched, Scan, Target, match
 from workers.algorithms import Reading
@@ -69,19 +70,25 @@ class Judged:
 
 def as_volume(hu: Floats) -> Volume:
     """HU on the shared grid as the algorithm takes a series: axial, head upwards."""
+    return as_series(Slices(hu=hu, first=0.0, step=1.0))
+
+
+def as_series(slices: Slices) -> Volume:
+    """Slices as the algorithm takes a series, in the mm of the grid that they were taken from."""
     dz, dy, dx = GRID_MM
     headers = []
-    for k in range(len(hu)):
+    for k in range(len(slices.hu)):
         header = Dataset()
         header.SOPInstanceUID = f"2.25.{k + 1}"
         headers.append(header)
-    return Volume(voxels=hu, affine=np.diag([dx, dy, dz, 1.0]), spacing_mm=GRID_MM, headers=tuple(headers))
+    affine = np.diag([dx, dy, dz * slices.step, 1.0])
+    affine[2, 3] = slices.first * dz
+    return Volume(voxels=slices.hu, affine=affine, spacing_mm=(dz * slices.step, dy, dx), headers=tuple(headers))
 
 
 def judge(drawn: DrawnScan, read: Read, report_threshold: float) -> Judged:
     """Read a drawn volume; sights are those at the report threshold."""
-    volume = as_volume(drawn.hu)
-    reading = read(volume)
+    reading = _on_grid(read(as_series(drawn.slices)), drawn)
     findings = [finding for finding in reading.findings if _within(finding, drawn.judged)]
     scan = Scan(
         name=drawn.name,
@@ -100,6 +107,20 @@ def judge(drawn: DrawnScan, read: Read, report_threshold: float) -> Judged:
     )
 
 
+def _on_grid(reading: Reading, drawn: DrawnScan) -> Reading:
+    """The reading with what it outlined and where it searched on the grid of the truth: each level has the nearest."""
+    levels, first, step = np.arange(len(drawn.judged)), drawn.slices.first, drawn.slices.step
+    of_slices = np.round((levels - first) / step).astype(int).clip(0, len(reading.labels) - 1)
+    searched = None if reading.searched is None else searched_of(drawn, reading.searched)
+    return replace(reading, labels=reading.labels[of_slices], searched=searched)
+
+
+def searched_of(drawn: DrawnScan, searched: Mask) -> Mask:
+    """A mask over the algorithm's own grid, which begins at the first slice, on the grid of the truth."""
+    levels = np.round(np.arange(len(drawn.judged)) - drawn.slices.first).astype(int)
+    return searched[levels.clip(0, len(searched) - 1)]
+
+
 def _shared(matched: Matched, lung_ml: float) -> Matched:
     return Matched(
         patient=matched.patient,
@@ -111,7 +132,8 @@ def _shared(matched: Matched, lung_ml: float) -> Matched:
 
 
 def _within(finding: Finding, judged: Mask) -> bool:
-    return bool(judged[_voxel(finding.centre)])
+    k, j, i = (int(np.clip(at, 0, n - 1)) for at, n in zip(_voxel(finding.centre), judged.shape, strict=True))
+    return bool(judged[k, j, i])
 
 
 def _voxel(place: tuple[float, float, float]) -> tuple[int, int, int]:

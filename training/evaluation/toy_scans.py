@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
+from training.augmentation import Slices
 from training.evaluation.drawn_scans import Case, DrawnNodule, DrawnScan
 from workers.preprocessing import GRID_MM
 from workers.volume import Region
@@ -30,11 +31,13 @@ def toy_scan(case: Case) -> DrawnScan:
         (box,) = ndimage.find_objects(ball.astype(np.int8))
         region = Region(box=box, mask=ball[box])
         nodules.append(DrawnNodule(region=region, kind="solid", diameter_mm=2 * _RADIUS_MM))
+    hu += rng.normal(0.0, 15.0, _SHAPE).astype(np.float32)
     return DrawnScan(
         name=case.name,
         background="toy",
         slice_thickness_mm=GRID_MM[0],
-        hu=hu + rng.normal(0.0, 15.0, _SHAPE).astype(np.float32),
+        hu=hu,
+        slices=Slices(hu=hu, first=0.0, step=1.0),
         judged=np.ones(_SHAPE, dtype=bool),
         nodules=tuple(nodules),
     )

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from training.augmentation import aerate, draw, insert, scan, slice_profile
+from training.augmentation import Slices, aerate, draw, insert, on_grid, scan, scanned, slice_profile
 from training.shapes import Shape
+from workers.preprocessing import GRID_MM
 
 KINDS = ["solid", "part solid", "core", "ground glass", "calcified", "ring"]
 
@@ -60,25 +62,43 @@ def test_at_the_border_of_the_volume_the_rest_is_cut_off() -> None:
     assert mask[0].any()
 
 
+def in_slices(along: NDArray[np.float64], thickness: float, phase: float) -> Slices:
+    """Levels of the grid averaged over thick slices."""
+    there, first = slice_profile(len(along), thickness, phase)
+    step = max(1.0, thickness / GRID_MM[0])
+    return Slices(hu=(there @ along)[:, None, None].astype(np.float32), first=first, step=step)
+
+
 @given(n=st.integers(8, 60), thickness=st.sampled_from([1.0, 1.5, 2.5, 3.0, 5.0]), phase=st.floats(0, 1))
 @settings(max_examples=60, deadline=None)
 def test_a_slice_profile_keeps_what_is_uniform(n: int, thickness: float, phase: float) -> None:
-    there, back = slice_profile(n, thickness, phase)
-    np.testing.assert_allclose((back @ there).sum(axis=1), 1.0, atol=1e-5)
+    even = on_grid(in_slices(np.full(n, 7.0), thickness, phase), n)
+    np.testing.assert_allclose(even, 7.0, atol=1e-4)
 
 
 @given(thickness=st.sampled_from([2.5, 3.0, 5.0]), phase=st.floats(0, 1))
 @settings(max_examples=40, deadline=None)
 def test_thick_slices_do_not_move_what_they_blur(thickness: float, phase: float) -> None:
-    there, back = slice_profile(41, thickness, phase)
-    seen = back @ there @ np.exp(-0.5 * ((np.arange(41) - 20) / 3.0) ** 2)
+    slices = in_slices(np.exp(-0.5 * ((np.arange(41) - 20) / 3.0) ** 2), thickness, phase)
+    seen = on_grid(slices, 41).ravel()
     assert (seen * np.arange(41)).sum() / seen.sum() == pytest.approx(20.0, abs=0.35)
+    # And the slices themselves lie where they say.
+    given = slices.hu.ravel()
+    places = slices.first + slices.step * np.arange(len(given))
+    assert (given * places).sum() / given.sum() == pytest.approx(20.0, abs=0.35)
 
 
 def test_the_same_generator_gives_the_same_scan() -> None:
     hu, _ = lung()
     first, second = (scan(aerate(hu, rng), rng) for rng in (np.random.default_rng(5), np.random.default_rng(5)))
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_scan_is_its_slices_read_on_the_grid() -> None:
+    hu, _ = lung()
+    slices = scanned(hu, np.random.default_rng(8), 3.0)
+    assert len(slices.hu) == pytest.approx(len(hu) / 2, abs=1.5)
+    np.testing.assert_array_equal(on_grid(slices, len(hu)), scan(hu, np.random.default_rng(8), 3.0))
 
 
 def test_soft_tissue_is_not_aerated() -> None:

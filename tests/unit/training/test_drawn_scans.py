@@ -140,16 +140,18 @@ def knowing(drawn: DrawnScan, extra: bool = False) -> Read:
     """A reader that finds every nodule exactly, and something else where it is asked to."""
 
     def read(volume: Volume) -> Reading:
-        labels = np.zeros(volume.voxels.shape, dtype=np.uint8)
+        truth = np.zeros(drawn.hu.shape, dtype=np.uint8)
         found = []
         for number, nodule in enumerate(drawn.nodules, start=1):
-            labels[nodule.region.box][nodule.region.mask] = number
-            k, j, i = (np.argwhere(labels == number).mean(axis=0)) * GRID_MM
+            truth[nodule.region.box][nodule.region.mask] = number
+            k, j, i = (np.argwhere(truth == number).mean(axis=0)) * GRID_MM
             found.append(finding(number, (float(i), float(j), float(k)), 0.9))
         if extra:
             k, j, i = np.argwhere(drawn.judged)[0] * GRID_MM
             found.append(finding(len(found) + 1, (float(i), float(j), float(k)), 0.7))
-        return Reading(findings=tuple(found), labels=labels, parameters=(), searched=drawn.judged)
+        heights = volume.affine[2, 3] + np.arange(len(volume.voxels)) * volume.spacing_mm[0]
+        levels = np.round(heights / GRID_MM[0]).astype(int).clip(0, len(truth) - 1)
+        return Reading(findings=tuple(found), labels=truth[levels], parameters=(), searched=drawn.judged)
 
     return read
 
@@ -180,7 +182,9 @@ def test_who_knows_the_truth_finds_all(cache: Path) -> None:
     knows = result(cache)
     tables = figures(knows)
     assert tables["Found at the report threshold"]["all"].value == 1.0
-    assert tables["Outlines of nodules that were found"]["Dice, mean"].value == pytest.approx(1.0)
+    assert all(n.dice == 1.0 for n in knows.nodules if n.slice_thickness_mm == GRID_MM[0])
+    # On thick slices even the truth is coarse.
+    assert tables["Outlines of nodules that were found"]["Dice, mean"].value > 0.8
     assert tables["At the report threshold"]["normals without any finding"].value == 1.0
     assert knows.sights == ()
 
