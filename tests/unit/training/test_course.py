@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from training.__main__ import main
 from training.course import MADE, STAGES
@@ -49,6 +50,17 @@ def test_the_card_says_how_long_each_stage_took_and_what_was_validated(bundle: B
     threshold = bundle.number("postprocessing", "report_threshold")
     assert f"Report threshold {threshold:.2f}, set on 2 volumes with 2 nodules" in text
     assert "| found of all nodules | " in text
+
+
+def test_each_round_begins_with_the_one_before(run: Path) -> None:
+    rounds = [run / name / "checkpoint.pt" for name in ("search", "second_round", "third_round")]
+    assert all(path.is_file() for path in rounds)
+    last = torch.load(rounds[-1], weights_only=True)["averaged"]
+    served = load_bundle(run / "bundle" / "smoke").network().state_dict()
+    assert all(torch.equal(value, served[name]) for name, value in last.items())
+    text = (run / "bundle" / "smoke" / "docs" / "README.md").read_text()
+    assert "training it on once more" in text
+    assert "50% were drawn from the shapes of 15 mm and more alone" in text
 
 
 def test_what_is_done_is_not_done_again(run: Path, tmp_path: Path) -> None:

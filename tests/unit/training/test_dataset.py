@@ -90,3 +90,18 @@ def test_without_harder_nodules_patches_are_as_they_were(toy: tuple[list[Backgro
     usual, harder = (Patches(*toy, (16, 32, 32), 4, Insertion(least_seen=least)) for least in (0.0, 1e-9))
     for number in range(6):
         np.testing.assert_array_equal(usual[number].values, harder[number].values)
+
+
+def test_large_nodules_are_drawn_as_often_as_it_is_asked_for() -> None:
+    def shape(radius: float) -> Shape:
+        grid = np.linalg.norm(np.indices((25, 25, 25)) - 12, axis=0)
+        probability = (np.clip(radius - grid, 0, 1) * 255).astype(np.uint8)
+        return Shape(patient="P-1", probability=probability, texture=5.0, calcified=False)
+
+    shapes = [shape(3.0)] * 98 + [shape(9.0)] * 2
+    backgrounds, _ = synthetic()
+    plain, more = (
+        Patches(backgrounds, shapes, (16, 32, 32), 1, Insertion(large=large)).share[98:].sum() for large in (0.0, 0.4)
+    )
+    assert plain < 0.06
+    assert more == pytest.approx(0.4 + 0.6 * plain)
