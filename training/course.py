@@ -21,6 +21,8 @@ import torch
 from training import networks, operating_point, reader_ratings
 from training.bundle import seal
 from training.dataset import load_data
+from training.edition import edition
+from training.evaluation import drawn_scans
 from training.evaluation.drawn_scans import Case, DrawnScan, DrawnScans
 from training.evaluation.toy_scans import toy_scan
 from training.experiment import Experiment, ExperimentInvalid, named, read_experiment
@@ -35,6 +37,9 @@ from workers.bundles import load_bundle
 MADE = "made.json"
 #: Renderings of each held-out slab that the search network alone is judged on.
 _RENDERINGS = 8
+#: The last stage, and what only that looks at.
+_LAST = "operating point"
+_OF_THE_LAST = ("false_positives_wanted", "validation_cases", "weighing_cases")
 #: Folders of the search's rounds in the run's.
 _SEARCH, _SECOND_ROUND, _THIRD_ROUND = "search", "second_round", "third_round"
 Facts = dict[str, Any]
@@ -74,10 +79,12 @@ class Course:
 def make(course: Course, bundle: Path) -> str:
     """Go through the stages that are not done, and put the bundle where it is asked for; what was made, in words."""
     course.out.mkdir(parents=True, exist_ok=True)
-    made = _made(course)
+    # What is drawn hours from now is drawn by the code that is loaded now.
+    edition(drawn_scans.DRAWING)
+    made, is_new = _made(course), False
     for name, stage in STAGES.items():
-        if name not in made["stages"]:
-            began = time.monotonic()
+        if is_new or name not in made["stages"]:
+            began, is_new = time.monotonic(), True
             facts = stage(course)
             made["stages"][name] = {"seconds": round(time.monotonic() - began, 1), **facts}
             _write(course.out / MADE, made)
@@ -93,9 +100,25 @@ def _made(course: Course) -> dict[str, Any]:
     if not path.is_file():
         return {"experiment": experiment, "stages": {}}
     made: dict[str, Any] = json.loads(path.read_text())
-    if made["experiment"] != experiment:
+    before = _completed(made["experiment"])
+    if _trains(before) != _trains(experiment):
         raise ExperimentInvalid(f"{path} is of another experiment: choose another --out")
-    return made
+    if before["bundle"] != experiment["bundle"]:
+        made["stages"].pop(_LAST, None)
+    return {**made, "experiment": experiment}
+
+
+def _completed(experiment: Facts) -> Facts:
+    """What an earlier version did not ask for was as it is by default."""
+    default = read_experiment(named("defaults"))
+    tables = ("data", "training", "bundle")
+    return {**experiment, **{table: {**getattr(default, table), **experiment[table]} for table in tables}}
+
+
+def _trains(experiment: Facts) -> Facts:
+    """An experiment without what only the last stage looks at."""
+    bundle = {key: value for key, value in experiment["bundle"].items() if key not in _OF_THE_LAST}
+    return {**experiment, "bundle": bundle}
 
 
 def _write(path: Path, made: Mapping[str, Any]) -> None:

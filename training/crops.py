@@ -89,7 +89,8 @@ class Crops:
         if rng.random() < 0.3:
             add_lookalike(hu, lung, rng)
         beside = self._insertion.beside_vessels
-        centre = site(hu, self._inner(lung), rng, 3 if beside and rng.random() < beside else None)
+        against = 3 if beside and rng.random() < beside else None
+        centre = site(hu, lung, rng, against, within=self._inner(lung))
         if centre is None:
             return None
         if rng.random() < TETHERED_SHARE:
@@ -111,7 +112,7 @@ class Crops:
         name = str(rng.choice(list(LOOKALIKES)))
         drawn = choice < _MINED_SHARE + _LOOKALIKE_SHARE
         where = (2 if name in PLEURAL else 0) if drawn else int(rng.integers(1, 3))
-        at = site(hu, self._inner(lung), rng, where)
+        at = site(hu, lung, rng, where, within=self._inner(lung))
         if at is not None and drawn:
             draw_lookalike(name, hu, lung, at, rng)
         return None if at is None else (hu, at)

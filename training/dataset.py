@@ -283,26 +283,34 @@ def insert_seen(
     return None
 
 
-def add_lookalike(hu: Floats, lung: Mask, rng: Generator) -> str | None:
-    """Draw one thing that is no nodule, in place, where there is lung; its name."""
+def add_lookalike(hu: Floats, lung: Mask, rng: Generator, within: Mask | None = None) -> str | None:
+    """Draw one thing that is no nodule, in place, where there is lung, its middle within a mask; its name."""
     name = str(rng.choice(list(LOOKALIKES)))
-    at = site(hu, lung, rng, where=2 if name in PLEURAL else 0)
+    at = site(hu, lung, rng, where=2 if name in PLEURAL else 0, within=within)
     if at is None:
         return None
     draw_lookalike(name, hu, lung, at, rng)
     return name
 
 
-def site(hu: Floats, lung: Mask, rng: Generator, where: int | None = None) -> NDArray[np.int_] | None:
+def site(
+    hu: Floats, lung: Mask, rng: Generator, where: int | None = None, within: Mask | None = None
+) -> NDArray[np.int_] | None:
     """A voxel for a nodule: a third anywhere in the lung (0), a third at a vessel (1), a third at the pleura (2).
 
-    Only where it is asked for: against a thick vessel (3).
+    Only where it is asked for: against a thick vessel (3). It lies within a mask, whose edge is no pleura.
     """
-    choice = rng.integers(3) if where is None else where
-    return _site_of(int(choice), hu, lung, rng)
+    choice = int(rng.integers(3) if where is None else where)
+    here = lung if within is None else lung & within
+    wanted = _sites(choice, hu, lung) & here
+    voxels = np.flatnonzero(wanted if wanted.any() else here)
+    if voxels.size == 0:
+        return None
+    return np.array(np.unravel_index(voxels[rng.integers(voxels.size)], lung.shape))
 
 
-def _site_of(choice: int, hu: Floats, lung: Mask, rng: Generator) -> NDArray[np.int_] | None:
+def _sites(choice: int, hu: Floats, lung: Mask) -> Mask:
+    """Where in a lung sites of a kind are."""
     where = lung
     if choice == 1:
         where = lung & (hu > _DENSE_HU)
@@ -314,7 +322,4 @@ def _site_of(choice: int, hu: Floats, lung: Mask, rng: Generator) -> NDArray[np.
     elif choice == 3:
         dense = lung & (hu > _DENSE_HU)
         where = lung & ~dense & (ndimage.uniform_filter(dense.astype(np.float32), _ABOUT) > _MOSTLY_VESSEL)
-    voxels = np.flatnonzero(where if where.any() else lung)
-    if voxels.size == 0:
-        return None
-    return np.array(np.unravel_index(voxels[rng.integers(voxels.size)], lung.shape))
+    return where

@@ -10,7 +10,7 @@ from types import ModuleType
 def edition(modules: tuple[ModuleType, ...]) -> str:
     """Twelve hexadecimal digits of the sources of the modules, in their order, as they were when this was asked first.
 
-    A process that goes on for hours while somebody edits them still draws as it began.
+    A process that goes on for hours while somebody edits them asks when it begins, and draws as it began.
     """
     files = [Path(str(module.__file__)) for module in modules]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

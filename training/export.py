@@ -176,10 +176,11 @@ def card(
 def second_round(experiment: Experiment, steps: int) -> str:
     """What the card says of a second round, as further sentences; `experiment` is the round's."""
     data = experiment.data
+    large = f" {data['large']:.0%} were drawn from the shapes of 15 mm and more alone," if data["large"] else ""
     return (
         f" Then {steps} steps of {data['batch']} patches of {_sides(experiment)} voxels, among {data['thoraces']}"
         f" generated thoraces: {data['beside_vessels']:.0%} of the nodules looked for a place against a thick vessel,"
-        f" which not every patch has, {data['large']:.0%} were drawn from the shapes of 15 mm and more alone, and those"
+        f" which not every patch has,{large} and those"
         f" of which less than {data['least_seen']:.0%} differed from what was there before were left out."
     )
 

@@ -13,6 +13,7 @@ from training.dataset import Background
 from training.experiment import Experiment
 from training.inference import probabilities
 from training.precision import Precision
+from workers.inference import chosen_device
 from workers.preprocessing import normalise
 
 Box = tuple[slice, ...]
@@ -32,7 +33,7 @@ def mine(
     `slices` is how many of each are searched, about a level that the round draws; None: all.
     """
     found = []
-    precision = Precision("auto", next(network.parameters()).device.type)
+    precision = _precision(experiment, next(network.parameters()).device.type)
     for which, source in enumerate(backgrounds):
         rng = np.random.default_rng((experiment.seed, round_, which))
         where = _piece(ndimage.find_objects(source.lung.astype(np.int8))[0], slices, rng)
@@ -44,6 +45,12 @@ def mine(
         for place in ndimage.maximum_position(seen, labels, np.arange(1, count + 1)):
             found.append((which, *(p + s.start for p, s in zip(place, where, strict=True)), seen[place]))
     return np.array(found, dtype=np.float64).reshape(-1, 5)
+
+
+def _precision(experiment: Experiment, kind: str) -> Precision:
+    """That of the experiment; where the network lies on another device than what trains, whatever is fast there."""
+    trains = chosen_device(experiment.training["device"]).type
+    return Precision(experiment.training["precision"] if kind == trains else "auto", kind)
 
 
 def _piece(box: Box, slices: int | None, rng: Generator) -> Box:

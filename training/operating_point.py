@@ -9,6 +9,7 @@ threshold is put on.
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
+from training import validation
 from training.bundle import seal
 from training.dataset import load
+from training.edition import edition
+from training.evaluation import judged
 from training.evaluation.drawn_scans import Case, DrawnScan, DrawnScans, cases
 from training.experiment import CACHE, DATA
 from training.metrics.detection import froc
@@ -29,7 +33,7 @@ from workers.algorithms.lung_nodule import LungNodule
 from workers.algorithms.nodule_bundle import SECOND_LOOK, second_look
 from workers.bundles import CONFIGURATION, METADATA, SHIPPED_BUNDLES, WEIGHTS, Bundle, load_bundle
 from workers.inference import chosen_device
-from workers.precision import BFLOAT16, PRECISION, has_bfloat16_units, is_lowered
+from workers.precision import BFLOAT16, PRECISION, allows_bfloat16, has_bfloat16_units, is_lowered
 from workers.second_look import Weights, logit
 
 Array = NDArray[np.float64]
@@ -99,8 +103,9 @@ def seen_by(
     """What the bundle's searching network sees in the volumes; kept in a folder, and read from there again."""
     threshold = bundle.number("postprocessing", "candidate_threshold")
     weights = hashlib.sha256((bundle.folder / WEIGHTS).read_bytes()).hexdigest()[:12]
-    computed = BFLOAT16 if is_lowered(bundle.metadata) else "full"
-    path = folder / f"candidates-{weights}-{computed}-{threshold:g}-{chosen[0].name}-{len(chosen)}.npz"
+    computed = BFLOAT16 if is_lowered(chosen_device(), allows_bfloat16(bundle.metadata)) else "full"
+    code = edition((sys.modules[__name__], validation, judged))
+    path = folder / f"candidates-{weights}-{code}-{computed}-{threshold:g}-{chosen[0].name}-{len(chosen)}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         volumes = (scans(case) for case in tqdm(chosen, desc="volumes"))
@@ -183,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="write what was found into the bundle")
     chosen = parser.parse_args(arguments)
+    if chosen.write:
+        allow_lower_precision(chosen.bundle)
     bundle, scans = load_bundle(chosen.bundle), validation_scans(chosen.data)
     seen = seen_by(bundle, scans, chosen_cases(chosen.cases), scans.folder, chosen.threads)
     further = weighing_cases(chosen.cases, chosen.weighing)
@@ -199,11 +206,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def allow_lower_precision(bundle: Path) -> None:
-    """Let a bundle be computed in bfloat16 where it is judged so: on a CPU with units for that, without a GPU."""
+    """Let a bundle be computed in bfloat16 where it is judged so, on a CPU with units for that, and nowhere else."""
+    path = bundle / METADATA
+    said = {key: value for key, value in json.loads(path.read_text()).items() if key != PRECISION}
     if chosen_device().type == "cpu" and has_bfloat16_units("cpu"):
-        path = bundle / METADATA
-        path.write_text(json.dumps({**json.loads(path.read_text()), PRECISION: BFLOAT16}, indent=2) + "\n")
-        seal(bundle)
+        said[PRECISION] = BFLOAT16
+    path.write_text(json.dumps(said, indent=2) + "\n")
+    seal(bundle)
 
 
 def write(bundle: Path, weights: Weights | None, threshold: float) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dicom_node.core.errors import OutOfDeviceMemory
 from workers.morphology import box_around
-from workers.precision import allows_bfloat16, served
+from workers.precision import BFLOAT16, allows_bfloat16, is_lowered, served
 
 #: Voxels of context kept around what is asked for; half of it or more stays when windows at a border blend.
 _MARGIN = 8
@@ -126,6 +126,11 @@ class Inference:
         self.seconds = 0.0
         #: What the last run did otherwise for want of memory; empty: nothing.
         self.concession = ""
+
+    @property
+    def number_format(self) -> str:
+        """bfloat16 where it computes in that; empty for full precision."""
+        return BFLOAT16 if is_lowered(self.device, self._lower_precision) else ""
 
     def probability(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Probability 0..1 [k, j, i] of normalised voxels; exact where `where` holds, as if every window had been run.

@@ -23,16 +23,16 @@ def allows_bfloat16(metadata: Mapping[str, Any]) -> bool:
     return metadata.get(PRECISION) == BFLOAT16
 
 
-def is_lowered(metadata: Mapping[str, Any]) -> bool:
-    """Whether a bundle's networks are computed in bfloat16 on this machine's CPU."""
-    return allows_bfloat16(metadata) and has_bfloat16_units("cpu")
-
-
-def served(device: torch.device, allowed: bool) -> AbstractContextManager[object]:
-    """The context in which a network is run for a patient: bfloat16 where the bundle allows it and a CPU is fast in it.
+def is_lowered(device: torch.device, allowed: bool) -> bool:
+    """Whether a network is run in bfloat16 for a patient: where the bundle allows it and a CPU is fast in it.
 
     On a GPU full precision takes seconds a study as it is.
     """
-    if allowed and device.type == "cpu" and has_bfloat16_units(device):
+    return allowed and device.type == "cpu" and has_bfloat16_units(device)
+
+
+def served(device: torch.device, allowed: bool) -> AbstractContextManager[object]:
+    """The context in which a network is run for a patient."""
+    if is_lowered(device, allowed):
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return nullcontext()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workers.precision import served
+from workers.precision import BFLOAT16, is_lowered, served
 from workers.preprocessing import Candidate
 
 Floats = NDArray[np.float32]
@@ -58,6 +58,11 @@ class SecondLook:
         self._lower_precision = lower_precision
         #: Voxels [k, j, i] of what is shown.
         self.size = (int(size[0]), int(size[1]), int(size[2]))
+
+    @property
+    def number_format(self) -> str:
+        """bfloat16 where it computes in that; empty for full precision."""
+        return BFLOAT16 if is_lowered(_CPU, self._lower_precision) else ""
 
     def __call__(self, values: Floats, found: Sequence[Candidate]) -> list[Candidate]:
         """The candidates with their scores made of both opinions, the highest first; values 0..1 on the grid."""

@@ -135,8 +135,8 @@ class DrawnScans:
         hu, lung, judged = _cut(source, case, self._slab, rng)
         hu = aerate(hu, rng)
         for _ in range(int(rng.integers(*_LOOKALIKES))):
-            add_lookalike(hu, lung & judged, rng)
-        labels, kinds = self._inserted(hu, lung & judged, rng) if case.with_nodules else (np.zeros(hu.shape, int), ())
+            add_lookalike(hu, lung, rng, judged)
+        labels, kinds = self._inserted(hu, lung, judged, rng) if case.with_nodules else (np.zeros(hu.shape, int), ())
         thickness = _THICKNESSES_MM[case.number % len(_THICKNESSES_MM)]
         slices = scanned(hu, rng, thickness, _MOST_NOISE_HU)
         return DrawnScan(
@@ -157,13 +157,18 @@ class DrawnScans:
             self._latest = next(thoraces([seed], self._cache))
         return self._latest
 
-    def _inserted(self, hu: Floats, lung: Mask, rng: Generator) -> tuple[NDArray[np.int_], tuple[str, ...]]:
-        """Nodules drawn into hu, in place, apart from each other: a label for each, and their kinds."""
+    def _inserted(
+        self, hu: Floats, lung: Mask, judged: Mask, rng: Generator
+    ) -> tuple[NDArray[np.int_], tuple[str, ...]]:
+        """Nodules drawn whole into hu, in place, apart from each other, their middles where it is judged.
+
+        A label for each, and their kinds.
+        """
         labels = np.zeros(hu.shape, dtype=int)
         kinds: list[str] = []
         wanted = int(rng.integers(1, _MOST_NODULES + 1))
         for _ in range(40):
-            centre = site(hu, lung, rng)
+            centre = site(hu, lung, rng, within=judged)
             if centre is None or len(kinds) == wanted:
                 break
             drawn = draw(self._shapes[int(rng.integers(len(self._shapes)))], rng)

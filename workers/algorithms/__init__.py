@@ -66,6 +66,11 @@ class Prepared:
 class Predictor(Protocol):
     """A network at work: probabilities of what it was trained to find."""
 
+    @property
+    def number_format(self) -> str:
+        """What it computes in where that is not full precision; else empty."""
+        ...
+
     def opinion(self, piece: NDArray[np.float32]) -> NDArray[np.float32]:
         """0 to 1 for every voxel of a piece of the network's grid, looked at alone; may raise OutOfDeviceMemory."""
         ...

@@ -21,7 +21,6 @@ from workers.dependence import Dependence, dependence
 from workers.lungs import LEFT_LUNG, RIGHT_LUNG, Sides
 from workers.measurement import Measurements, measure
 from workers.outline import outline
-from workers.precision import BFLOAT16, is_lowered
 from workers.preprocessing import (
     GRID_MM,
     HU_WINDOW,
@@ -77,8 +76,6 @@ class LungNodule:
         self._predictor = predictor
         self._second_look = second_look(bundle, predictor.beat)
         self._estimate, self._outcomes = reader_estimate(bundle), outcomes(bundle)
-        # A part of the report's identity: scores differ in the third digit.
-        self._format = BFLOAT16 if is_lowered(bundle.metadata) else ""
 
     def reads(self, volume: Volume) -> None:
         """Raise NotApplicable unless the series is axial, thin and large enough to hold a chest."""
@@ -203,11 +200,16 @@ class LungNodule:
         return self._estimate(features) if features is not None and self._estimate.knows(features) else None
 
     def _parameters(self) -> tuple[tuple[str, str], ...]:
+        asked = (("report threshold of the settings", f"{self._asked_threshold:g}"),) if self._asked_threshold else ()
+        look = "" if self._second_look is None else self._second_look.number_format
+        # All of it is a part of the report's identity: scores in another format differ in the third digit.
+        formats = (("number format", self._predictor.number_format), ("number format of the second look", look))
         return (
-            ("report threshold", f"{self._asked_threshold or self._report_threshold:g}"),
+            ("report threshold", f"{self._report_threshold:g}"),
+            *asked,
             ("candidate threshold", f"{self._candidate_threshold:g}"),
             *((("calibration", self._calibration.method),) if self._calibration else ()),
-            *((("number format", self._format),) if self._format else ()),
+            *((name, said) for name, said in formats if said),
         )
 
 

@@ -21,6 +21,7 @@ from workers.algorithms.lung_nodule import LungNodule, laterality, on_grid
 from workers.algorithms.nodule_bundle import NOT_OF_CANCER, OUTCOMES, outcomes
 from workers.bundles import CONFIGURATION, Bundle, load_bundle
 from workers.dependence import Part
+from workers.inference import Inference
 from workers.lungs import Sides
 from workers.precision import BFLOAT16, PRECISION
 from workers.preprocessing import GRID_MM, grid_shape
@@ -54,6 +55,8 @@ def chest(nodules: tuple[tuple[tuple[float, float, float], float], ...] = NODULE
 
 class DenseBodies:
     """A network that finds whatever is dense within the lungs."""
+
+    number_format = ""
 
     def probability(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
         # How deep in the lungs a place lies, by every second voxel along each axis: it takes an eighth of the time.
@@ -178,7 +181,19 @@ def test_the_settings_threshold_is_taken_in_place_of_the_bundle_s(
     assert reading.findings
     assert max(finding.score for finding in reading.findings) < 0.999
     assert strict.findings == ()
-    assert dict(strict.parameters)["report threshold"] == "0.999"
+    told = dict(strict.parameters)
+    # The bundle's is of scores as they come, the settings' of those that are said: neither is taken for the other.
+    assert (told["report threshold"], told["report threshold of the settings"]) == ("0.5", "0.999")
+
+
+def test_the_settings_threshold_is_of_calibrated_scores(bundle: Bundle, volume: Volume) -> None:
+    halved = {"method": "temperature", "temperature": 4.0}
+    metadata = {**bundle.metadata, "calibration": halved}
+    said = LungNodule(replace(bundle, metadata=metadata), DenseBodies()).read(volume).findings
+    between = 0.5 * (min(f.score for f in said) + 0.95)
+    asked = replace(bundle, metadata=metadata, settings=BundleSettings(name="any", report_threshold=between))
+    assert max(f.score for f in said) < between < 0.95
+    assert LungNodule(asked, DenseBodies()).read(volume).findings == ()
 
 
 @pytest.mark.parametrize("has_units", [True, False])
@@ -188,7 +203,9 @@ def test_that_it_was_computed_in_bfloat16_is_a_part_of_the_report_s_identity(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
     paths = ct_series(tmp_path, voxels=chest(nodules=()), spacing=SPACING, origin=ORIGIN)
     allowing = replace(bundle, metadata={**bundle.metadata, PRECISION: BFLOAT16})
-    told = dict(LungNodule(allowing, DenseBodies()).read(load_volume(paths)).parameters)
+    network = DenseBodies()
+    network.number_format = Inference(allowing, "cpu").number_format
+    told = dict(LungNodule(allowing, network).read(load_volume(paths)).parameters)
     assert told.get("number format") == ("bfloat16" if has_units else None)
 
 

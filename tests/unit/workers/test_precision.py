@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from workers.precision import BFLOAT16, PRECISION, has_bfloat16_units, is_lowered, served
+from workers.precision import BFLOAT16, PRECISION, allows_bfloat16, has_bfloat16_units, is_lowered, served
 from workers.second_look import SecondLook, Weights
 
 ALLOWED: Mapping[str, str] = {PRECISION: BFLOAT16}
@@ -30,7 +30,8 @@ def multiplied(allowed: bool) -> torch.dtype:
 @both
 def test_a_bundle_that_allows_it_is_computed_in_bfloat16_where_there_are_units(units: bool) -> None:
     assert multiplied(allowed=True) == (torch.bfloat16 if units else torch.float32)
-    assert is_lowered(ALLOWED) == has_bfloat16_units("cpu") == units
+    assert is_lowered(torch.device("cpu"), allows_bfloat16(ALLOWED)) == has_bfloat16_units("cpu") == units
+    assert not is_lowered(torch.device("cuda"), allows_bfloat16(ALLOWED))
 
 
 @both
@@ -38,7 +39,7 @@ def test_a_bundle_that_allows_it_is_computed_in_bfloat16_where_there_are_units(u
 def test_a_bundle_that_does_not_say_so_is_computed_in_full_precision(
     units: bool, metadata: Mapping[str, object]
 ) -> None:
-    assert not is_lowered(metadata)
+    assert not allows_bfloat16(metadata)
     assert multiplied(allowed=False) == torch.float32
 
 
