@@ -39,7 +39,7 @@ MADE = "made.json"
 _RENDERINGS = 8
 #: The last stage, and what only that looks at.
 _LAST = "operating point"
-_OF_THE_LAST = ("false_positives_wanted", "validation_cases", "weighing_cases")
+_OF_THE_LAST = ("false_positives_wanted", "validation_cases", "validation_normals", "weighing_cases")
 #: Folders of the search's rounds in the run's.
 _SEARCH, _SECOND_ROUND, _THIRD_ROUND = "search", "second_round", "third_round"
 Facts = dict[str, Any]
@@ -199,7 +199,8 @@ def _operating_point(course: Course) -> Facts:
     bundle, settings = load_bundle(course.draft), course.experiment.bundle
     scans, count = _validation(course), int(settings["validation_cases"])
     folder = course.out / "validation" / (scans.folder.name if isinstance(scans, DrawnScans) else "toy")
-    seen = operating_point.seen_by(bundle, scans, operating_point.chosen_cases(count), folder)
+    chosen = operating_point.chosen_cases(count, int(settings["validation_normals"]))
+    seen = operating_point.seen_by(bundle, scans, chosen, folder)
     further = operating_point.weighing_cases(count, int(settings["weighing_cases"]))
     weighing = operating_point.seen_by(bundle, scans, further, folder) if further else None
     found = operating_point.set_on(seen, bundle, float(settings["false_positives_wanted"]), weighing)

@@ -87,9 +87,9 @@ def validation_scans(data: Path) -> DrawnScans:
     return DrawnScans(*load(data, CACHE), VALIDATION_SEEDS, CACHE, SEED, use="validation")
 
 
-def chosen_cases(with_nodules: int) -> tuple[Case, ...]:
-    """So many volumes with nodules, and a sixth as many without."""
-    return cases(with_nodules, -(-with_nodules // 6))
+def chosen_cases(with_nodules: int, normals: int = 0) -> tuple[Case, ...]:
+    """So many volumes with nodules and without; 0: a sixth as many without."""
+    return cases(with_nodules, normals or -(-with_nodules // 6))
 
 
 def weighing_cases(with_nodules: int, count: int) -> tuple[Case, ...]:
@@ -182,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.operating_point", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=SHIPPED_BUNDLES / LungNodule.name)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--cases", type=int, default=40, help="volumes with nodules; a sixth as many without")
+    parser.add_argument("--cases", type=int, default=40, help="volumes with nodules")
+    parser.add_argument("--normals", type=int, default=0, help="volumes without; 0: a sixth as many")
     parser.add_argument("--weighing", type=int, default=0, help="further volumes that the weights are fitted on")
     parser.add_argument("--false-positives", type=float, default=1.0, help="a scan, at most, on validation data")
     parser.add_argument("--threads", type=int, default=0)
@@ -191,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.write:
         allow_lower_precision(chosen.bundle)
     bundle, scans = load_bundle(chosen.bundle), validation_scans(chosen.data)
-    seen = seen_by(bundle, scans, chosen_cases(chosen.cases), scans.folder, chosen.threads)
+    seen = seen_by(bundle, scans, chosen_cases(chosen.cases, chosen.normals), scans.folder, chosen.threads)
     further = weighing_cases(chosen.cases, chosen.weighing)
     weighing = seen_by(bundle, scans, further, scans.folder, chosen.threads) if further else None
     found = set_on(seen, bundle, chosen.false_positives, weighing)
