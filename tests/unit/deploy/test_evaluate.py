@@ -22,6 +22,8 @@ from workers.volume import Volume, load_volume
 class Found:
     """Stands where the bundle's own network would be run."""
 
+    number_format = ""
+
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
