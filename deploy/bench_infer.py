@@ -122,10 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _phantom(folder: Path) -> Path:
+    """The series of a drawn phantom; what is true of it lies beside that."""
     print("drawing a chest phantom", flush=True)
     command = [sys.executable, "-m", "training.phantoms", str(folder), "--seed", "1"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder
+    return folder / "series"
 
 
 def _measured(study: Path, way: str, device: str) -> Stages:
