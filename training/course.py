@@ -81,10 +81,16 @@ def make(course: Course, bundle: Path) -> str:
     course.out.mkdir(parents=True, exist_ok=True)
     # What is drawn hours from now is drawn by the code that is loaded now.
     edition(drawn_scans.DRAWING)
-    made, is_new = _made(course), False
+    edition(operating_point.SEEING)
+    made = _made(course)
     for name, stage in STAGES.items():
-        if is_new or name not in made["stages"]:
-            began, is_new = time.monotonic(), True
+        if name not in made["stages"]:
+            # What stands behind it was made of what it replaces, also where this run ends before it is made anew.
+            names = list(STAGES)
+            for later in names[names.index(name) :]:
+                made["stages"].pop(later, None)
+            _write(course.out / MADE, made)
+            began = time.monotonic()
             facts = stage(course)
             made["stages"][name] = {"seconds": round(time.monotonic() - began, 1), **facts}
             _write(course.out / MADE, made)

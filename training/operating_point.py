@@ -39,6 +39,8 @@ from workers.second_look import Weights, logit
 Array = NDArray[np.float64]
 
 SEED = 11
+#: What says which candidates are seen.
+SEEING = (sys.modules[__name__], validation, judged)
 #: A report threshold is no lower.
 _LOWEST = 0.05
 #: Weights are fitted with more of them than this alone.
@@ -104,8 +106,9 @@ def seen_by(
     threshold = bundle.number("postprocessing", "candidate_threshold")
     weights = hashlib.sha256((bundle.folder / WEIGHTS).read_bytes()).hexdigest()[:12]
     computed = BFLOAT16 if is_lowered(chosen_device(), allows_bfloat16(bundle.metadata)) else "full"
-    code = edition((sys.modules[__name__], validation, judged))
-    path = folder / f"candidates-{weights}-{code}-{computed}-{threshold:g}-{chosen[0].name}-{len(chosen)}.npz"
+    with_nodules = sum(case.with_nodules for case in chosen)
+    what = f"{chosen[0].name}-{with_nodules}-{len(chosen) - with_nodules}"
+    path = folder / f"candidates-{weights}-{edition(SEEING)}-{computed}-{threshold:g}-{what}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         volumes = (scans(case) for case in tqdm(chosen, desc="volumes"))

@@ -126,11 +126,13 @@ class Inference:
         self.seconds = 0.0
         #: What the last run did otherwise for want of memory; empty: nothing.
         self.concession = ""
+        #: Where the last run ended.
+        self._ran_on = self.device
 
     @property
     def number_format(self) -> str:
         """bfloat16 where it computes in that; empty for full precision."""
-        return BFLOAT16 if is_lowered(self.device, self._lower_precision) else ""
+        return BFLOAT16 if is_lowered(self._ran_on, self._lower_precision) else ""
 
     def probability(self, voxels: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Probability 0..1 [k, j, i] of normalised voxels; exact where `where` holds, as if every window had been run.
@@ -191,6 +193,7 @@ class Inference:
                 # Not retried in here: the error holds the frames, and those the tensors.
             else:
                 self.concession = step.concession if number else ""
+                self._ran_on = step.device
                 return result
             release_memory()
         raise OutOfDeviceMemory(

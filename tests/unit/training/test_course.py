@@ -78,6 +78,24 @@ def test_what_is_done_is_not_done_again(run: Path, tmp_path: Path) -> None:
     assert "| training the searching network | 120.0 |" in (tmp_path / "made" / "docs" / "README.md").read_text()
 
 
+def test_what_stood_behind_a_stage_that_was_interrupted_is_done_anew(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "interrupted"
+    shutil.copytree(run, out)
+    made = json.loads((out / MADE).read_text())
+    del made["stages"]["draft"]
+    (out / MADE).write_text(json.dumps(made))
+
+    def interrupted(_course: object) -> dict[str, object]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.course.STAGES", {**STAGES, "draft": interrupted})
+    with pytest.raises(KeyboardInterrupt):
+        make(out)
+    assert list(json.loads((out / MADE).read_text())["stages"]) == ["search", "second round", "third round"]
+
+
 def test_another_experiment_in_the_same_folder_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
