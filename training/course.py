@@ -37,11 +37,17 @@ from workers.bundles import load_bundle
 MADE = "made.json"
 #: Renderings of each held-out slab that the search network alone is judged on.
 _RENDERINGS = 8
+#: Folders of the search's rounds and of the second look in the run's.
+_SEARCH, _SECOND_ROUND, _THIRD_ROUND, _SECOND_LOOK = "search", "second_round", "third_round", "second_look"
+#: Where stages keep their weights; a run that is there goes on, or is taken as it is.
+_FOLDERS: Mapping[str, str] = {
+    "second round": _SECOND_ROUND,
+    "third round": _THIRD_ROUND,
+    "second look": _SECOND_LOOK,
+}
 #: The last stage, and what only that looks at.
 _LAST = "operating point"
-_OF_THE_LAST = ("false_positives_wanted", "validation_cases", "validation_normals", "weighing_cases")
-#: Folders of the search's rounds in the run's.
-_SEARCH, _SECOND_ROUND, _THIRD_ROUND = "search", "second_round", "third_round"
+_OF_THE_LAST = ("validation_cases", "validation_normals", "weighing_cases")
 Facts = dict[str, Any]
 
 
@@ -85,11 +91,7 @@ def make(course: Course, bundle: Path) -> str:
     made = _made(course)
     for name, stage in STAGES.items():
         if name not in made["stages"]:
-            # What stands behind it was made of what it replaces, also where this run ends before it is made anew.
-            names = list(STAGES)
-            for later in names[names.index(name) :]:
-                made["stages"].pop(later, None)
-            _write(course.out / MADE, made)
+            _forget_behind(course, made, name)
             began = time.monotonic()
             facts = stage(course)
             made["stages"][name] = {"seconds": round(time.monotonic() - began, 1), **facts}
@@ -98,6 +100,19 @@ def make(course: Course, bundle: Path) -> str:
     seal(course.draft)
     shutil.copytree(course.draft, bundle, dirs_exist_ok=True)
     return f"{bundle}\n{durations(made['stages'])}"
+
+
+def _forget_behind(course: Course, made: Facts, name: str) -> None:
+    """Drop what stands behind a stage that is to be done, with its weights: it was made of what that replaces.
+
+    The stage's own folder stays: where it was stopped, it goes on.
+    """
+    names = list(STAGES)
+    for later in names[names.index(name) + 1 :]:
+        made["stages"].pop(later, None)
+        if later in _FOLDERS:
+            shutil.rmtree(course.out / _FOLDERS[later], ignore_errors=True)
+    _write(course.out / MADE, made)
 
 
 def _made(course: Course) -> dict[str, Any]:
@@ -180,7 +195,7 @@ def _second_look(course: Course) -> Facts:
         return {"said": "There is none."}
     found = read_experiment(named(name))
     second = replace(found, data={**found.data, "search": str(course.draft)})
-    task, folder = SecondLook(second, course.data), course.out / "second_look"
+    task, folder = SecondLook(second, course.data), course.out / _SECOND_LOOK
     train(second, folder, course.data)
     run = trained(task, folder)
     add(second, run.network, course.draft)
@@ -285,5 +300,5 @@ def _card(course: Course, stages: Mapping[str, Facts]) -> str:
         figures=stages["draft"]["figures"],
         second_look=stages["second look"]["said"],
         operating_point=f"{threshold}: {limit}. {weighed}\n\n| on these very volumes | |\n|---|---|\n{rows}",
-        duration=f"On {search['machine']}, {course.experiment.training['threads']} threads:\n\n{durations(stages)}",
+        duration=f"On {search['machine']}; of what trains, the steps alone:\n\n{durations(stages)}",
     )

@@ -78,6 +78,22 @@ def test_what_is_done_is_not_done_again(run: Path, tmp_path: Path) -> None:
     assert "| training the searching network | 120.0 |" in (tmp_path / "made" / "docs" / "README.md").read_text()
 
 
+def test_a_round_that_is_done_anew_has_all_that_learnt_from_it_trained_anew(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "redone"
+    shutil.copytree(run, out)
+    made = json.loads((out / MADE).read_text())
+    del made["stages"]["second round"]
+    (out / MADE).write_text(json.dumps(made))
+    shutil.rmtree(out / "second_round")
+    later = [out / name / "checkpoint.pt" for name in ("third_round", "second_look")]
+    before, first = (
+        [path.stat().st_mtime_ns for path in paths] for paths in (later, [out / "search" / "checkpoint.pt"])
+    )
+    assert make(out) == 0
+    assert all(path.stat().st_mtime_ns != time for path, time in zip(later, before, strict=True))
+    assert [(out / "search" / "checkpoint.pt").stat().st_mtime_ns] == first
+
+
 def test_what_stood_behind_a_stage_that_was_interrupted_is_done_anew(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
