@@ -25,8 +25,8 @@ from workers.bundles import SHIPPED_BUNDLES, Bundle, load_bundle
 from workers.inference import Inference
 
 WITH_NODULES, NORMALS = 100, 50
-#: Of the set that judges; another seed is another set.
-SEED = 7
+#: Of the set that judges; another seed is another set. That of 7 judged up to 0.4.0: how a bundle does on it is known.
+SEED = 8
 
 
 def reader(bundle: Bundle, threads: int = 0) -> Read:

@@ -38,6 +38,7 @@ _SOURCES: Mapping[str, Mapping[str, Any]] = {
             "0.2.0": "generated lungs and lookalikes teach, too; a second look at candidates",
             "0.3.0": "a second round of the search on nodules against thick vessels, in more generated lungs",
             "0.4.0": "hila of generated lungs differ; longer training, and a larger second look",
+            "0.5.0": "a second look that learns from lookalikes as the search marks them, in more generated lungs",
         },
         "trained_on": {
             "slice_thickness_mm": [1.0, 5.0],

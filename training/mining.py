@@ -1,6 +1,6 @@
 """Hard negatives: places where a network sees a nodule in backgrounds that hold none."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.random import Generator
@@ -11,11 +11,13 @@ from torch import nn
 from training.augmentation import aerate, scan
 from training.dataset import Background
 from training.experiment import Experiment
-from training.inference import probabilities
+from training.inference import Apprentice, probabilities
 from training.precision import Precision
-from workers.inference import chosen_device
-from workers.preprocessing import normalise
+from workers.inference import Inference, chosen_device
+from workers.preprocessing import Candidate, candidates, normalise
 
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 Box = tuple[slice, ...]
 
 _MINED_ABOVE = 0.15
@@ -45,6 +47,22 @@ def mine(
         for place in ndimage.maximum_position(seen, labels, np.arange(1, count + 1)):
             found.append((which, *(p + s.start for p, s in zip(place, where, strict=True)), seen[place]))
     return np.array(found, dtype=np.float64).reshape(-1, 5)
+
+
+def marks(
+    network: nn.Module, experiment: Experiment, threshold: float
+) -> Callable[[Floats, Mask], Sequence[Candidate]]:
+    """What a network marks in a piece of values 0..1 [k, j, i] where lung is, the piece seen in one window."""
+    roi_size, overlap = experiment.bundle["roi_size"], experiment.bundle["overlap"]
+    device = next(network.parameters()).device
+    inference = Inference(Apprentice(network, roi_size, overlap), str(device))
+    precision = _precision(experiment, device.type)
+
+    def marked(values: Floats, lung: Mask) -> Sequence[Candidate]:
+        with precision.autocast():
+            return candidates(inference.opinion(values), lung, threshold)
+
+    return marked
 
 
 def _precision(experiment: Experiment, kind: str) -> Precision:

@@ -24,10 +24,11 @@ from training.surfaces import Array, axes_of
 from workers import preprocessing
 from workers.preprocessing import GRID_MM, lung_mask
 
-#: Seeds of generated thoraces by what they are for.
-TEACHING_SEEDS = tuple(range(101, 137))
-VALIDATION_SEEDS = tuple(range(201, 205))
-TEST_SEEDS = tuple(range(301, 311))
+#: Seeds of generated thoraces by what they are for. Those from 301 on judged up to 0.4.0; what was looked at when it
+#: was known how they had judged cannot judge again, but validates.
+TEACHING_SEEDS = tuple(range(101, 161))
+VALIDATION_SEEDS = (*range(201, 205), *range(301, 311))
+TEST_SEEDS = tuple(range(311, 321))
 
 #: What draws a thorax.
 DRAWING = (

@@ -19,14 +19,14 @@ from training.evaluate import BUNDLE, bundle_network
 from training.experiment import Experiment, ExperimentInvalid
 from training.metrics import classification
 from training.metrics.bootstrap import Estimate, bootstrap
-from training.mining import mine
+from training.mining import marks, mine
 from training.phantom_backgrounds import load_teaching
 from training.tasks.lung_nodule import insertion_of
 from training.tasks.task import Batch, Trained
 from workers.calibration import Calibration
 
 #: Times that each lung is searched for places where the first network is wrong, scanned anew, and slices each time.
-_SEARCHES, _SLICES = 6, 72
+_SEARCHES, _SLICES = 4, 72
 #: Of the numbers of crops, from here on they judge; training never comes so far.
 _JUDGING_FROM, _JUDGED, _JUDGED_OF_A_TOY = 10**9, 800, 20
 
@@ -57,11 +57,18 @@ class SecondLook:
     def _search(self) -> None:
         """Where the first network is wrong in lungs that hold no drawn nodule."""
         self._mined = True
-        network, _ = bundle_network(self._search_in)
+        network = self._marking()
         rounds = tqdm(range(_SEARCHES), desc="search")
         self._crops.mined = np.concatenate(
             [mine(network, self._backgrounds, self._experiment, n, _SLICES) for n in rounds]
         )
+
+    def _marking(self) -> nn.Module:
+        """The first network, whose marks are shown from now on."""
+        network, settings = bundle_network(self._search_in)
+        threshold = float(settings["postprocessing"]["candidate_threshold"])
+        self._crops.marks = marks(network, self._experiment, threshold)
+        return network
 
     def between(self, step: int, network: nn.Module) -> Mapping[str, Any]:
         """Nothing."""
@@ -74,6 +81,7 @@ class SecondLook:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on with the places that were found."""
         self._crops.mined, self._mined = state["mined"].cpu().numpy(), True
+        self._marking()
 
     def evaluate(self, network: nn.Module, calibration: Calibration | None, out: Path) -> Path:
         """Write how well crops that did not teach, of lungs and shapes that did, are told apart."""

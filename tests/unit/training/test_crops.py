@@ -1,9 +1,11 @@
 """What a second look is shown while it learns, and the bundle that it becomes part of."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from dicom_node.core.errors import BundleInvalid
 from tests.bundles import little_bundle
@@ -17,7 +19,11 @@ from workers.algorithms.lung_nodule import LungNodule
 from workers.algorithms.nodule_bundle import SECOND_WEIGHTS, second_look
 from workers.bundles import load_bundle
 from workers.inference import Inference
+from workers.preprocessing import Candidate, candidates
+from workers.second_look import centre_of, crop
 
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 SIZE = (24, 32, 32)
 
 
@@ -46,6 +52,62 @@ def test_where_the_search_was_wrong_is_shown() -> None:
     made.mined = np.array([[0, 20, 2, 64, 0.9]])
     whole_body = sum(made[number].values[8:16, 12:20, 12:20].min() > 0.5 for number in range(0, 40, 2))
     assert 4 <= whole_body <= 18
+
+
+def bright(values: Floats, lung: Mask) -> list[Candidate]:
+    """A search that marks whatever in the lungs is dense."""
+    return candidates(np.where(lung, values, 0.0).astype(np.float32), lung, 0.5)
+
+
+def is_about(made: Floats, values: Floats, middle: tuple[int, int, int]) -> bool:
+    """Whether it is the crop of values about a voxel, or two voxels beside it."""
+    near = itertools.product(range(-2, 3), repeat=3)
+    k, j, i = middle
+    return any(np.array_equal(made, crop(values, (k + dk, j + dj, i + di), SIZE)) for dk, dj, di in near)
+
+
+def test_what_the_search_marks_highest_among_lookalikes_is_shown_as_it_marks_it() -> None:
+    searched = crops()
+    seen: list[tuple[Floats, list[Candidate]]] = []
+
+    def marks(values: Floats, lung: Mask) -> list[Candidate]:
+        seen.append((values, bright(values, lung)))
+        return seen[-1][1]
+
+    searched.marks = marks
+    about = []
+    for number in range(0, 20, 2):
+        made = searched[number].values
+        values, found = seen[-1]
+        about.append(any(is_about(made, values, centre_of(candidate)) for candidate in found))
+    assert sum(about) >= 5, "without mined places most crops that hold no nodule"
+
+
+def top(values: Floats, lung: Mask) -> list[Candidate]:
+    """A search that marks the uppermost voxel alone of whatever is dense."""
+    found = []
+    for each in bright(values, lung):
+        k, j, i = (int(v) + part.start for v, part in zip(np.argwhere(each.mask)[-1], each.region, strict=True))
+        region = (slice(k, k + 1), slice(j, j + 1), slice(i, i + 1))
+        found.append(Candidate(score=1.0, peak=(k, j, i), region=region, mask=np.ones((1, 1, 1), dtype=bool)))
+    return found
+
+
+def levels_above(there: Floats, here: Floats) -> int:
+    """How much higher the middle of one crop lies than that of another of the same lung."""
+    sought = there[9:15, 12:20, 12:20]
+    for k, j, i in itertools.product(range(-6, 7), repeat=3):
+        if np.array_equal(here[9 + k : 15 + k, 12 + j : 20 + j, 12 + i : 20 + i], sought):
+            return k
+    raise AssertionError("crops of different lungs")
+
+
+def test_a_nodule_that_the_search_marks_is_shown_where_it_marks_it() -> None:
+    searched, plain = crops(), crops()
+    searched.marks = top
+    above = [levels_above(searched[n].values, plain[n].values) for n in (1, 3, 5, 7)]
+    assert min(above) >= 0
+    assert max(above) > 0
 
 
 def test_of_a_pool_the_same_crops_come_again_turned_over() -> None:
