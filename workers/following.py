@@ -71,15 +71,16 @@ def follow(
     algorithm: AlgorithmIdentification,
     priors: Sequence[Prior],
     archive: Archive,
+    awaited: int = 0,
 ) -> Followed:
     """Compare findings with those of the first prior that can be; what cannot be is named, and why.
 
-    `layout` is that of the scan, None where the algorithm does not tell where it looked, and `header` one of its
-    images'.
+    `layout` is that of the scan, None where the algorithm does not tell where it looked, `header` one of its
+    images', and `awaited` how many earlier studies are still to be read.
     """
     if layout is None:
         return _uncompared(findings, priors)
-    passed: list[str] = []
+    passed = list(_unread(awaited))
     for prior in priors:
         earlier = _opened(prior, layout, header, algorithm, archive)
         if isinstance(earlier, _Earlier):
@@ -90,9 +91,17 @@ def follow(
     return _uncompared(findings, priors, tuple(passed))
 
 
+def _unread(awaited: int) -> Iterator[str]:
+    """That an earlier study is here and not read yet: a report that is silent of it would pass for the first."""
+    if awaited:
+        log.info("an earlier study is not compared", extra={"reason": "it is not read yet", "studies": awaited})
+        which = "An earlier study under this Patient ID was" if awaited == 1 else f"{awaited} earlier studies were"
+        yield f"{which} not read yet, and so not compared: read this one again after that."
+
+
 def _uncompared(findings: tuple[Finding, ...], priors: Sequence[Prior], remarks: tuple[str, ...] = ()) -> Followed:
-    """Findings of which no earlier study tells anything; where there was one, none is of a first screening."""
-    if priors:
+    """Findings of which no earlier study tells anything; where there is one, none is of a first screening."""
+    if priors or remarks:
         findings = tuple(replace(one, is_compared=True, course=None) for one in findings)
     return Followed(findings=findings, remarks=remarks, highest=len(findings))
 

@@ -85,6 +85,8 @@ class Read:
     screening: Screening = "no"
     #: Earlier studies of the patient that the same algorithm read, the latest first.
     priors: tuple[Prior, ...] = ()
+    #: How many earlier studies of the patient the same algorithm is still to read.
+    awaited: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

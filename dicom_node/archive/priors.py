@@ -14,7 +14,7 @@ from dicom_node.archive.settlement import stands
 from dicom_node.archive.transactions import Transactions
 from dicom_node.core.form import STRUCTURED_REPORTS, Form
 from dicom_node.core.job import Job
-from dicom_node.core.lifecycle import JobState
+from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.core.patient import Patient
 from dicom_node.core.prior import Prior, PriorReport
 
@@ -31,6 +31,7 @@ _OF_THE_PATIENT = {
     "sex": "PatientSex",
     "name": "PatientName",
 }
+_NOBODY = Patient(**dict.fromkeys(_OF_THE_PATIENT, ""))
 
 
 class Priors:
@@ -41,22 +42,25 @@ class Priors:
         reports, jobs, searched = (transactions.tables[name] for name in ("reports", "jobs", "searched_studies"))
         identity = [searched.c[keyword].label(name) for name, keyword in _OF_THE_PATIENT.items()]
         moment = (searched.c.StudyDate, searched.c.StudyTime)
+        of_day = sa.and_(moment[0] == sa.bindparam("on"), moment[1] != "", moment[1] < sa.bindparam("before"))
+        earlier = (
+            searched.c.PatientID == sa.bindparam("patient"),
+            searched.c.study_instance_uid != sa.bindparam("uid"),
+            # Within one range of the index, where a patient has thousands of studies.
+            moment[0].between(sa.bindparam("since"), sa.bindparam("on")),
+            moment[0] != "",
+            sa.or_(moment[0] < sa.bindparam("on"), of_day),
+        )
         own = sa.select(*identity, *moment).where(searched.c.study_instance_uid == sa.bindparam("uid"))
         self._own = PreparedQuery(own)
         of_report = ("job_uid", "study_instance_uid", "sop_instance_uid", "path", "sha256", "form")
         columns = [reports.c[name] for name in of_report]
-        of_day = sa.and_(moment[0] == sa.bindparam("on"), moment[1] != "", moment[1] < sa.bindparam("before"))
         query = (
             sa.select(*columns, jobs.c.summary, *identity)
             .join(jobs, jobs.c.job_uid == reports.c.job_uid)
             .join(searched, searched.c.study_instance_uid == reports.c.study_instance_uid)
             .where(
-                searched.c.PatientID == sa.bindparam("patient"),
-                searched.c.study_instance_uid != sa.bindparam("uid"),
-                # Within one range of the index, where a patient has thousands of studies.
-                moment[0].between(sa.bindparam("since"), sa.bindparam("on")),
-                moment[0] != "",
-                sa.or_(moment[0] < sa.bindparam("on"), of_day),
+                *earlier,
                 jobs.c.algorithm == sa.bindparam("algorithm"),
                 # What a person took back, what was replaced, and what failed its checks is followed by nobody.
                 jobs.c.current.is_(True),
@@ -69,6 +73,8 @@ class Priors:
             .limit(_MOST_ROWS)
         )
         self._earlier = PreparedQuery(query)
+        unread = sa.select(searched.c.study_instance_uid, *identity).where(*earlier, _is_unread(transactions, searched))
+        self._unread = PreparedQuery(unread.limit(_MOST_ROWS))
 
     def of(self, job: Job, years: float) -> tuple[Prior, ...]:
         """The studies that are earlier than the job's by so many years at most, latest first, with findings or without.
@@ -76,13 +82,50 @@ class Priors:
         None where the patient or the date of the study is not known, or `years` is 0.
         """
         with self._transactions.read() as connection:
-            own = self._own.first(connection, uid=job.study_instance_uid)
-            if own is None or not own["patient_id"] or not own["StudyDate"] or years <= 0:
-                return ()
-            asked = {"uid": job.study_instance_uid, "algorithm": job.algorithm, "patient": own["patient_id"]}
-            when = {"on": own["StudyDate"], "before": own["StudyTime"], "since": _since(own["StudyDate"], years)}
-            rows = self._earlier.rows(connection, **asked, **when)
-        return tuple(islice(_priors(rows, _patient(own)), MOST))
+            own, asked = self._asked(connection, job, years)
+            rows = self._earlier.rows(connection, **asked, algorithm=job.algorithm) if asked else []
+        return tuple(islice(_priors(rows, own), MOST))
+
+    def awaited(self, job: Job, years: float) -> tuple[str, ...]:
+        """Such studies of which the algorithm's report is still to come: they are being received, or their job waits.
+
+        Their UIDs. Of what is being received those count that have images of the job's modality.
+        """
+        with self._transactions.read() as connection:
+            own, asked = self._asked(connection, job, years)
+            own_series = {"algorithm": job.algorithm, "series": job.series_instance_uid}
+            rows = self._unread.rows(connection, **asked, **own_series) if asked else []
+        return tuple(str(row["study_instance_uid"]) for row in rows if _patient(row).is_same(own))
+
+    def _asked(self, connection: sa.Connection, job: Job, years: float) -> tuple[Patient, dict[str, str]]:
+        """Whose the job's study is, and by what earlier ones are found; empty where that is not known."""
+        own = self._own.first(connection, uid=job.study_instance_uid)
+        if own is None or not own["patient_id"] or not own["StudyDate"] or years <= 0:
+            return _NOBODY, {}
+        when = {"on": own["StudyDate"], "before": own["StudyTime"], "since": _since(own["StudyDate"], years)}
+        return _patient(own), {"uid": job.study_instance_uid, "patient": own["patient_id"], **when}
+
+
+def _is_unread(transactions: Transactions, searched: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether a study will have another report of the algorithm than it has, or its first."""
+    studies, jobs, series = (transactions.tables[name] for name in ("studies", "jobs", "searched_series"))
+    uid = searched.c.study_instance_uid
+    own = series.alias("own_series")
+    is_own = (own.c.study_instance_uid == sa.bindparam("uid"), own.c.series_instance_uid == sa.bindparam("series"))
+    modality = sa.select(own.c.Modality).where(*is_own)
+    arrives = sa.exists().where(
+        studies.c.study_instance_uid == uid,
+        studies.c.state.in_([StudyState.RECEIVING.value, StudyState.COMPLETE.value]),
+        series.c.study_instance_uid == uid,
+        series.c.Modality == modality.scalar_subquery(),
+    )
+    waits = sa.exists().where(
+        jobs.c.study_instance_uid == uid,
+        jobs.c.algorithm == sa.bindparam("algorithm"),
+        jobs.c.current.is_(True),
+        jobs.c.state.in_([JobState.QUEUED.value, JobState.READING.value]),
+    )
+    return sa.or_(arrives, waits)
 
 
 def _priors(rows: list[Row], patient: Patient) -> Iterator[Prior]:

@@ -127,3 +127,40 @@ def test_a_prior_names_nobody(index: Index) -> None:
     (prior,) = index.priors.of(waiting(index, "this", "20240101"), 5.0)
     for told in ("T1", "Tess", "19610412", "20231201"):
         assert told not in repr(prior)
+
+
+def awaited(index: Index, job: Job, years: float = 5.0) -> set[str]:
+    return set(index.priors.awaited(job, years))
+
+
+def arriving(index: Index, name: str, day: str, modality: str = "CT", **attributes: str) -> None:
+    """A study of a day of which images come in."""
+    searchable = {**TESS, "StudyDate": day, "Modality": modality, **attributes}
+    index.studies.add_instance(instance(name, 1, at=NOW, searchable=searchable))
+
+
+def test_an_earlier_study_is_awaited_while_it_comes_in_or_its_job_waits(index: Index) -> None:
+    job = waiting(index, "this", "20240101", Modality="CT")
+    arriving(index, "comes in", "20231201")
+    waiting(index, "waits", "20231202")
+    read(index, "was read", "20231203")
+    read(index, "is read again", "20231204")
+    index.jobs.ask_again(study_uid("is read again"), actor="test", at=NOW + 5)
+    arriving(index, "after", "20240201")
+    expected = {study_uid(name) for name in ("comes in", "waits", "is read again")}
+    assert awaited(index, job) == expected
+    assert names(index, job) == ["was read"]
+    assert awaited(index, job, 0.0) == set()
+
+
+@pytest.mark.parametrize("other", [{"modality": "US"}, {"PatientID": "T2"}, {"PatientBirthDate": "19610413"}])
+def test_what_is_of_another_kind_or_patient_is_not_awaited(index: Index, other: dict[str, str]) -> None:
+    arriving(index, "other", "20231201", **other)
+    assert awaited(index, waiting(index, "this", "20240101", Modality="CT")) == set()
+
+
+def test_what_waits_for_another_algorithm_alone_is_not_awaited(index: Index) -> None:
+    waiting(index, "earlier", "20231201")
+    job = waiting(index, "this", "20240101")
+    assert awaited(index, job) == {study_uid("earlier")}
+    assert awaited(index, replace(job, algorithm="another")) == set()

@@ -1,0 +1,76 @@
+"""An earlier study that is still to be read: as when a PACS sends it for comparison with the one that is read first."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dicom_node.archive.files import Archive
+from dicom_node.archive.index import Index
+from dicom_node.core import codes
+from dicom_node.core.lung_rads import Composition
+from tests.follow_ups import FIRST, SECOND, Drawn, Ward, chest
+from tests.unit.workers.reporting.test_summary import items
+from workers.algorithms import Prepared, Reading
+from workers.volume import Volume
+
+BEFORE, AFTER = "20240101", "20240401"
+UNREAD = "An earlier study under this Patient ID was not read yet, and so not compared: read this one again after that."
+
+
+class Solid(Drawn):
+    """Says of each nodule that it is solid."""
+
+    def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
+        reading = super().read(volume, prepared)
+        return replace(reading, findings=tuple(replace(one, composition=Composition.SOLID) for one in reading.findings))
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Iterator[Ward]:
+    """A worker of a route for first screenings."""
+    index = Index.open("sqlite://")
+    yield Ward(
+        index=index, archive=Archive(tmp_path / "data"), folder=tmp_path, algorithm=Solid(), screening="baseline"
+    )
+    index.close()
+
+
+def categories(ward: Ward, study: str) -> int:
+    """How many Lung-RADS categories its report has."""
+    return len(items(ward.results(study)["SR"], codes.LUNG_RADS_ASSESSMENT.value))
+
+
+def test_the_report_says_so_and_takes_nothing_for_a_first_screening(ward: Ward) -> None:
+    # What arrived first is read first.
+    later = ward.arrive("later", AFTER, chest((FIRST,)))
+    earlier = ward.arrive("earlier", BEFORE, chest((FIRST,)))
+    ward.read()
+    assert UNREAD in ward.comment(later)
+    assert categories(ward, later) == 0
+    assert UNREAD not in ward.comment(earlier)
+    assert categories(ward, earlier) > 0
+
+
+def test_read_again_it_is_compared_and_says_no_more_of_it(ward: Ward) -> None:
+    later = ward.arrive("later", AFTER, chest((FIRST,)))
+    earlier = ward.arrive("earlier", BEFORE, chest((FIRST,)))
+    ward.read()
+    ward.index.jobs.ask_again(later, actor="test", at=ward.now)
+    ward.index.jobs.queue(later, [ward.job(later).job], cause="", actor="test", at=ward.now)
+    ward.read()
+    assert "Compared with the report on the study of 2024-01-01" in ward.comment(later)
+    assert UNREAD not in ward.comment(later)
+    assert ward.tracked(later) == ward.tracked(earlier)
+
+
+def test_it_is_told_beside_a_still_earlier_one_that_is_compared(ward: Ward) -> None:
+    ward.study("earliest", "20230101", (FIRST, SECOND))
+    later = ward.arrive("later", AFTER, chest((FIRST, SECOND)))
+    for day in (BEFORE, "20240201"):
+        ward.arrive(day, day, chest((FIRST, SECOND)))
+    ward.read()
+    said = ward.comment(later)
+    assert "2 earlier studies were not read yet" in said
+    assert "Compared with the report on the study of 2023-01-01" in said
