@@ -204,7 +204,10 @@ def test_a_patients_earlier_studies_are_found_in_postgresql(index: Index) -> Non
     for name, day in (("first", "20230101"), ("second", "20230601")):
         read(index, name, day)
     read(index, "another's", "20230701", PatientBirthDate="19610413")
-    assert names(index, waiting(index, "this", "20240101")) == ["second", "first"]
+    waiting(index, "waits", "20230801")
+    job = waiting(index, "this", "20240101")
+    assert names(index, job) == ["second", "first"]
+    assert index.priors.awaited(job, 5.0) == (study_uid("waits"),)
 
 
 def test_studies_that_were_compared_with_a_withdrawn_one_are_told_in_postgresql(index: Index) -> None:
