@@ -20,6 +20,7 @@ import torch
 
 from training import networks, operating_point, reader_ratings
 from training.bundle import seal
+from training.crops import shown
 from training.dataset import load_data
 from training.edition import edition
 from training.evaluation import drawn_scans
@@ -201,7 +202,8 @@ def _second_look(course: Course) -> Facts:
     add(second, run.network, course.draft)
     area = task.auc(run.network)
     told = f"AUC {area} on {area.cases} crops that did not teach, of lungs and shapes that did"
-    said = f"{networks.parameters(run.network):,} parameters, {run.step} steps of {second.data['batch']} crops; {told}."
+    taught = f"{run.step} steps of {second.data['batch']} crops, among {second.data['thoraces']} generated thoraces"
+    said = f"{networks.parameters(run.network):,} parameters, {taught}; {told}. {shown()}"
     return {"seconds": round(run.seconds, 1), "said": said}
 
 

@@ -34,6 +34,16 @@ _MINED_SHARE, _MARKED_SHARE, _LOOKALIKE_SHARE = 0.40, 0.35, 0.10
 _SOWN = (1, 4)
 
 
+def shown() -> str:
+    """What the crops show, in words for a card."""
+    rest = 1 - _MINED_SHARE - _MARKED_SHARE - _LOOKALIKE_SHARE
+    return (
+        f"Half of the crops hold a nodule. Of the others {_MINED_SHARE:.0%} show what the search marks in lungs that "
+        f"teach as they are, {_MARKED_SHARE:.0%} what it marks highest among lookalikes drawn into them, "
+        f"{_LOOKALIKE_SHARE:.0%} a lookalike, {rest:.0%} a vessel or pleura, marked or not."
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Crop:
     """Values 0..1 and whether a nodule is in the middle."""
