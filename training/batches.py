@@ -42,7 +42,7 @@ class Batches:
     def _begun(self, step: int) -> Iterator[Batch] | None:
         if not self._processes or step >= self._last:
             return None
-        # Forked: the task's lungs are hundreds of megabytes, which nobody changes.
+        # Forked: the task's lungs are gigabytes, which nobody changes.
         loader = DataLoader(
             self._drawn,
             sampler=range(step, self._last),

@@ -196,13 +196,16 @@ def _second_look(course: Course) -> Facts:
         return {"said": "There is none."}
     found = read_experiment(named(name))
     second = replace(found, data={**found.data, "search": str(course.draft)})
-    task, folder = SecondLook(second, course.data), course.out / _SECOND_LOOK
+    folder = course.out / _SECOND_LOOK
     train(second, folder, course.data)
+    # Not before: the lungs of both would be in memory together.
+    task = SecondLook(second, course.data)
     run = trained(task, folder)
     add(second, run.network, course.draft)
     area = task.auc(run.network)
     told = f"AUC {area} on {area.cases} crops that did not teach, of lungs and shapes that did"
-    taught = f"{run.step} steps of {second.data['batch']} crops, among {second.data['thoraces']} generated thoraces"
+    among = "" if course.is_toy else f" among {second.data['thoraces']} generated thoraces"
+    taught = f"{run.step} steps of {second.data['batch']} crops{among}"
     said = f"{networks.parameters(run.network):,} parameters, {taught}; {told}. {shown()}"
     return {"seconds": round(run.seconds, 1), "said": said}
 

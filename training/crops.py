@@ -1,8 +1,9 @@
 """Crops for the second look: nodules, and what a search takes for nodules, each in the middle of a small box.
 
-Half of them hold a nodule. Of the others most show a place where the searching network was wrong, in lungs that teach
-as they are or with lookalikes drawn in, the rest a drawn lookalike, a vessel or a piece of pleura. What the search
-marks is in the middle as it marks it: of a tube, another place than the one that it was drawn from.
+Half of them hold a nodule. Of the others most show a place where the searching network was wrong in lungs that teach,
+scanned anew, so that it need not mark it again; or what it marks highest among lookalikes that are drawn in; the rest a
+lookalike, a vessel or a piece of pleura. What it marks is in the middle as it marks it, nodules, too: of a tube that is
+another place than the one that it was drawn from.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ Marks = Callable[[Floats, Mask], Sequence[Candidate]]
 #: Voxels that are drawn around a crop, and how far off its middle what it shows may lie.
 _AROUND = (8, 12, 12)
 _JITTER = 2
-#: Of the crops without a nodule.
+#: Of the tries at a crop without a nodule; where the search marks no drawn lookalike, as in half of them, another try.
 _MINED_SHARE, _MARKED_SHARE, _LOOKALIKE_SHARE = 0.40, 0.35, 0.10
 #: Lookalikes that are drawn for the search to mark one of them.
 _SOWN = (1, 4)
@@ -36,11 +37,10 @@ _SOWN = (1, 4)
 
 def shown() -> str:
     """What the crops show, in words for a card."""
-    rest = 1 - _MINED_SHARE - _MARKED_SHARE - _LOOKALIKE_SHARE
     return (
-        f"Half of the crops hold a nodule. Of the others {_MINED_SHARE:.0%} show what the search marks in lungs that "
-        f"teach as they are, {_MARKED_SHARE:.0%} what it marks highest among lookalikes drawn into them, "
-        f"{_LOOKALIKE_SHARE:.0%} a lookalike, {rest:.0%} a vessel or pleura, marked or not."
+        "Half of the crops hold a nodule. Of the others about half show a place where the search was wrong in lungs "
+        "that teach, about a fifth what it marks highest among lookalikes drawn into them, the rest lookalikes, "
+        "vessels and pleura, marked or not."
     )
 
 

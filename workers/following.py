@@ -16,7 +16,7 @@ from dicom_node.core.change import Change, Size, Trend, contrast_given
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.lung_rads import Course
-from dicom_node.core.prior import Prior, PriorReport
+from dicom_node.core.prior import EarlierStudies, Prior, PriorReport, Unread
 from workers.correspondence import BOTH, Correspondence, Place, correspondence, lungs_compared
 from workers.layout import Layout, place_of
 from workers.reporting.prior_report import Measured, measured_in, outlined_by, patient_of
@@ -29,6 +29,11 @@ _UNUSABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 #: (Lung-RADS v2022 asks for 2.5 mm or less).
 _SHOWN_BY_MM, _SHOWN_SLICES = 2.5, 2.0
 
+#: By whether the reading failed: what is said of one study, of several, and of what to do.
+_UNREAD = {
+    False: ("is", "are", " being received or read, and may compare: read this one again after that."),
+    True: ("was", "were", " not compared: this algorithm failed to read what there is."),
+}
 _TRENDS = {Trend.INCREASED: "increase in size", Trend.DECREASED: "decrease in size"}
 
 
@@ -69,39 +74,42 @@ def follow(
     layout: Layout | None,
     header: Dataset,
     algorithm: AlgorithmIdentification,
-    priors: Sequence[Prior],
+    known: EarlierStudies,
     archive: Archive,
-    awaited: int = 0,
 ) -> Followed:
     """Compare findings with those of the first prior that can be; what cannot be is named, and why.
 
-    `layout` is that of the scan, None where the algorithm does not tell where it looked, `header` one of its
-    images', and `awaited` how many earlier studies are still to be read.
+    `layout` is that of the scan, None where the algorithm does not tell where it looked, and `header` one of its
+    images'.
     """
     if layout is None:
-        return _uncompared(findings, priors)
-    passed = list(_unread(awaited))
-    for prior in priors:
+        return _uncompared(findings, known)
+    passed: list[str] = []
+    for number, prior in enumerate(known.priors):
         earlier = _opened(prior, layout, header, algorithm, archive)
         if isinstance(earlier, _Earlier):
             found = _compared(findings, layout, algorithm, earlier)
-            return replace(found, others=_in_other_forms(prior, archive), remarks=(*passed, *found.remarks))
+            # What is earlier than the one that is compared would not be compared in its place.
+            later = _unread([one for one in known.unread if one.behind <= number])
+            return replace(found, others=_in_other_forms(prior, archive), remarks=(*later, *passed, *found.remarks))
         log.info("an earlier study is not compared", extra={"reason": earlier})
         passed.append(f"An earlier study under this Patient ID was not compared: {earlier}.")
-    return _uncompared(findings, priors, tuple(passed))
+    return _uncompared(findings, known, (*_unread(known.unread), *passed))
 
 
-def _unread(awaited: int) -> Iterator[str]:
-    """That an earlier study is here and not read yet: a report that is silent of it would pass for the first."""
-    if awaited:
-        log.info("an earlier study is not compared", extra={"reason": "it is not read yet", "studies": awaited})
-        which = "An earlier study under this Patient ID was" if awaited == 1 else f"{awaited} earlier studies were"
-        yield f"{which} not read yet, and so not compared: read this one again after that."
+def _unread(studies: Sequence[Unread]) -> Iterator[str]:
+    """That earlier studies are here without a report: one that is silent of them would pass for the first."""
+    for has_failed, (one, several, then) in _UNREAD.items():
+        count = sum(study.has_failed is has_failed for study in studies)
+        if count:
+            log.info("earlier studies are not compared", extra={"reason": "they have no report", "studies": count})
+            which = f"An earlier study under this Patient ID {one}"
+            yield f"{which if count == 1 else f'{count} earlier studies under this Patient ID {several}'}{then}"
 
 
-def _uncompared(findings: tuple[Finding, ...], priors: Sequence[Prior], remarks: tuple[str, ...] = ()) -> Followed:
+def _uncompared(findings: tuple[Finding, ...], known: EarlierStudies, remarks: tuple[str, ...] = ()) -> Followed:
     """Findings of which no earlier study tells anything; where there is one, none is of a first screening."""
-    if priors or remarks:
+    if known.priors or known.unread:
         findings = tuple(replace(one, is_compared=True, course=None) for one in findings)
     return Followed(findings=findings, remarks=remarks, highest=len(findings))
 

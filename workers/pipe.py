@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.core.form import BY_DEFAULT, ESSENTIAL, Earlier, Form
-from dicom_node.core.prior import Prior
+from dicom_node.core.prior import EarlierStudies
 from dicom_node.core.screening import Screening
 from dicom_node.core.urgency import DEFAULT_RULES, TriageRule
 from dicom_node.settings import BundleSettings
@@ -83,10 +83,8 @@ class Read:
     triage: tuple[TriageRule, ...] = DEFAULT_RULES
     #: What its route says of the examination.
     screening: Screening = "no"
-    #: Earlier studies of the patient that the same algorithm read, the latest first.
-    priors: tuple[Prior, ...] = ()
-    #: How many earlier studies of the patient the same algorithm is still to read.
-    awaited: int = 0
+    #: Those of the patient that the same algorithm read or is to read.
+    earlier_studies: EarlierStudies = EarlierStudies()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,9 +143,8 @@ def read(
     read_now = reader.algorithm.read(volume, prepared)
     is_partial = bool(read_now.not_reported or read_now.incomplete)
     layout = layout_of(volume, read_now.searched, read_now.parameters, is_partial=is_partial)
-    told = follow(
-        read_now.findings, layout, volume.headers[0], reader.identification, request.priors, archive, request.awaited
-    )
+    known = request.earlier_studies
+    told = follow(read_now.findings, layout, volume.headers[0], reader.identification, known, archive)
     reading = _graded(_followed(read_now, told), request.screening)
     watch.lap("reading")
     # Explaining runs the network again.

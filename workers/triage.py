@@ -207,9 +207,6 @@ class Triage:
         instances = instances_of(self._index, job.study_instance_uid, job.series_instance_uid)
         if evidence_digest(instances) != job.evidence:
             raise LeaseLost("the series changed since the job was queued")
-        # In this order: what is read meanwhile is among both.
-        awaited = set(self._index.priors.awaited(job, self._prior_years))
-        priors = self._index.priors.of(job, self._prior_years)
         request = Read(
             job_uid=job.job_uid,
             series=series_to_read(instances, job.algorithm, job.evidence),
@@ -217,8 +214,7 @@ class Triage:
             forms=self._forms,
             triage=self._rules,
             screening=self._screening(job),
-            priors=priors,
-            awaited=len(awaited - {prior.study_instance_uid for prior in priors}),
+            earlier_studies=self._index.priors.known(job, self._prior_years),
         )
         reported = self._readings.read(request, stopped=self._out_of_time, unwanted=lambda: self._heartbeat.lost)
         self._renew(lease)

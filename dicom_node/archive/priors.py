@@ -3,9 +3,10 @@
 Who the patient is, is looked up here and goes nowhere else: what is returned names studies and files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from itertools import groupby, islice
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,7 +17,7 @@ from dicom_node.core.form import STRUCTURED_REPORTS, Form
 from dicom_node.core.job import Job
 from dicom_node.core.lifecycle import JobState, StudyState
 from dicom_node.core.patient import Patient
-from dicom_node.core.prior import Prior, PriorReport
+from dicom_node.core.prior import EarlierStudies, Prior, PriorReport, Unread
 
 #: So many earlier studies of one patient go with a job: the second is for where the first cannot be used.
 MOST = 2
@@ -31,7 +32,10 @@ _OF_THE_PATIENT = {
     "sex": "PatientSex",
     "name": "PatientName",
 }
-_NOBODY = Patient(**dict.fromkeys(_OF_THE_PATIENT, ""))
+_ARRIVING = (StudyState.RECEIVING.value, StudyState.COMPLETE.value)
+_WAITING = (JobState.QUEUED.value, JobState.READING.value)
+#: Study Date and Time as headers write them.
+Moment = tuple[str, str]
 
 
 class Priors:
@@ -56,7 +60,7 @@ class Priors:
         of_report = ("job_uid", "study_instance_uid", "sop_instance_uid", "path", "sha256", "form")
         columns = [reports.c[name] for name in of_report]
         query = (
-            sa.select(*columns, jobs.c.summary, *identity)
+            sa.select(*columns, jobs.c.summary, *identity, *moment)
             .join(jobs, jobs.c.job_uid == reports.c.job_uid)
             .join(searched, searched.c.study_instance_uid == reports.c.study_instance_uid)
             .where(
@@ -73,73 +77,91 @@ class Priors:
             .limit(_MOST_ROWS)
         )
         self._earlier = PreparedQuery(query)
-        unread = sa.select(searched.c.study_instance_uid, *identity).where(*earlier, _is_unread(transactions, searched))
-        self._unread = PreparedQuery(unread.limit(_MOST_ROWS))
+        self._unread = PreparedQuery(_unread(transactions, earlier, [*identity, *moment]).limit(_MOST_ROWS))
 
     def of(self, job: Job, years: float) -> tuple[Prior, ...]:
         """The studies that are earlier than the job's by so many years at most, latest first, with findings or without.
 
         None where the patient or the date of the study is not known, or `years` is 0.
         """
-        with self._transactions.read() as connection:
-            own, asked = self._asked(connection, job, years)
-            rows = self._earlier.rows(connection, **asked, algorithm=job.algorithm) if asked else []
-        return tuple(islice(_priors(rows, own), MOST))
+        return self.known(job, years).priors
 
-    def awaited(self, job: Job, years: float) -> tuple[str, ...]:
-        """Such studies of which the algorithm's report is still to come: they are being received, or their job waits.
+    def known(self, job: Job, years: float) -> EarlierStudies:
+        """Such studies, and those of which the algorithm's report is not there: it is to come, or its reading failed.
 
-        Their UIDs. Of what is being received those count that have images of the job's modality.
+        Of what is being received those count that have images of the job's modality: no route has seen them yet.
         """
         with self._transactions.read() as connection:
-            own, asked = self._asked(connection, job, years)
-            own_series = {"algorithm": job.algorithm, "series": job.series_instance_uid}
-            rows = self._unread.rows(connection, **asked, **own_series) if asked else []
-        return tuple(str(row["study_instance_uid"]) for row in rows if _patient(row).is_same(own))
+            own = self._own.first(connection, uid=job.study_instance_uid)
+            if own is None or not own["patient_id"] or not own["StudyDate"] or years <= 0:
+                return EarlierStudies()
+            asked = {"uid": job.study_instance_uid, "patient": own["patient_id"], "before": own["StudyTime"]}
+            asked |= {"on": own["StudyDate"], "since": _since(own["StudyDate"], years)}
+            read = self._earlier.rows(connection, **asked, algorithm=job.algorithm)
+            others = self._unread.rows(connection, **asked, series=job.series_instance_uid)
+        found = tuple(islice(_priors(read, _patient(own)), MOST))
+        moments = [moment for moment, _ in found]
+        missing = _missing([row for row in others if _patient(row).is_same(_patient(own))], job.algorithm)
+        unread = (
+            Unread(has_failed=has_failed, behind=sum(one > moment for one in moments)) for moment, has_failed in missing
+        )
+        return EarlierStudies(priors=tuple(prior for _, prior in found), unread=tuple(unread))
 
-    def _asked(self, connection: sa.Connection, job: Job, years: float) -> tuple[Patient, dict[str, str]]:
-        """Whose the job's study is, and by what earlier ones are found; empty where that is not known."""
-        own = self._own.first(connection, uid=job.study_instance_uid)
-        if own is None or not own["patient_id"] or not own["StudyDate"] or years <= 0:
-            return _NOBODY, {}
-        when = {"on": own["StudyDate"], "before": own["StudyTime"], "since": _since(own["StudyDate"], years)}
-        return _patient(own), {"uid": job.study_instance_uid, "patient": own["patient_id"], **when}
 
+def _unread(
+    transactions: Transactions, earlier: Sequence[sa.ColumnElement[bool]], columns: Sequence[sa.ColumnElement[Any]]
+) -> sa.Select[Any]:
+    """Every earlier study with its jobs, the latest first.
 
-def _is_unread(transactions: Transactions, searched: sa.Table) -> sa.ColumnElement[bool]:
-    """Whether a study will have another report of the algorithm than it has, or its first."""
-    studies, jobs, series = (transactions.tables[name] for name in ("studies", "jobs", "searched_series"))
-    uid = searched.c.study_instance_uid
-    own = series.alias("own_series")
+    Which of the jobs matter is not asked here: SQLite would look them up by that, and not by their study.
+    """
+    names = ("searched_studies", "studies", "jobs", "searched_series")
+    searched, studies, jobs, series = (transactions.tables[name] for name in names)
+    uid, own = searched.c.study_instance_uid, series.alias("own_series")
     is_own = (own.c.study_instance_uid == sa.bindparam("uid"), own.c.series_instance_uid == sa.bindparam("series"))
-    modality = sa.select(own.c.Modality).where(*is_own)
-    arrives = sa.exists().where(
-        studies.c.study_instance_uid == uid,
-        studies.c.state.in_([StudyState.RECEIVING.value, StudyState.COMPLETE.value]),
-        series.c.study_instance_uid == uid,
-        series.c.Modality == modality.scalar_subquery(),
+    modality = sa.select(own.c.Modality).where(*is_own).scalar_subquery()
+    alike = sa.exists().where(series.c.study_instance_uid == uid, series.c.Modality == modality)
+    states = (studies.c.state.label("study_state"), jobs.c.state.label("job_state"))
+    return (
+        sa.select(uid, *columns, *states, jobs.c.algorithm, jobs.c.current, alike.label("is_alike"))
+        .join(studies, studies.c.study_instance_uid == uid)
+        .outerjoin(jobs, jobs.c.study_instance_uid == uid)
+        .where(*earlier)
+        .order_by(searched.c.StudyDate.desc(), searched.c.StudyTime.desc(), uid)
     )
-    waits = sa.exists().where(
-        jobs.c.study_instance_uid == uid,
-        jobs.c.algorithm == sa.bindparam("algorithm"),
-        jobs.c.current.is_(True),
-        jobs.c.state.in_([JobState.QUEUED.value, JobState.READING.value]),
-    )
-    return sa.or_(arrives, waits)
 
 
-def _priors(rows: list[Row], patient: Patient) -> Iterator[Prior]:
+def _missing(rows: list[Row], algorithm: str) -> Iterator[tuple[Moment, bool]]:
+    """When studies were made of which the algorithm's report is not there, and whether its reading failed."""
+    for _, of_study in groupby(rows, lambda row: str(row["study_instance_uid"])):
+        found = list(of_study)
+        jobs = [row["job_state"] for row in found if row["current"] and row["algorithm"] == algorithm]
+        arrives = found[0]["study_state"] in _ARRIVING and bool(found[0]["is_alike"])
+        if found[0]["study_state"] == StudyState.WITHDRAWN.value:
+            continue
+        if arrives or any(state in _WAITING for state in jobs):
+            yield _moment(found[0]), False
+        elif JobState.FAILED.value in jobs:
+            yield _moment(found[0]), True
+
+
+def _priors(rows: list[Row], patient: Patient) -> Iterator[tuple[Moment, Prior]]:
     forms = [form.value for form in STRUCTURED_REPORTS]
     found = (row for row in rows if "findings" in (row["summary"] or {}) and _patient(row).is_same(patient))
     for study, reports in groupby(found, lambda row: str(row["study_instance_uid"])):
         first, *others = sorted(reports, key=lambda row: forms.index(row["form"]))
-        yield Prior(
+        prior = Prior(
             study_instance_uid=study,
             report=_report(first),
             # Of another job other findings are told.
             others={Form(row["form"]): _report(row) for row in others if row["job_uid"] == first["job_uid"]},
             layout=first["summary"].get("layout") or {},
         )
+        yield _moment(first), prior
+
+
+def _moment(row: Row) -> Moment:
+    return str(row["StudyDate"]), str(row["StudyTime"])
 
 
 def _report(row: Row) -> PriorReport:

@@ -32,3 +32,22 @@ class Prior:
     others: Mapping[Form, PriorReport] = field(default_factory=dict)
     #: What its reading left for later ones, as `workers.layout` writes it; empty: an earlier version read it.
     layout: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unread:
+    """An earlier study of which the algorithm's report is not there."""
+
+    #: Its reading failed; else it is being received, waits or is read.
+    has_failed: bool
+    #: How many of the priors that go with it are of a later moment.
+    behind: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierStudies:
+    """What is known of a patient's earlier studies when a later one is read."""
+
+    #: Those that may be compared, the latest first.
+    priors: tuple[Prior, ...] = ()
+    unread: tuple[Unread, ...] = ()

@@ -38,7 +38,7 @@ from tests.postgresql import postgresql, programs
 from tests.reading_here import ReadingsHere
 from tests.received_study import STUDY
 from tests.unit.archive.test_comparisons import compared, told, withdraw
-from tests.unit.archive.test_priors import names, read, waiting
+from tests.unit.archive.test_priors import arriving, names, read, unread, waiting
 from workers.heartbeat import Heartbeat
 from workers.reading import Reader
 from workers.readings import Limits
@@ -205,9 +205,10 @@ def test_a_patients_earlier_studies_are_found_in_postgresql(index: Index) -> Non
         read(index, name, day)
     read(index, "another's", "20230701", PatientBirthDate="19610413")
     waiting(index, "waits", "20230801")
-    job = waiting(index, "this", "20240101")
+    arriving(index, "comes in", "20230301")
+    job = waiting(index, "this", "20240101", Modality="CT")
     assert names(index, job) == ["second", "first"]
-    assert index.priors.awaited(job, 5.0) == (study_uid("waits"),)
+    assert unread(index, job) == [(False, 0), (False, 1)]
 
 
 def test_studies_that_were_compared_with_a_withdrawn_one_are_told_in_postgresql(index: Index) -> None:

@@ -42,7 +42,6 @@ _THICKNESSES_MM = (1.5, 2.5, 3.0, 5.0)
 _MOST_NOISE_HU = 30.0
 #: Of a generated thorax, the slices that hold lungs.
 _LUNGS_FROM, _LUNGS_TO = 18, 196
-_RENDERINGS_A_THORAX = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +86,11 @@ class Case:
     def is_real(self) -> bool:
         """Whether its lung is a real one."""
         return self.with_nodules and self.number % _REAL_EVERY == _REAL_EVERY - 1
+
+    @property
+    def generated(self) -> int:
+        """Which of the volumes of its sort in generated lungs it is: all lungs have their turn."""
+        return self.number - self.number // _REAL_EVERY if self.with_nodules else self.number
 
     def generator(self, seed: int) -> Generator:
         """Where everything random of it comes from."""
@@ -152,7 +156,7 @@ class DrawnScans:
     def _background(self, case: Case) -> Background:
         if case.is_real:
             return self._real[case.number // _REAL_EVERY % len(self._real)]
-        seed = self._thoraxes[case.number // _RENDERINGS_A_THORAX % len(self._thoraxes)]
+        seed = self._thoraxes[case.generated % len(self._thoraxes)]
         if self._latest is None or self._latest.name != f"phantom-{seed}":
             self._latest = next(thoraces([seed], self._cache))
         return self._latest

@@ -10,7 +10,9 @@ from dicom_node.archive.index import Index
 from dicom_node.archive.priors import MOST
 from dicom_node.core.form import Form
 from dicom_node.core.job import Job
+from dicom_node.core.lifecycle import JobState
 from tests.populated_index import NOW, claim, instance, objects, queue, study_uid, summary
+from tests.statements import told_statements
 
 TESS = {"PatientID": "T1", "PatientBirthDate": "19610412", "PatientSex": "F", "PatientName": "Test^Tess"}
 TESS |= {"StudyTime": "100000"}
@@ -129,8 +131,9 @@ def test_a_prior_names_nobody(index: Index) -> None:
         assert told not in repr(prior)
 
 
-def awaited(index: Index, job: Job, years: float = 5.0) -> set[str]:
-    return set(index.priors.awaited(job, years))
+def unread(index: Index, job: Job, years: float = 5.0) -> list[tuple[bool, int]]:
+    """Of the studies without a report, the latest first: whether their reading failed, and behind how many priors."""
+    return [(one.has_failed, one.behind) for one in index.priors.known(job, years).unread]
 
 
 def arriving(index: Index, name: str, day: str, modality: str = "CT", **attributes: str) -> None:
@@ -139,28 +142,75 @@ def arriving(index: Index, name: str, day: str, modality: str = "CT", **attribut
     index.studies.add_instance(instance(name, 1, at=NOW, searchable=searchable))
 
 
-def test_an_earlier_study_is_awaited_while_it_comes_in_or_its_job_waits(index: Index) -> None:
+TO_COME, FAILED = (False, 0), (True, 0)
+
+
+def test_of_an_earlier_study_that_comes_in_or_whose_job_waits_a_report_is_to_come(index: Index) -> None:
     job = waiting(index, "this", "20240101", Modality="CT")
-    arriving(index, "comes in", "20231201")
-    waiting(index, "waits", "20231202")
-    read(index, "was read", "20231203")
+    assert unread(index, job) == []
+    arriving(index, "comes in", "20231205")
+    assert unread(index, job) == [TO_COME]
+    waits = waiting(index, "waits", "20231206")
+    assert unread(index, job) == [TO_COME] * 2
+    claim(index, waits, at=NOW + 2)
+    assert unread(index, job) == [TO_COME] * 2, "it is read"
     read(index, "is read again", "20231204")
+    assert names(index, job) == ["is read again"]
     index.jobs.ask_again(study_uid("is read again"), actor="test", at=NOW + 5)
+    assert names(index, job) == []
+    assert unread(index, job) == [TO_COME] * 3
+    assert unread(index, job, 0.0) == []
+
+
+def test_what_is_of_a_later_day_or_was_read_is_not_without_a_report(index: Index) -> None:
+    read(index, "was read", "20231203")
     arriving(index, "after", "20240201")
-    expected = {study_uid(name) for name in ("comes in", "waits", "is read again")}
-    assert awaited(index, job) == expected
-    assert names(index, job) == ["was read"]
-    assert awaited(index, job, 0.0) == set()
+    assert unread(index, waiting(index, "this", "20240101", Modality="CT")) == []
 
 
 @pytest.mark.parametrize("other", [{"modality": "US"}, {"PatientID": "T2"}, {"PatientBirthDate": "19610413"}])
-def test_what_is_of_another_kind_or_patient_is_not_awaited(index: Index, other: dict[str, str]) -> None:
+def test_what_comes_in_of_another_kind_or_patient_is_none_to_compare_with(index: Index, other: dict[str, str]) -> None:
     arriving(index, "other", "20231201", **other)
-    assert awaited(index, waiting(index, "this", "20240101", Modality="CT")) == set()
+    assert unread(index, waiting(index, "this", "20240101", Modality="CT")) == []
 
 
-def test_what_waits_for_another_algorithm_alone_is_not_awaited(index: Index) -> None:
+def test_what_waits_for_another_algorithm_alone_is_none_to_compare_with(index: Index) -> None:
     waiting(index, "earlier", "20231201")
     job = waiting(index, "this", "20240101")
-    assert awaited(index, job) == {study_uid("earlier")}
-    assert awaited(index, replace(job, algorithm="another")) == set()
+    assert unread(index, job) == [TO_COME]
+    assert unread(index, replace(job, algorithm="another")) == []
+
+
+def test_a_reading_that_failed_or_whose_report_is_held_is_told_as_such(index: Index) -> None:
+    job = waiting(index, "this", "20240101")
+    failed = claim(index, waiting(index, "failed", "20231201"), at=NOW + 2)
+    index.jobs.end(failed, JobState.FAILED, reason="its pixels cannot be decoded", at=NOW + 3)
+    held = claim(index, waiting(index, "held", "20231202"), at=NOW + 2)
+    index.jobs.hold(held, objects("held"), reason="it breaks a rule", at=NOW + 3)
+    assert unread(index, job) == [FAILED] * 2
+    # A person said that it is not to be used, perhaps since it is another's.
+    index.withdrawals.withdraw(study_uid("held"), safety=True, reason="another's", actor="test", at=NOW + 5)
+    assert unread(index, job) == [FAILED]
+
+
+def test_of_each_it_is_known_behind_how_many_of_the_studies_that_may_be_compared_it_lies(index: Index) -> None:
+    for name, day in (("latest", "20231201"), ("older", "20231001")):
+        read(index, name, day)
+    for name, day in (("after both", "20231215"), ("between", "20231101"), ("before both", "20230901")):
+        waiting(index, name, day)
+    assert unread(index, waiting(index, "this", "20240101")) == [(False, 0), (False, 1), (False, 2)]
+
+
+def test_however_many_jobs_there_are_only_those_of_the_patients_studies_are_looked_at(index: Index) -> None:
+    """SQLite keeps no statistics of ours, and would look jobs up by what nearly all of them have in common."""
+    waiting(index, "earlier", "20231201")
+    job = waiting(index, "this", "20240101")
+    statements = told_statements(index)
+    assert unread(index, job) == [TO_COME]
+    with index.transactions.read() as connection:
+        plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}").all() for text in statements]
+    steps = [row[-1] for plan in plans for row in plan]
+    of_jobs = [step for step in steps if " jobs " in step]
+    assert len(of_jobs) == 2
+    assert all("study_instance_uid=?" in step or "job_uid=?" in step for step in of_jobs), of_jobs
+    assert not [step for step in steps if step.startswith("SCAN") and "CONSTANT" not in step], steps

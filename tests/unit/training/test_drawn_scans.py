@@ -1,6 +1,7 @@
 """The semi-synthetic test set, over toy lungs, and a volume of it counted."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from scipy import ndimage
 from dicom_node.core.codes import LUNG, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, NODULE
 from dicom_node.core.finding import Axis, Finding, Outline
 from tests.bundles import little_bundle
+from training import phantom_backgrounds
 from training.augmentation import on_grid, scanned
 from training.dataset import Background
 from training.evaluation.drawn_scans import Case, DrawnNodule, DrawnScan, DrawnScans, cases
 from training.evaluation.judged import Read, judge
 from training.evaluation.report import Result, figures, write
 from training.evaluation.toy_scans import toy_scan
+from training.experiment import EXPERIMENTS, ExperimentInvalid, read_experiment
 from training.metrics.detection import MISSED
-from training.phantom_backgrounds import TEACHING_SEEDS, TEST_SEEDS, VALIDATION_SEEDS, kept_at
+from training.phantom_backgrounds import TEACHING_SEEDS, TEST_SEEDS, VALIDATION_SEEDS, kept_at, load_teaching
 from training.shapes import Shape
 from training.validation import validated
 from workers.algorithms import Reading
@@ -79,6 +82,24 @@ def test_of_150_cases_a_hundred_have_nodules_and_twenty_of_them_real_lungs() -> 
     assert sum(case.with_nodules for case in chosen) == 100
     assert sum(case.is_real for case in chosen) == 20
     assert not any(case.is_real for case in chosen if not case.with_nodules)
+
+
+def test_every_lung_of_a_set_has_its_turn_with_nodules_and_without() -> None:
+    chosen = cases(100, 50)
+    for number in (10, 14):
+        for with_nodules in (True, False):
+            drawn = [case for case in chosen if case.with_nodules is with_nodules and not case.is_real]
+            turns = Counter(case.generated % number for case in drawn)
+            assert len(turns) == number
+            assert max(turns.values()) - min(turns.values()) <= 1
+
+
+def test_more_thoraces_than_there_are_seeds_that_teach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phantom_backgrounds, "load_data", lambda *_: ([], []))
+    experiment = read_experiment(EXPERIMENTS / "lung_nodule.toml")
+    asked = replace(experiment, data={**experiment.data, "thoraces": len(TEACHING_SEEDS) + 1})
+    with pytest.raises(ExperimentInvalid, match="thoraces = 61: there are seeds for 60"):
+        load_teaching(asked, Path("none"))
 
 
 def test_a_case_is_the_same_whether_drawn_or_kept(cache: Path, tmp_path: Path) -> None:

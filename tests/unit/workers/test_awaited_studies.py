@@ -1,4 +1,4 @@
-"""An earlier study that is still to be read: as when a PACS sends it for comparison with the one that is read first."""
+"""An earlier study without a report: as when a PACS sends it for comparison with the one that is read first."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +9,7 @@ import pytest
 from dicom_node.archive.files import Archive
 from dicom_node.archive.index import Index
 from dicom_node.core import codes
+from dicom_node.core.errors import OutOfDeviceMemory
 from dicom_node.core.lung_rads import Composition
 from tests.follow_ups import FIRST, SECOND, Drawn, Ward, chest
 from tests.unit.workers.reporting.test_summary import items
@@ -16,7 +17,10 @@ from workers.algorithms import Prepared, Reading
 from workers.volume import Volume
 
 BEFORE, AFTER = "20240101", "20240401"
-UNREAD = "An earlier study under this Patient ID was not read yet, and so not compared: read this one again after that."
+UNREAD = (
+    "An earlier study under this Patient ID is being received or read, and may compare: read this one again after that."
+)
+FAILED = "An earlier study under this Patient ID was not compared: this algorithm failed to read what there is."
 
 
 class Solid(Drawn):
@@ -25,6 +29,20 @@ class Solid(Drawn):
     def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
         reading = super().read(volume, prepared)
         return replace(reading, findings=tuple(replace(one, composition=Composition.SOLID) for one in reading.findings))
+
+
+class Failing(Solid):
+    """Fails at every series."""
+
+    def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
+        raise OutOfDeviceMemory("too little memory")
+
+
+class Nowhere(Solid):
+    """Does not tell where it looked."""
+
+    def read(self, volume: Volume, prepared: Prepared | None = None) -> Reading:
+        return replace(super().read(volume, prepared), searched=None)
 
 
 @pytest.fixture
@@ -65,12 +83,30 @@ def test_read_again_it_is_compared_and_says_no_more_of_it(ward: Ward) -> None:
     assert ward.tracked(later) == ward.tracked(earlier)
 
 
-def test_it_is_told_beside_a_still_earlier_one_that_is_compared(ward: Ward) -> None:
-    ward.study("earliest", "20230101", (FIRST, SECOND))
+def test_beside_one_that_is_compared_it_is_told_of_the_later_ones_alone(ward: Ward) -> None:
+    ward.study("compared", "20230101", (FIRST, SECOND))
     later = ward.arrive("later", AFTER, chest((FIRST, SECOND)))
-    for day in (BEFORE, "20240201"):
+    for day in (BEFORE, "20240201", "20220101"):
         ward.arrive(day, day, chest((FIRST, SECOND)))
     ward.read()
     said = ward.comment(later)
-    assert "2 earlier studies were not read yet" in said
+    assert "2 earlier studies under this Patient ID are being received or read" in said
     assert "Compared with the report on the study of 2023-01-01" in said
+
+
+def test_what_could_not_be_read_is_told_and_was_there_before(ward: Ward) -> None:
+    ward.algorithm = Failing()
+    ward.study("earlier", BEFORE, (FIRST,))
+    ward.algorithm = Solid()
+    later = ward.study("later", AFTER, (FIRST,))
+    assert FAILED in ward.comment(later)
+    assert categories(ward, later) == 0
+
+
+def test_of_an_algorithm_that_does_not_tell_where_it_looked_nothing_is_of_a_first_screening_either(ward: Ward) -> None:
+    ward.algorithm = Nowhere()
+    later = ward.arrive("later", AFTER, chest((FIRST,)))
+    ward.arrive("earlier", BEFORE, chest((FIRST,)))
+    ward.read()
+    assert categories(ward, later) == 0
+    assert "earlier stud" not in ward.comment(later), "it compares nothing"

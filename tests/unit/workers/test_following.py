@@ -18,7 +18,7 @@ from dicom_node.core.form import BY_DEFAULT, Form
 from dicom_node.core.job import Job
 from dicom_node.core.lifecycle import JobState
 from dicom_node.core.lung_rads import Composition
-from dicom_node.core.prior import Prior
+from dicom_node.core.prior import EarlierStudies
 from tests.factories import ct_series
 from tests.follow_ups import FIRST, NEW, SECOND, THIRD, Ball, Drawn, Ward, chest
 from tests.unit.workers.reporting.test_summary import items
@@ -278,15 +278,15 @@ def test_studies_that_were_compared_with_a_withdrawn_one_say_so_in_their_history
 def test_what_is_withdrawn_while_a_later_study_is_compared_with_it_is_in_no_report(ward: Ward) -> None:
     first = ward.study("first", BEFORE, (FIRST,))
     second = ward.arrive("second", AFTER, chest((FIRST,)))
-    found = ward.index.priors.of
+    found = ward.index.priors.known
 
-    def then_withdrawn(job: Job, years: float) -> tuple[Prior, ...]:
-        priors = found(job, years)
-        if priors:
+    def then_withdrawn(job: Job, years: float) -> EarlierStudies:
+        known = found(job, years)
+        if known.priors:
             ward.index.withdrawals.withdraw(first, safety=True, reason="another", actor="test", at=ward.now)
-        return priors
+        return known
 
-    ward.index.priors.of = then_withdrawn  # type: ignore[method-assign]  # a person acts while it is read
+    ward.index.priors.known = then_withdrawn  # type: ignore[method-assign]  # a person acts while it is read
     ward.read()
     assert not [line for line in ward.index.studies.history(second) if line.after == "REPORTED"]
     assert "does not stand any more" in ward.job(second).job.reason
@@ -377,7 +377,8 @@ def test_a_report_that_has_fewer_findings_than_were_found_then_is_named_and_pass
     (prior,) = ward.index.priors.of(ward.job(second).job, 5.0)
     (known,) = prior.layout["findings"].values()
     layout = {**prior.layout, "findings": {**prior.layout["findings"], "2.25.99": known}}
-    ward.index.priors.of = lambda *_: (replace(prior, layout=layout),)  # type: ignore[method-assign]  # as no version left it
+    left = EarlierStudies(priors=(replace(prior, layout=layout),))
+    ward.index.priors.known = lambda *_: left  # type: ignore[method-assign]  # as no version left it
     ward.read()
     assert "was not compared: its report tells less than was found then" in ward.comment(second)
 
@@ -500,7 +501,8 @@ def test_what_an_earlier_version_read_is_named_and_passed_over(ward: Ward) -> No
     second = ward.arrive("second", AFTER, chest((FIRST,)))
     (prior,) = ward.index.priors.of(ward.job(second).job, 5.0)
     assert prior.study_instance_uid == first
-    ward.index.priors.of = lambda *_: (replace(prior, layout={}),)  # type: ignore[method-assign]  # as that left none
+    left = EarlierStudies(priors=(replace(prior, layout={}),))
+    ward.index.priors.known = lambda *_: left  # type: ignore[method-assign]  # as that left none
     ward.read()
     assert "not compared: its reading, by an earlier version," in ward.comment(second)
     assert "Compared" not in ward.comment(second)
