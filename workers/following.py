@@ -1,14 +1,11 @@
 """Following: the findings of a reading beside those of the patient's latest earlier study that can be compared."""
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
-from io import BytesIO
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from dicom_node.archive.files import Archive
 from dicom_node.core.algorithm import AlgorithmIdentification
@@ -16,15 +13,14 @@ from dicom_node.core.change import Change, Size, Trend, contrast_given
 from dicom_node.core.finding import Finding
 from dicom_node.core.form import Form
 from dicom_node.core.lung_rads import Course
-from dicom_node.core.prior import EarlierStudies, Prior, PriorReport, Unread
+from dicom_node.core.prior import EarlierStudies, Unread
 from workers.correspondence import BOTH, Correspondence, Place, correspondence, lungs_compared
+from workers.earlier_study import EarlierStudy, in_other_forms, opened
 from workers.layout import Layout, place_of
-from workers.reporting.prior_report import Measured, measured_in, outlined_by, patient_of
+from workers.reporting.prior_report import outlined_by
 
 log = logging.getLogger(__name__)
 
-#: What a header's date or a report may be wrong by.
-_UNUSABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 #: A nodule that is not marked in slices thicker than this, or than half of it, may have been there all the same
 #: (Lung-RADS v2022 asks for 2.5 mm or less).
 _SHOWN_BY_MM, _SHOWN_SLICES = 2.5, 2.0
@@ -32,7 +28,7 @@ _SHOWN_BY_MM, _SHOWN_SLICES = 2.5, 2.0
 #: By whether the reading failed: what is said of one study, of several, and of what to do.
 _UNREAD = {
     False: ("is", "are", " being received or read, and may compare: read this one again after that."),
-    True: ("was", "were", " not compared: this algorithm failed to read what there is."),
+    True: ("was", "were", " not compared: the reading failed."),
 }
 _TRENDS = {Trend.INCREASED: "increase in size", Trend.DECREASED: "decrease in size"}
 
@@ -49,24 +45,6 @@ class Followed:
     remarks: tuple[str, ...] = ()
     #: The highest number that any finding's name has had.
     highest: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Earlier:
-    """An earlier study that can be compared."""
-
-    report: Dataset
-    layout: Layout
-    measured: Mapping[str, Measured]
-    on: date
-    days: int
-    #: Tracking Unique Identifiers, in the order of the report.
-    uids: tuple[str, ...] = field(default=())
-
-    @property
-    def day(self) -> str:
-        """When it was made, as people read it."""
-        return self.on.isoformat()
 
 
 def follow(
@@ -86,12 +64,12 @@ def follow(
         return _uncompared(findings, known)
     passed: list[str] = []
     for number, prior in enumerate(known.priors):
-        earlier = _opened(prior, layout, header, algorithm, archive)
-        if isinstance(earlier, _Earlier):
+        earlier = opened(prior, layout, header, algorithm, archive)
+        if isinstance(earlier, EarlierStudy):
             found = _compared(findings, layout, algorithm, earlier)
             # What is earlier than the one that is compared would not be compared in its place.
             later = _unread([one for one in known.unread if one.behind <= number])
-            return replace(found, others=_in_other_forms(prior, archive), remarks=(*later, *passed, *found.remarks))
+            return replace(found, others=in_other_forms(prior, archive), remarks=(*later, *passed, *found.remarks))
         log.info("an earlier study is not compared", extra={"reason": earlier})
         passed.append(f"An earlier study under this Patient ID was not compared: {earlier}.")
     return _uncompared(findings, known, (*_unread(known.unread), *passed))
@@ -114,71 +92,8 @@ def _uncompared(findings: tuple[Finding, ...], known: EarlierStudies, remarks: t
     return Followed(findings=findings, remarks=remarks, highest=len(findings))
 
 
-def _opened(
-    prior: Prior, layout: Layout, header: Dataset, algorithm: AlgorithmIdentification, archive: Archive
-) -> "_Earlier | str":
-    """The prior, or why it cannot be compared."""
-    before = Layout.from_json(prior.layout)
-    if before is None:
-        return "its reading, by an earlier version, tells nothing of where its findings lie"
-    content = _content(prior.report, archive)
-    if isinstance(content, str):
-        return content
-    try:
-        report = dcmread(BytesIO(content))
-        measured = measured_in(report)
-        on = _day(report)
-        days = (_day(header) - on).days
-        # The index chose it by the same rule, of what was received: this is of what is compared.
-        is_theirs = patient_of(report).is_same(patient_of(header))
-        is_theirs = is_theirs and report.SOPInstanceUID == prior.report.sop_instance_uid
-    except _UNUSABLE:
-        return "its report is not as ours are"
-    if not before.findings.keys() <= measured.keys():
-        # What it lacks must not pass for what was not there.
-        return "its report tells less than was found then"
-    if not is_theirs or days < 0 or outlined_by(report)[0] != algorithm.name:
-        return "it is not surely of the same patient, of an earlier day and by the same algorithm"
-    if layout.is_cut or before.is_cut or not lungs_compared(before.lungs, layout.lungs):
-        return "the lungs of both scans are not alike, or not whole, so that places cannot be compared"
-    return _Earlier(report=report, layout=before, measured=measured, on=on, days=days, uids=tuple(before.findings))
-
-
-def _content(report: PriorReport, archive: Archive) -> bytes | str:
-    """The file of a report, or why it cannot be used; OSError where the disk fails, which says nothing of it."""
-    try:
-        content = archive.path_of(report.path).read_bytes()
-    except FileNotFoundError:
-        log.warning("an earlier report is not in the archive")
-        return "its report is not in the archive any more"
-    if hashlib.sha256(content).hexdigest() != report.sha256:
-        log.warning("an earlier report was altered on disk", extra={"sop_instance_uid": report.sop_instance_uid})
-        return "its report was altered or cut short on disk"
-    return content
-
-
-def _in_other_forms(prior: Prior, archive: Archive) -> Mapping[Form, Dataset]:
-    """The report as other peers have it; without those that cannot be used, whose peers are told of the first."""
-    found: dict[Form, Dataset] = {}
-    for form, report in prior.others.items():
-        try:
-            content = _content(report, archive)
-        except OSError as error:
-            facts = {"sop_instance_uid": report.sop_instance_uid, "error": type(error).__name__}
-            log.warning("an earlier report could not be read in another form", extra=facts)
-            continue
-        if isinstance(content, bytes):
-            found[form] = dcmread(BytesIO(content))
-    return found
-
-
-def _day(header: Dataset) -> date:
-    text = str(header.StudyDate).replace(".", "")
-    return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
-
-
 def _compared(
-    findings: tuple[Finding, ...], layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier
+    findings: tuple[Finding, ...], layout: Layout, algorithm: AlgorithmIdentification, earlier: EarlierStudy
 ) -> Followed:
     places = [earlier.layout.findings[uid].place for uid in earlier.uids]
     found = correspondence(places, [place_of(one) for one in findings], earlier.layout.lungs, layout.lungs)
@@ -207,7 +122,9 @@ def _compared(
     return Followed(findings=tuple(named), report=earlier.report, remarks=tuple(filter(None, remarks)), highest=highest)
 
 
-def _same(finding: Finding, uid: str, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Finding:
+def _same(
+    finding: Finding, uid: str, layout: Layout, algorithm: AlgorithmIdentification, earlier: EarlierStudy
+) -> Finding:
     """A finding that was there before, under the name that it had."""
     name, before = earlier.layout.findings[uid].name, earlier.layout
     how = (before.thickness_mm, before.kernel, before.measured_by, before.contrast)
@@ -252,14 +169,16 @@ def _is_shown(scan: Layout, diameter_mm: float) -> bool:
     return scan.thickness_mm <= min(_SHOWN_BY_MM, diameter_mm / _SHOWN_SLICES)
 
 
-def _is_read_alike(layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> bool:
+def _is_read_alike(layout: Layout, algorithm: AlgorithmIdentification, earlier: EarlierStudy) -> bool:
     """Whether both scans were read by the same version and settings."""
     by, before = (algorithm.name, algorithm.version, algorithm.checksum), earlier.layout
     alike = (before.settings, before.measured_by) == (layout.settings, layout.measured_by)
     return alike and outlined_by(earlier.report) == by
 
 
-def _course(finding: Finding, layout: Layout, algorithm: AlgorithmIdentification, earlier: _Earlier) -> Course | None:
+def _course(
+    finding: Finding, layout: Layout, algorithm: AlgorithmIdentification, earlier: EarlierStudy
+) -> Course | None:
     """NEW where the earlier scan, read by the same algorithm, shows the place well enough, else nothing that is sure.
 
     Even so it was not marked then, which is less than that it was not there. Of a first screening none is: there was an
@@ -315,7 +234,7 @@ def _in_words(finding: Finding, day: str, *, is_unclear: bool) -> str:
 
 
 def _gone(
-    found: Correspondence, earlier: _Earlier, layout: Layout, algorithm: AlgorithmIdentification
+    found: Correspondence, earlier: EarlierStudy, layout: Layout, algorithm: AlgorithmIdentification
 ) -> Iterator[str]:
     """What was there and is not found now, and why that may be so though it still is there."""
     again, compared = set(found.pairs.values()), lungs_compared(earlier.layout.lungs, layout.lungs)

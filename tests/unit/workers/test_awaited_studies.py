@@ -20,7 +20,7 @@ BEFORE, AFTER = "20240101", "20240401"
 UNREAD = (
     "An earlier study under this Patient ID is being received or read, and may compare: read this one again after that."
 )
-FAILED = "An earlier study under this Patient ID was not compared: this algorithm failed to read what there is."
+FAILED = "An earlier study under this Patient ID was not compared: the reading failed."
 
 
 class Solid(Drawn):
