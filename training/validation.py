@@ -83,7 +83,7 @@ def validated(bundle: Bundle, volumes: Iterable[DrawnScan], threshold: float, th
         probability = inference.probability(prepared.voxels, prepared.where)
         for candidate in candidates(probability, prepared.where, threshold):
             nodule = _nodule_at(drawn, candidate)
-            if nodule is not None and drawn.judged[_place(drawn, centre_of(candidate))]:
+            if nodule is not None and (nodule >= 0 or drawn.judged[_place(drawn, centre_of(candidate))]):
                 rows.append((number, nodule, candidate.score))
                 crops.append(crop(prepared.voxels, centre_of(candidate), SHOWN))
         diameters.append(tuple(nodule.diameter_mm for nodule in drawn.nodules))

@@ -89,7 +89,7 @@ def as_series(slices: Slices) -> Volume:
 def judge(drawn: DrawnScan, read: Read, report_threshold: float) -> Judged:
     """Read a drawn volume; sights are those at the report threshold."""
     reading = _on_grid(read(as_series(drawn.slices)), drawn)
-    findings = [finding for finding in reading.findings if _within(finding, drawn.judged)]
+    findings = reading.findings
     scan = Scan(
         name=drawn.name,
         patient=drawn.background,
@@ -98,7 +98,7 @@ def judge(drawn: DrawnScan, read: Read, report_threshold: float) -> Judged:
     )
     searched = reading.searched if reading.searched is not None else drawn.judged
     lung_ml = float((searched & drawn.judged).sum() * np.prod(GRID_MM) / 1000)
-    matched = _shared(match(scan), lung_ml)
+    matched = _counted(match(scan), findings, drawn.judged, lung_ml)
     return Judged(
         matched=matched,
         nodules=tuple(_nodules(drawn, findings, reading, matched)),
@@ -121,14 +121,11 @@ def searched_of(drawn: DrawnScan, searched: Mask) -> Mask:
     return searched[levels.clip(0, len(searched) - 1)]
 
 
-def _shared(matched: Matched, lung_ml: float) -> Matched:
-    return Matched(
-        patient=matched.patient,
-        nodule_scores=matched.nodule_scores,
-        false_scores=matched.false_scores,
-        false_marks=matched.false_marks,
-        share=lung_ml / SCAN_ML,
-    )
+def _counted(matched: Matched, findings: Sequence[Finding], judged: Mask, lung_ml: float) -> Matched:
+    """What lies elsewhere is not false, but is right where it is on a nodule: those at the edge reach beyond it."""
+    false = tuple(n for n in matched.false_marks if _within(findings[n], judged))
+    scores = tuple(findings[n].score for n in false)
+    return replace(matched, false_marks=false, false_scores=scores, share=lung_ml / SCAN_ML)
 
 
 def _within(finding: Finding, judged: Mask) -> bool:

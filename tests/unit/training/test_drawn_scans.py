@@ -186,6 +186,19 @@ def test_what_is_seen_in_slices_is_where_it_was_drawn(thickness: float, seed: in
     assert judged.lung_ml == pytest.approx(30 * 80 * 90 * 1.5 / 1000, rel=0.04)
 
 
+@pytest.mark.parametrize("levels", [slice(30, 60), slice(32, 60), slice(34, 60), slice(0, 29)])
+def test_a_nodule_at_the_edge_of_what_is_judged_is_found_by_a_mark_in_its_middle(levels: slice) -> None:
+    """Its middle, on level 31, may lie a little beyond that edge; what lies there on no nodule counts as nothing."""
+    drawn = ball_in(2.5, 0)
+    judged = np.zeros_like(drawn.judged)
+    judged[levels] = True
+    (nodule,) = judge(replace(drawn, judged=judged), seeing, 0.5).nodules
+    assert nodule.score == 0.9
+    assert nodule.dice > 0.75
+    counted = judge(replace(drawn, judged=judged, nodules=()), seeing, 0.5)
+    assert len(counted.matched.false_scores) == len(counted.sights) == int(judged[31].all())
+
+
 @pytest.mark.parametrize("thickness", [2.5, 4.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_mark_in_slices_is_counted_for_the_nodule_that_it_is_on(
@@ -213,6 +226,8 @@ def test_a_mark_in_slices_is_counted_for_the_nodule_that_it_is_on(
     on_nodules = [crop for crop, nodule in zip(seen.crops, seen.nodules, strict=True) if nodule >= 0]
     # What a second look is shown has the nodule in its middle.
     assert all(crop[10:14, 14:18, 14:18].mean() > 0.5 for crop in on_nodules)
+    elsewhere = validated(bundle, [replace(thick, judged=np.zeros_like(thick.judged))], 0.5, 1)
+    assert elsewhere.nodules.tolist() == [nodule for nodule in seen.nodules if nodule >= 0]
 
 
 def test_no_nodule_lies_hidden_in_what_is_as_dense(cache: Path) -> None:
