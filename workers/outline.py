@@ -83,7 +83,8 @@ def _covered(hu: Floats, seen: Floats, own: Mask, lung: Mask, steps: _Steps) -> 
     core = _around_peak(marked, _CORE_SHARE * peak)
     parenchyma = lung & (seen < 0.1 * peak) & (hu < _LUNG_BELOW_HU)
     half_way = (float(np.percentile(hu[core], _CORE_PERCENTILE)) + _typical(hu, parenchyma)) / 2
-    tissue = (hu > half_way) & within(lung, 1.0 / steps.cube_mm)
+    # The mask of the lungs leaves out what lies broadly on the pleura. Of that the network knows where the wall begins.
+    tissue = (hu > half_way) & (within(lung, 1.0 / steps.cube_mm) | core)
     reach = within(seen >= _REACH_SHARE * peak, _REACH_MM / steps.cube_mm)
     dense = _filled(_without_what_goes_on(tissue, reach, core, steps))
     halo = _halo(hu, dense & core, parenchyma, lung, steps)

@@ -144,6 +144,21 @@ def test_the_wall_that_a_nodule_touches_stays_outside() -> None:
     assert dice > 0.8
 
 
+@pytest.mark.parametrize("thickness_mm", [1.0, 2.5])
+def test_a_nodule_broadly_on_the_pleura_is_whole_though_the_mask_of_the_lungs_leaves_out_its_base(
+    thickness_mm: float,
+) -> None:
+    body, rows = ball(8.0), np.indices(EXTENT)[1] * CUBE_MM
+    wall = rows > 29.0
+    hu = LUNG + (TISSUE - LUNG) * np.maximum(body, wall)
+    inside = (body * ~wall).astype(np.float32)
+    lung = ~wall & ~((body > 0.5) & (rows > 23.0))
+    volume, dice = outlined(hu.astype(np.float32), inside, thickness_mm, lung=lung)
+
+    assert volume == pytest.approx(float(inside.sum()) * CUBE_MM**3, rel=0.2)
+    assert dice > 0.85
+
+
 def test_the_outline_lies_where_the_body_lies() -> None:
     body = ball(6.0, at=(21.0, 30.0, 18.0))
     voxels, spacing = scanned(LUNG + (TISSUE - LUNG) * body, 2.5)
