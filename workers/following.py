@@ -27,8 +27,8 @@ _SHOWN_BY_MM, _SHOWN_SLICES = 2.5, 2.0
 
 #: By whether the reading failed: what is said of one study, of several, and of what to do.
 _UNREAD = {
-    False: ("is", "are", " being received or read, and may compare: read this one again after that."),
-    True: ("was", "were", " not compared: the reading failed."),
+    False: ("is", "are", " not compared, since not received and read yet: read this one again after that."),
+    True: ("is", "are", " not compared: the reading failed, or its report did not pass its checks."),
 }
 _TRENDS = {Trend.INCREASED: "increase in size", Trend.DECREASED: "decrease in size"}
 

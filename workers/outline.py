@@ -32,6 +32,9 @@ _REACH_SHARE = 0.4
 _REACH_MM = 1.5
 #: What reaches so far beyond that is something else, as a vessel.
 _GOES_ON_MM = 3.0
+#: Into a dent of the lungs, where something lies on the pleura, a ball of this radius does not reach as into the wall.
+#: Of what lies in one, so large a share at least lies where their mask is.
+_DENT_MM, _LEAST_IN_LUNG = 20.0, 0.4
 #: What is thinner than this share of the thickest part is a vessel or a tail, not the nodule.
 _NECK_SHARE = 0.6
 #: Lung is darker; without any around, what it usually has.
@@ -83,12 +86,26 @@ def _covered(hu: Floats, seen: Floats, own: Mask, lung: Mask, steps: _Steps) -> 
     core = _around_peak(marked, _CORE_SHARE * peak)
     parenchyma = lung & (seen < 0.1 * peak) & (hu < _LUNG_BELOW_HU)
     half_way = (float(np.percentile(hu[core], _CORE_PERCENTILE)) + _typical(hu, parenchyma)) / 2
-    # The mask of the lungs leaves out what lies broadly on the pleura. Of that the network knows where the wall begins.
-    tissue = (hu > half_way) & (within(lung, 1.0 / steps.cube_mm) | core)
+    tissue = (hu > half_way) & (within(lung, 1.0 / steps.cube_mm) | _on_the_pleura(core, lung, steps))
     reach = within(seen >= _REACH_SHARE * peak, _REACH_MM / steps.cube_mm)
     dense = _filled(_without_what_goes_on(tissue, reach, core, steps))
     halo = _halo(hu, dense & core, parenchyma, lung, steps)
     return _without_tails(dense if halo is None else _filled(halo | dense), core)
+
+
+def _on_the_pleura(core: Mask, lung: Mask, steps: _Steps) -> Mask:
+    """What the network is sure of in a dent of the lungs, which their mask leaves out.
+
+    None where most of it lies outside: then the network marks the wall or a great vessel.
+    """
+    if (core & lung).sum() < _LEAST_IN_LUNG * core.sum() or not (core & ~lung).any():
+        return np.zeros_like(core)
+    radius = _DENT_MM / steps.cube_mm
+    margin = int(np.ceil(radius))
+    around = np.pad(lung, margin, mode="edge")
+    # Wherever the ball fits beside the lungs.
+    wall = within(~within(around, radius), radius)[(slice(margin, -margin),) * 3]
+    return np.asarray(core & ~wall)
 
 
 def _without_what_goes_on(tissue: Mask, reach: Mask, core: Mask, steps: _Steps) -> Mask:

@@ -3,7 +3,7 @@
 Who the patient is, is looked up here and goes nowhere else: what is returned names studies and files.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from itertools import groupby, islice
 from typing import Any
@@ -97,13 +97,17 @@ class Priors:
                 return EarlierStudies()
             asked = {"uid": job.study_instance_uid, "patient": own["patient_id"], "before": own["StudyTime"]}
             asked |= {"on": own["StudyDate"], "since": _since(own["StudyDate"], years)}
-            read = self._earlier.rows(connection, **asked, algorithm=job.algorithm)
+            asked |= {"algorithm": job.algorithm}
+            # In this order: what is reported between them, where a database lets that be seen, is among both.
             others = self._unread.rows(connection, **asked, series=job.series_instance_uid)
+            read = self._earlier.rows(connection, **asked)
         found = tuple(islice(_priors(read, _patient(own)), MOST))
-        moments = [moment for moment, _ in found]
-        missing = _missing([row for row in others if _patient(row).is_same(_patient(own))], job.algorithm)
+        reported = {prior.study_instance_uid for _, prior in found}
+        missing = _missing((row for row in others if _patient(row).is_same(_patient(own))), job.algorithm)
         unread = (
-            Unread(has_failed=has_failed, behind=sum(one > moment for one in moments)) for moment, has_failed in missing
+            Unread(has_failed=has_failed, behind=sum(_is_later(one, moment) for one, _ in found))
+            for study, moment, has_failed in missing
+            if study not in reported
         )
         return EarlierStudies(priors=tuple(prior for _, prior in found), unread=tuple(unread))
 
@@ -111,9 +115,9 @@ class Priors:
 def _unread(
     transactions: Transactions, earlier: Sequence[sa.ColumnElement[bool]], columns: Sequence[sa.ColumnElement[Any]]
 ) -> sa.Select[Any]:
-    """Every earlier study with its jobs, the latest first.
+    """Earlier studies of which the algorithm's report may not be there, each with its jobs, the latest first.
 
-    Which of the jobs matter is not asked here: SQLite would look them up by that, and not by their study.
+    The jobs are joined by their study alone: by their state SQLite would look through all that there are.
     """
     names = ("searched_studies", "studies", "jobs", "searched_series")
     searched, studies, jobs, series = (transactions.tables[name] for name in names)
@@ -121,28 +125,33 @@ def _unread(
     is_own = (own.c.study_instance_uid == sa.bindparam("uid"), own.c.series_instance_uid == sa.bindparam("series"))
     modality = sa.select(own.c.Modality).where(*is_own).scalar_subquery()
     alike = sa.exists().where(series.c.study_instance_uid == uid, series.c.Modality == modality)
+    without_job = sa.and_(studies.c.state.in_((*_ARRIVING, StudyState.FAILED.value)), alike)
+    has_job = (jobs.c.algorithm == sa.bindparam("algorithm"), jobs.c.state.in_((*_WAITING, JobState.FAILED.value)))
     states = (studies.c.state.label("study_state"), jobs.c.state.label("job_state"))
     return (
         sa.select(uid, *columns, *states, jobs.c.algorithm, jobs.c.current, alike.label("is_alike"))
         .join(studies, studies.c.study_instance_uid == uid)
         .outerjoin(jobs, jobs.c.study_instance_uid == uid)
-        .where(*earlier)
+        .where(*earlier, sa.or_(without_job, sa.and_(jobs.c.current.is_(True), *has_job)))
         .order_by(searched.c.StudyDate.desc(), searched.c.StudyTime.desc(), uid)
     )
 
 
-def _missing(rows: list[Row], algorithm: str) -> Iterator[tuple[Moment, bool]]:
-    """When studies were made of which the algorithm's report is not there, and whether its reading failed."""
-    for _, of_study in groupby(rows, lambda row: str(row["study_instance_uid"])):
+def _missing(rows: Iterable[Row], algorithm: str) -> Iterator[tuple[str, Moment, bool]]:
+    """Studies of which the algorithm's report is not there: when they were made, and whether their reading failed."""
+    for study, of_study in groupby(rows, lambda row: str(row["study_instance_uid"])):
         found = list(of_study)
-        jobs = [row["job_state"] for row in found if row["current"] and row["algorithm"] == algorithm]
-        arrives = found[0]["study_state"] in _ARRIVING and bool(found[0]["is_alike"])
-        if found[0]["study_state"] == StudyState.WITHDRAWN.value:
-            continue
-        if arrives or any(state in _WAITING for state in jobs):
-            yield _moment(found[0]), False
-        elif JobState.FAILED.value in jobs:
-            yield _moment(found[0]), True
+        jobs = {row["job_state"] for row in found if row["current"] and row["algorithm"] == algorithm}
+        arrives = found[0]["is_alike"] and found[0]["study_state"] in _ARRIVING
+        is_to_come = bool(arrives) or not jobs.isdisjoint(_WAITING)
+        # What was reported may have failed for what came after that, as a delivery.
+        if is_to_come or JobState.REPORTED.value not in jobs:
+            yield study, _moment(found[0]), not is_to_come
+
+
+def _is_later(one: Moment, other: Moment) -> bool:
+    """Whether a moment is surely later than another: of one day both times must be known."""
+    return one[0] > other[0] or (one[0] == other[0] and bool(other[1]) and one[1] > other[1])
 
 
 def _priors(rows: list[Row], patient: Patient) -> Iterator[tuple[Moment, Prior]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -38,7 +39,7 @@ from tests.postgresql import postgresql, programs
 from tests.reading_here import ReadingsHere
 from tests.received_study import STUDY
 from tests.unit.archive.test_comparisons import compared, told, withdraw
-from tests.unit.archive.test_priors import arriving, names, read, unread, waiting
+from tests.unit.archive.test_priors import arriving, names, read, report_of, unread, waiting
 from workers.heartbeat import Heartbeat
 from workers.reading import Reader
 from workers.readings import Limits
@@ -209,6 +210,22 @@ def test_a_patients_earlier_studies_are_found_in_postgresql(index: Index) -> Non
     job = waiting(index, "this", "20240101", Modality="CT")
     assert names(index, job) == ["second", "first"]
     assert unread(index, job) == [(False, 0), (False, 1)]
+
+
+def test_what_is_reported_while_it_is_looked_for_is_known_all_the_same(index: Index) -> None:
+    earlier = waiting(index, "earlier", "20230601")
+    job = waiting(index, "this", "20240101", Modality="CT")
+    lease, rows = claim(index, earlier, at=NOW + 2), index.priors._unread.rows
+
+    def then_reported(*asked: Any, **values: Any) -> list[dict[str, Any]]:
+        found = rows(*asked, **values)
+        report_of(index, lease, "earlier")
+        return found
+
+    index.priors._unread.rows = then_reported  # type: ignore[method-assign]  # another worker, between two questions
+    known = index.priors.known(job, 5.0)
+    assert [prior.layout["of"] for prior in known.priors] == ["earlier"]
+    assert known.unread == ()
 
 
 def test_studies_that_were_compared_with_a_withdrawn_one_are_told_in_postgresql(index: Index) -> None:

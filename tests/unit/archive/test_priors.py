@@ -9,8 +9,8 @@ import pytest
 from dicom_node.archive.index import Index
 from dicom_node.archive.priors import MOST
 from dicom_node.core.form import Form
-from dicom_node.core.job import Job
-from dicom_node.core.lifecycle import JobState
+from dicom_node.core.job import Job, Lease
+from dicom_node.core.lifecycle import JobState, StudyState
 from tests.populated_index import NOW, claim, instance, objects, queue, study_uid, summary
 from tests.statements import told_statements
 
@@ -28,12 +28,17 @@ def waiting(index: Index, name: str, day: str, **attributes: str) -> Job:
 def read(index: Index, name: str, day: str, *, findings: int = 2, held: str = "", **attributes: str) -> Job:
     """A study of a day that was read."""
     job = waiting(index, name, day, **attributes)
+    report_of(index, claim(index, job, at=NOW + 2), name, findings=findings, held=held)
+    return job
+
+
+def report_of(index: Index, lease: Lease, name: str, *, findings: int = 2, held: str = "") -> None:
+    """The report of a study whose job is claimed."""
     forms = {"seg": Form.SEG, "sr": Form.SR}
     written = objects(name, with_segmentation=findings > 0)
     rows = [replace(row, form=forms[row.path[-7:-4].strip("/")].value, held=held) for row in written]
     told = {**summary(findings), "layout": {"form": 1, "of": name}}
-    index.jobs.report(claim(index, job, at=NOW + 2), rows, summary=told, at=NOW + 3)
-    return job
+    index.jobs.report(lease, rows, summary=told, at=NOW + 3)
 
 
 def names(index: Index, job: Job, years: float = 5.0) -> Sequence[str]:
@@ -191,6 +196,36 @@ def test_a_reading_that_failed_or_whose_report_is_held_is_told_as_such(index: In
     # A person said that it is not to be used, perhaps since it is another's.
     index.withdrawals.withdraw(study_uid("held"), safety=True, reason="another's", actor="test", at=NOW + 5)
     assert unread(index, job) == [FAILED]
+
+
+def test_what_was_reported_and_could_not_be_delivered_was_read(index: Index) -> None:
+    for number in range(3):
+        read(index, f"read {number}", f"2023120{number + 1}", Modality="CT")
+    cause = "its peer refuses it"
+    index.studies.move(study_uid("read 0"), StudyState.FAILED, cause=cause, actor="delivery", at=NOW + 4)
+    assert unread(index, waiting(index, "this", "20240101", Modality="CT")) == []
+
+
+def test_a_study_that_failed_before_it_had_a_job_is_told_as_such(index: Index) -> None:
+    for name, modality in (("incomplete", "CT"), ("another kind", "US")):
+        arriving(index, name, "20231201", modality)
+        cause = "slices are missing"
+        index.studies.move(study_uid(name), StudyState.FAILED, cause=cause, actor="assembly", at=NOW + 1)
+    assert unread(index, waiting(index, "this", "20240101", Modality="CT")) == [FAILED]
+
+
+def test_of_one_day_what_has_no_time_may_be_the_later(index: Index) -> None:
+    read(index, "at ten", "20231201")
+    waiting(index, "at any time", "20231201", StudyTime="")
+    waiting(index, "at eight", "20231201", StudyTime="080000")
+    assert unread(index, waiting(index, "this", "20240101")) == [(False, 1), (False, 0)]
+
+
+def test_however_many_other_studies_lie_between_a_waiting_one_is_known(index: Index) -> None:
+    waiting(index, "waits", "20230101")
+    for number in range(205):
+        arriving(index, f"radiograph {number}", "20230601", "CR")
+    assert unread(index, waiting(index, "this", "20240101", Modality="CT")) == [TO_COME]
 
 
 def test_of_each_it_is_known_behind_how_many_of_the_studies_that_may_be_compared_it_lies(index: Index) -> None:

@@ -18,9 +18,12 @@ from workers.volume import Volume
 
 BEFORE, AFTER = "20240101", "20240401"
 UNREAD = (
-    "An earlier study under this Patient ID is being received or read, and may compare: read this one again after that."
+    "An earlier study under this Patient ID is not compared, since not received and read yet: "
+    "read this one again after that."
 )
-FAILED = "An earlier study under this Patient ID was not compared: the reading failed."
+FAILED = (
+    "An earlier study under this Patient ID is not compared: the reading failed, or its report did not pass its checks."
+)
 
 
 class Solid(Drawn):
@@ -90,8 +93,35 @@ def test_beside_one_that_is_compared_it_is_told_of_the_later_ones_alone(ward: Wa
         ward.arrive(day, day, chest((FIRST, SECOND)))
     ward.read()
     said = ward.comment(later)
-    assert "2 earlier studies under this Patient ID are being received or read" in said
+    assert "2 earlier studies under this Patient ID are not compared, since not received and read yet" in said
     assert "Compared with the report on the study of 2023-01-01" in said
+
+
+def damaged(ward: Ward, study: str) -> None:
+    """Its report is not as it was written."""
+    for row in ward.index.jobs.report_rows(ward.job(study).job.job_uid):
+        path = ward.archive.path_of(row.path)
+        path.write_bytes(path.read_bytes()[:-2])
+
+
+def test_where_the_latest_report_cannot_be_used_what_lies_between_it_and_the_next_is_told(ward: Ward) -> None:
+    ward.study("compared", "20230101", (FIRST, SECOND))
+    damaged(ward, ward.study("damaged", "20240301", (FIRST, SECOND)))
+    later = ward.arrive("later", AFTER, chest((FIRST, SECOND)))
+    for day in ("20240201", "20220101"):
+        ward.arrive(day, day, chest((FIRST, SECOND)))
+    ward.read()
+    said = ward.comment(later)
+    assert UNREAD in said
+    assert "Compared with the report on the study of 2023-01-01" in said
+
+
+def test_where_no_report_can_be_used_all_are_told(ward: Ward) -> None:
+    damaged(ward, ward.study("damaged", "20240301", (FIRST, SECOND)))
+    later = ward.arrive("later", AFTER, chest((FIRST, SECOND)))
+    ward.arrive("earlier", "20240201", chest((FIRST, SECOND)))
+    ward.read()
+    assert UNREAD in ward.comment(later)
 
 
 def test_what_could_not_be_read_is_told_and_was_there_before(ward: Ward) -> None:

@@ -45,12 +45,20 @@ def scanned(hu: Floats, thickness_mm: float, noise_hu: float = 15.0) -> tuple[Fl
 
 
 def outlined(
-    hu: Floats, body: Floats, thickness_mm: float, lung: NDArray[np.bool_] | None = None
+    hu: Floats,
+    body: Floats,
+    thickness_mm: float,
+    lung: NDArray[np.bool_] | None = None,
+    marked: Floats | None = None,
 ) -> tuple[float, float]:
-    """Volume in mm3, and Dice with the body's own voxels, of the outline that a blurred network leads to."""
+    """Volume in mm3, and Dice with the body's own voxels, of the outline that a blurred network leads to.
+
+    The network marks the body, or something else.
+    """
     voxels, spacing = scanned(hu, thickness_mm)
     share, _ = scanned(body, thickness_mm, noise_hu=0.0)
-    seen = ndimage.gaussian_filter(resample(share, spacing), (0.8, 1.2, 1.2))
+    mark, _ = scanned(body if marked is None else marked, thickness_mm, noise_hu=0.0)
+    seen = ndimage.gaussian_filter(resample(mark, spacing), (0.8, 1.2, 1.2))
     probability = np.clip(seen / seen.max(), 0, 1) * 0.9
     labels, _ = ndimage.label(probability > 0.3)
     box = ndimage.find_objects(labels)[0]
@@ -156,6 +164,31 @@ def test_a_nodule_broadly_on_the_pleura_is_whole_though_the_mask_of_the_lungs_le
     volume, dice = outlined(hu.astype(np.float32), inside, thickness_mm, lung=lung)
 
     assert volume == pytest.approx(float(inside.sum()) * CUBE_MM**3, rel=0.2)
+    assert dice > 0.85
+
+
+@pytest.mark.parametrize("deep_mm", [2.0, 5.0, 10.0])
+def test_what_the_network_marks_of_the_wall_is_the_wall(deep_mm: float) -> None:
+    body, rows = ball(5.0), np.indices(EXTENT)[1] * CUBE_MM
+    wall = rows > 28.0
+    hu = (LUNG + (TISSUE - LUNG) * np.maximum(body, wall)).astype(np.float32)
+    inside = (body * ~wall).astype(np.float32)
+    k, _, i = place(25.0, 25.0, 25.0)
+    spilt = np.maximum(inside, (np.hypot(k, i) < 4.0) & wall & (rows < 28.0 + deep_mm)).astype(np.float32)
+    volume, dice = outlined(hu, inside, 1.0, lung=~wall, marked=spilt)
+
+    assert volume < 1.3 * float(inside.sum()) * CUBE_MM**3
+    assert dice > 0.8
+
+
+def test_of_a_great_vessel_that_the_network_marks_with_a_nodule_only_what_lies_in_the_lungs_is_outlined() -> None:
+    _, rows, columns = place(25.0, 36.0, 25.0)
+    vessel = np.hypot(rows, columns) < 9.0
+    body = ball(4.0, at=(25.0, 24.0, 25.0))
+    hu = (LUNG + (TISSUE - LUNG) * np.maximum(body, vessel)).astype(np.float32)
+    volume, dice = outlined(hu, body * ~vessel, 1.0, lung=~vessel, marked=np.maximum(body, vessel).astype(np.float32))
+
+    assert volume == pytest.approx(float((body * ~vessel).sum()) * CUBE_MM**3, rel=0.2)
     assert dice > 0.85
 
 
