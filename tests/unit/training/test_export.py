@@ -85,8 +85,8 @@ def test_the_card_of_new_weights_claims_nothing_that_others_were_counted_with(ex
 
 def test_the_shipped_card_says_what_was_known_of_the_real_scans_when_the_operating_point_was_chosen() -> None:
     said = " ".join((BUNDLE / "docs" / "README.md").read_text().split())
-    assert "after an earlier draft of them had read another edition of the test set, and both real scans" in said
-    assert "before these weights had read the test set or a real scan" in said
+    assert "after earlier versions had read both real scans" in said
+    assert "before these weights had read the new test set or a real scan" in said
 
 
 def test_the_shipped_bundles_together_are_at_most_40_mb() -> None:
