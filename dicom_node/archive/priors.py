@@ -125,14 +125,14 @@ def _unread(
     is_own = (own.c.study_instance_uid == sa.bindparam("uid"), own.c.series_instance_uid == sa.bindparam("series"))
     modality = sa.select(own.c.Modality).where(*is_own).scalar_subquery()
     alike = sa.exists().where(series.c.study_instance_uid == uid, series.c.Modality == modality)
-    without_job = sa.and_(studies.c.state.in_((*_ARRIVING, StudyState.FAILED.value)), alike)
+    may_lack_job = sa.and_(studies.c.state.in_((*_ARRIVING, StudyState.FAILED.value)), alike)
     has_job = (jobs.c.algorithm == sa.bindparam("algorithm"), jobs.c.state.in_((*_WAITING, JobState.FAILED.value)))
     states = (studies.c.state.label("study_state"), jobs.c.state.label("job_state"))
     return (
         sa.select(uid, *columns, *states, jobs.c.algorithm, jobs.c.current, alike.label("is_alike"))
         .join(studies, studies.c.study_instance_uid == uid)
         .outerjoin(jobs, jobs.c.study_instance_uid == uid)
-        .where(*earlier, sa.or_(without_job, sa.and_(jobs.c.current.is_(True), *has_job)))
+        .where(*earlier, sa.or_(may_lack_job, sa.and_(jobs.c.current.is_(True), *has_job)))
         .order_by(searched.c.StudyDate.desc(), searched.c.StudyTime.desc(), uid)
     )
 
@@ -142,10 +142,11 @@ def _missing(rows: Iterable[Row], algorithm: str) -> Iterator[tuple[str, Moment,
     for study, of_study in groupby(rows, lambda row: str(row["study_instance_uid"])):
         found = list(of_study)
         jobs = {row["job_state"] for row in found if row["current"] and row["algorithm"] == algorithm}
-        arrives = found[0]["is_alike"] and found[0]["study_state"] in _ARRIVING
-        is_to_come = bool(arrives) or not jobs.isdisjoint(_WAITING)
-        # What was reported may have failed for what came after that, as a delivery.
-        if is_to_come or JobState.REPORTED.value not in jobs:
+        arrives = bool(found[0]["is_alike"]) and found[0]["study_state"] in _ARRIVING
+        is_to_come = arrives or not jobs.isdisjoint(_WAITING)
+        # A study may have failed for another algorithm, or in a delivery: that tells nothing of this one's reading.
+        has_failed = JobState.FAILED.value in jobs or not any(row["current"] for row in found)
+        if is_to_come or (has_failed and JobState.REPORTED.value not in jobs):
             yield study, _moment(found[0]), not is_to_come
 
 

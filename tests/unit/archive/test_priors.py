@@ -206,6 +206,21 @@ def test_what_was_reported_and_could_not_be_delivered_was_read(index: Index) -> 
     assert unread(index, waiting(index, "this", "20240101", Modality="CT")) == []
 
 
+def test_what_failed_for_another_algorithm_is_no_failed_reading_of_this_one(index: Index) -> None:
+    lease = claim(index, waiting(index, "earlier", "20231201", Modality="CT"), at=NOW + 2)
+    index.jobs.end(lease, JobState.FAILED, reason="its pixels cannot be decoded", at=NOW + 3)
+    job = waiting(index, "this", "20240101", Modality="CT")
+    assert unread(index, job) == [FAILED]
+    assert unread(index, replace(job, algorithm="another")) == []
+
+
+def test_what_was_not_for_this_algorithm_and_failed_for_something_else_is_no_failed_reading(index: Index) -> None:
+    lease = claim(index, waiting(index, "earlier", "20231201", Modality="CT"), at=NOW + 2)
+    index.jobs.end(lease, JobState.NOT_APPLICABLE, reason="no lungs", at=NOW + 3)
+    index.studies.move(study_uid("earlier"), StudyState.FAILED, cause="a delivery", actor="test", at=NOW + 4)
+    assert unread(index, waiting(index, "this", "20240101", Modality="CT")) == []
+
+
 def test_a_study_that_failed_before_it_had_a_job_is_told_as_such(index: Index) -> None:
     for name, modality in (("incomplete", "CT"), ("another kind", "US")):
         arriving(index, name, "20231201", modality)
